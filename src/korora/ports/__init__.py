@@ -1,0 +1,1 @@
+"""What Korora needs from the world, as small protocols named by need."""

@@ -1,0 +1,159 @@
+"""The hypervisor: starts VMs, finds them again, and moves their state through a socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from korora.model.evidence import CleanMemoryProof, WipeStep
+from korora.model.vm import HypervisorFacts, RunState, VmDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one VM's files and sockets live on this host; `directory` is private to root (0700)."""
+
+    directory: Path
+    vtpm_socket: Path | None  # swtpm control channel (the interposer's listening side)
+
+    @property
+    def qmp(self) -> Path:
+        return self.directory / "qmp.sock"
+
+
+class StreamState(StrEnum):
+    """Where the hypervisor's own migration stream is (QMP MigrationStatus, folded)."""
+
+    NONE = "none"
+    ACTIVE = "active"
+    PRE_SWITCHOVER = "pre-switchover"
+    DEVICE = "device"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    state: StreamState
+    transferred_bytes: int = 0
+    remaining_bytes: int = 0
+    total_bytes: int = 0
+    round: int = 0
+    dirty_rate_bytes_per_s: float = 0.0
+    rate_bytes_per_s: float = 0.0
+    downtime_ms: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """`channels` > 1 asks for multifd with that many data channels beside the main one."""
+
+    downtime_limit_ms: int = 300
+    max_bandwidth_bytes_per_s: int = 10**11
+    channels: int = 0
+
+
+class GuestMemory(Protocol):
+    """The VM's RAM as a file that this host can reach. Blocking: run off the event loop."""
+
+    def prove_clean(self) -> CleanMemoryProof:
+        """Before the stream starts: nothing was ever written to it."""
+        ...
+
+    def fault_in(self) -> None:
+        """Allocate it all, after the proof, so that the stream does not pay for first touches."""
+        ...
+
+    def wipe(self) -> WipeStep:
+        """Overwrite with zeros, verify by reading, give the pages back. The VM must not run."""
+        ...
+
+
+class Machine(Protocol):
+    """One live VM process. Methods raise ToolError when the process is gone or refuses."""
+
+    @property
+    def definition(self) -> VmDefinition: ...
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def memory(self) -> GuestMemory | None:
+        """None when it cannot be reached (an adopted VM without a memory backend file)."""
+        ...
+
+    async def run_state(self) -> RunState: ...
+
+    async def pause(self) -> None: ...
+
+    async def resume(self) -> None:
+        """Run. On failure the VM stays paused."""
+        ...
+
+    async def power_down(self, deadline_s: float) -> None:
+        """Ask the guest to shut down (ACPI), then quit. The process is gone afterwards."""
+        ...
+
+    async def quit(self) -> None:
+        """End the process now. The guest's memory is gone afterwards."""
+        ...
+
+    async def cpu_features(self) -> dict[str, bool]:
+        """The expanded CPU model as the guest sees it, for comparison between hosts."""
+        ...
+
+    async def listen(self, socket: Path, settings: StreamSettings) -> None:
+        """Destination: accept the stream on this unix socket."""
+        ...
+
+    async def send(self, socket: Path, settings: StreamSettings) -> None:
+        """Source: start sending to this unix socket; stops before switchover and waits there."""
+        ...
+
+    async def stream_status(self) -> StreamStatus: ...
+
+    def stream_states(self) -> AsyncIterator[StreamState]:
+        """Each change of the stream's state as it happens, beginning with the present one."""
+        ...
+
+    async def switch_over(self) -> None:
+        """Source, at PRE_SWITCHOVER: send the rest. The VM is paused."""
+        ...
+
+    async def cancel_stream(self) -> None:
+        """Source, before COMPLETED: give up; the VM runs on here. Idempotent."""
+        ...
+
+    async def announce(self) -> None:
+        """Tell the network where the VM's MAC addresses are now."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the control connection; the VM goes on as it is."""
+        ...
+
+
+class Hypervisor(Protocol):
+    async def facts(self) -> HypervisorFacts: ...
+
+    async def cpu_features(self, definition: VmDefinition) -> dict[str, bool]:
+        """What the definition's CPU model would expand to on this host."""
+        ...
+
+    async def start(self, definition: VmDefinition, place: Place, *, incoming: bool) -> Machine:
+        """Start the process. Incoming ones wait, paused, for `listen`. On failure nothing is left behind."""
+        ...
+
+    async def attach(self, definition: VmDefinition, place: Place) -> Machine | None:
+        """Find a VM that an earlier run of this daemon started; None when its process is gone."""
+        ...
+
+    async def adopt(self, qmp_socket: Path) -> Machine:
+        """Take over supervision of a QEMU that somebody else started."""
+        ...

@@ -1,0 +1,64 @@
+"""What a host must not forget. Every `write` is on stable storage when it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from korora.model.identity import HostName, SessionId, VmName
+
+
+@dataclass(frozen=True, slots=True)
+class VmRecord:
+    """A VM this host knows. `definition` is the TOML text; `ownership` is a state of protocol.ownership."""
+
+    name: VmName
+    definition: str
+    ownership: str
+    epoch: int
+    session: SessionId | None = None  # the migration that the ownership state belongs to
+    peer: HostName | None = None
+    qmp_socket: str | None = None  # of an adopted VM
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """What recovery needs of one migration: `detail` is the migration's own JSON, opaque to the journal."""
+
+    session: SessionId
+    vm: VmName
+    role: str  # "source" | "destination"
+    peer: HostName
+    phase: str
+    outcome: str | None
+    detail: bytes
+
+
+class Journal(Protocol):
+    def vm(self, name: VmName) -> VmRecord | None: ...
+
+    def vms(self) -> list[VmRecord]: ...
+
+    def write_vm(self, record: VmRecord) -> None: ...
+
+    def forget_vm(self, name: VmName) -> None: ...
+
+    def session(self, session: SessionId) -> SessionRecord | None: ...
+
+    def sessions(self) -> list[SessionRecord]: ...
+
+    def write_session(self, record: SessionRecord) -> None: ...
+
+    def spend_nonce(self, nonce: str, not_after: int) -> bool:
+        """Remember a request's nonce durably. False when it was spent before (S5)."""
+        ...
+
+    def append_log(self, leaf: bytes) -> int:
+        """Append to the Merkle log; returns the leaf's index."""
+        ...
+
+    def log(self) -> list[bytes]:
+        """All leaves, in order."""
+        ...
+
+    def close(self) -> None: ...
