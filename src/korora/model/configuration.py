@@ -1,0 +1,198 @@
+"""Read `hostd.toml`, the file that makes a machine a Korora host. Pure text to value; opens no file it names.
+
+Every key is checked and an unknown one is refused: a misspelt security setting must not be silently absent.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from korora.errors import UsageError
+from korora.model.identity import HostName, checked_name
+
+_T = TypeVar("_T")
+
+_EXPECTED: dict[type, str] = {str: "a string", int: "a whole number", dict: "a table", list: "a list"}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A TCP address. `host` is an IP address or a name; an IPv6 address carries no brackets here."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class SiteTrust:
+    """Where a host's trust begins: PEM files of the site CA and of TPM makers, and the reference values."""
+
+    authority: Path
+    manufacturers: tuple[Path, ...]
+    reference_values: Path
+
+
+@dataclass(frozen=True, slots=True)
+class HostConfiguration:
+    """One host, as its administrator wrote it. All paths are resolved against the file's folder."""
+
+    name: HostName
+    state: Path
+    listen: Endpoint
+    api: Path
+    tpm: str  # a TCTI, such as "device:/dev/tpmrm0"
+    event_log: Path
+    authorization: Path
+    site: SiteTrust
+    qemu: str = "qemu-system-x86_64"
+    hosts: Mapping[HostName, Endpoint] = field(default_factory=dict)  # addresses only: identity is the key
+    incoming_limit: int = 2  # migrations that may arrive at one time
+
+
+def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
+    """The configuration in `text`, which was read from `file`.
+
+    UsageError(kind="bad-configuration") names the file and the key.
+    """
+    table = _Table(_toml(text, file), file, "")
+    configuration = HostConfiguration(
+        name=HostName(table.name("name")),
+        state=table.path("state"),
+        listen=table.endpoint("listen"),
+        api=table.path("api"),
+        tpm=table.text("tpm"),
+        event_log=table.path("event_log"),
+        authorization=table.path("authorization"),
+        qemu=table.text("qemu", "qemu-system-x86_64"),
+        site=_site(table.table("site")),
+        hosts=_hosts(table.table("hosts", optional=True)),
+        incoming_limit=_incoming_limit(table.table("limits", optional=True)),
+    )
+    table.refuse_the_rest()
+    return configuration
+
+
+def _site(table: _Table) -> SiteTrust:
+    site = SiteTrust(
+        authority=table.path("authority"),
+        manufacturers=table.paths("manufacturers"),
+        reference_values=table.path("reference_values"),
+    )
+    table.refuse_the_rest()
+    return site
+
+
+def _hosts(table: _Table) -> dict[HostName, Endpoint]:
+    hosts = {}
+    for name in table.keys():  # noqa: SIM118 (not a dict: reading a key takes it out)
+        entry = table.table(name)
+        hosts[HostName(entry.checked(name))] = entry.endpoint("address")
+        entry.refuse_the_rest()
+    return hosts
+
+
+def _incoming_limit(table: _Table) -> int:
+    limit = table.number("incoming", 2, minimum=1)
+    table.refuse_the_rest()
+    return limit
+
+
+def parse_endpoint(text: str) -> Endpoint | None:
+    """`ip:port`, `name:port` or `[ipv6]:port`; None when it is none of them."""
+    host, separator, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    # isascii: int() would read any script's digits.
+    numeric = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
+    if not separator or not host or not numeric or (":" in host) != bracketed or host != host.strip():
+        return None
+    return Endpoint(host, int(port))
+
+
+def _toml(text: str, file: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise UsageError(
+            f"{file}: not valid TOML: {problem}",
+            kind="bad-configuration",
+            remedy="correct the line that is named; strings need quotes",
+        ) from problem
+
+
+class _Table:
+    """One TOML table that is taken apart key by key, so that what is left over was not understood."""
+
+    def __init__(self, values: Mapping[str, object], file: Path, prefix: str) -> None:
+        self._values = dict(values)
+        self._file = file
+        self._prefix = prefix
+
+    def keys(self) -> list[str]:
+        return list(self._values)
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._take(key, str, default)
+        if not value or "\0" in value:
+            raise self._wrong(key, "must not be empty or hold a NUL", "write the value between quotes")
+        return value
+
+    def number(self, key: str, default: int, *, minimum: int) -> int:
+        value = self._take(key, int, default)
+        if value < minimum:
+            raise self._wrong(key, f"is {value}", f"write a whole number of at least {minimum}")
+        return value
+
+    def path(self, key: str) -> Path:
+        return self._file.parent / self.text(key)
+
+    def paths(self, key: str) -> tuple[Path, ...]:
+        values = self._take(key, list, None)
+        if not values or not all(isinstance(value, str) and value and "\0" not in value for value in values):
+            raise self._wrong(key, "must be a list of paths", 'write for example ["manufacturer.pem"]')
+        return tuple(self._file.parent / str(value) for value in values)
+
+    def name(self, key: str) -> str:
+        return self.checked(self.text(key), key)
+
+    def checked(self, text: str, key: str = "") -> str:
+        try:
+            return checked_name(text, "host")
+        except UsageError as problem:
+            raise self._wrong(key, problem.message, problem.remedy) from problem
+
+    def endpoint(self, key: str) -> Endpoint:
+        text = self.text(key)
+        endpoint = parse_endpoint(text)
+        if endpoint is None:
+            raise self._wrong(
+                key, f"{text!r} is not an address", 'write "ip:port", for example "10.0.0.1:7443"'
+            )
+        return endpoint
+
+    def table(self, key: str, *, optional: bool = False) -> _Table:
+        return _Table(self._take(key, dict, {} if optional else None), self._file, f"{self._prefix}{key}.")
+
+    def refuse_the_rest(self) -> None:
+        if self._values:
+            unknown = min(self._values)
+            raise self._wrong(unknown, "is not a key that Korora knows", "remove it, or correct its spelling")
+
+    def _take(self, key: str, kind: type[_T], default: _T | None) -> _T:
+        value = self._values.pop(key, default)
+        if value is None:
+            raise self._wrong(key, "is missing", f"add it to the file; it is {_EXPECTED[kind]}")
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise self._wrong(key, f"must be {_EXPECTED[kind]}", f"it is {value!r} now")
+        return value
+
+    def _wrong(self, key: str, what: str, remedy: str) -> UsageError:
+        where = f"{self._prefix}{key}".rstrip(".")
+        return UsageError(f"{self._file}: {where} {what}", kind="bad-configuration", remedy=remedy)

@@ -1,0 +1,124 @@
+"""hostd.toml: what is read, and what each mistake is answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from korora.errors import ExitCode, UsageError
+from korora.model.configuration import Endpoint, parse_endpoint, parse_host_configuration
+
+FILE = Path("/etc/korora/hostd.toml")
+
+FULL = """
+name = "a"
+state = "/var/lib/korora"
+listen = "10.0.0.1:7443"
+api = "/run/korora/api.sock"
+tpm = "device:/dev/tpmrm0"
+event_log = "/sys/kernel/security/tpm0/binary_bios_measurements"
+authorization = "authorization.toml"
+
+[site]
+authority = "site.pem"
+manufacturers = ["maker-1.pem", "/etc/pki/maker-2.pem"]
+reference_values = "reference.toml"
+
+[hosts.b]
+address = "10.0.0.2:7443"
+
+[limits]
+incoming = 3
+"""
+
+
+def refused(text: str) -> UsageError:
+    with pytest.raises(UsageError) as caught:
+        parse_host_configuration(text, FILE)
+    assert caught.value.kind == "bad-configuration"
+    assert caught.value.exit_code is ExitCode.USAGE
+    assert str(FILE) in caught.value.message
+    assert caught.value.remedy
+    return caught.value
+
+
+def test_a_full_file_is_read_and_relative_paths_start_at_its_folder() -> None:
+    configuration = parse_host_configuration(FULL, FILE)
+    assert configuration.name == "a"
+    assert configuration.listen == Endpoint("10.0.0.1", 7443)
+    assert configuration.authorization == Path("/etc/korora/authorization.toml")
+    assert configuration.site.manufacturers == (Path("/etc/korora/maker-1.pem"), Path("/etc/pki/maker-2.pem"))
+    assert configuration.hosts == {"b": Endpoint("10.0.0.2", 7443)}
+    assert configuration.incoming_limit == 3
+
+
+def test_hosts_limits_and_qemu_may_be_left_out() -> None:
+    configuration = parse_host_configuration(FULL.partition("[hosts.b]")[0], FILE)
+    assert dict(configuration.hosts) == {}
+    assert configuration.incoming_limit == 2
+    assert configuration.qemu == "qemu-system-x86_64"
+
+
+@pytest.mark.parametrize(
+    "key", ["name", "state", "listen", "api", "tpm", "event_log", "authorization", "site"]
+)
+def test_a_missing_key_is_named(key: str) -> None:
+    if key == "site":
+        text = FULL.partition("[site]")[0]
+    else:
+        text = "\n".join(line for line in FULL.splitlines() if not line.startswith(f"{key} ="))
+    assert f"{key} is missing" in refused(text).message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ('name = "a"', 'name = "a/b"', "name"),
+        ('name = "a"', "name = 7", "name"),
+        ('name = "a"', 'name = ""', "name"),
+        ('listen = "10.0.0.1:7443"', 'listen = "10.0.0.1"', "listen"),
+        ('listen = "10.0.0.1:7443"', 'listen = "10.0.0.1:70000"', "listen"),
+        ('tpm = "device:/dev/tpmrm0"', "tpm = true", "tpm"),
+        ('authority = "site.pem"', 'authorty = "site.pem"', "site.authority"),
+        ('reference_values = "reference.toml"', 'reference_values = "r"\nextra = 1', "site.extra"),
+        ('["maker-1.pem", "/etc/pki/maker-2.pem"]', "[]", "site.manufacturers"),
+        ('["maker-1.pem", "/etc/pki/maker-2.pem"]', "[1]", "site.manufacturers"),
+        ("[hosts.b]", '[hosts."b c"]', "hosts.b c"),
+        ('address = "10.0.0.2:7443"', 'address = "nowhere"', "hosts.b.address"),
+        ('address = "10.0.0.2:7443"', 'address = "b:1"\nkey = "x"', "hosts.b.key"),
+        ("[hosts.b]", "[hosts]\nb = 1\n[other]", "hosts.b"),
+        ("incoming = 3", "incoming = 0", "limits.incoming"),
+        ("incoming = 3", "incoming = true", "limits.incoming"),
+        ("incoming = 3", "outgoing = 3", "limits.outgoing"),
+        ('state = "/var/lib/korora"', 'state = "/var/\\u0000lib"', "state"),
+        ('state = "/var/lib/korora"', 'state = "/var/lib"\nsecure = false', "secure"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_key(old: str, new: str, where: str) -> None:
+    assert old in FULL
+    assert f": {where} " in refused(FULL.replace(old, new)).message
+
+
+def test_text_that_is_not_toml_names_the_line() -> None:
+    assert "line 2" in refused('name = "a"\nstate = x').message
+
+
+@pytest.mark.parametrize("text", ["[::1]:7443", "b:1", "10.0.0.1:65535"])
+def test_an_endpoint_prints_as_it_was_written(text: str) -> None:
+    assert str(parse_endpoint(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":1", "b", "b:", "b:0", "b:65536", "::1:7443", "[b]:1", "b:١", " b:1", "b:+1"]
+)
+def test_what_is_not_an_endpoint_is_none(text: str) -> None:
+    assert parse_endpoint(text) is None
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_or_refused_as_usage(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_host_configuration(text, FILE)
