@@ -1,25 +1,13 @@
-"""Who may migrate what from where to where. The policy engine behind this port may change; the answer is a value."""
+"""Who may migrate what from where to where. The engine behind it may change; the answer is a value."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from korora.model.authorization import Authorized, Denied
 from korora.model.plan import MigrationRequest
 
-
-@dataclass(frozen=True, slots=True)
-class Authorized:
-    """Yes. `by` names the rule, for the receipt."""
-
-    by: str
-
-
-@dataclass(frozen=True, slots=True)
-class Denied:
-    kind: str
-    reason: str
-    remedy: str
+__all__ = ["Authorized", "Authorizer", "Denied"]
 
 
 class Authorizer(Protocol):
