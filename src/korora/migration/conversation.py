@@ -1,0 +1,59 @@
+"""One side of the control conversation: typed messages out, expected ones in, aborts turned into errors."""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+from korora.errors import KororaError, PeerError, error_of
+from korora.ports.channel import Channel
+from korora.protocol.messages import Abort, Message, decode, encode
+
+DEADLINE_S: Final = 60.0  # for an answer that needs no bulk work
+WORK_DEADLINE_S: Final = 600.0  # for an answer that waits for a hypervisor or a TPM
+
+M = TypeVar("M", bound=Message)
+
+
+class Conversation:
+    """Send and expect whole messages. After any error the conversation is over."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+
+    async def say(self, message: Message) -> bytes:
+        """Send; returns the body as it went over the wire."""
+        body = encode(message)
+        await self.channel.send(body)
+        return body
+
+    async def expect(self, kind: type[M], deadline_s: float = DEADLINE_S) -> M:
+        """The next message, which must be of this kind. The peer's Abort is raised as the error it names."""
+        return (await self.expect_with_body(kind, deadline_s))[0]
+
+    async def expect_with_body(self, kind: type[M], deadline_s: float = DEADLINE_S) -> tuple[M, bytes]:
+        body = await self.channel.receive(deadline_s)
+        message = decode(body)
+        if isinstance(message, kind):
+            return message, body
+        if isinstance(message, Abort):
+            raise aborted(message, self.channel.peer)
+        raise PeerError(
+            f"host {self.channel.peer} sent {type(message).__name__} where {kind.__name__} belongs",
+            kind="out-of-order",
+        )
+
+    async def abort(self, error: BaseException) -> None:
+        """Tell the other side why this ends. A lost connection says the same, so a failure is no concern."""
+        known = error if isinstance(error, KororaError) else KororaError(str(error) or type(error).__name__)
+        try:
+            await self.say(
+                Abort(int(known.exit_code), known.kind[:200], known.message[:2000], known.remedy[:2000])
+            )
+        except KororaError:
+            return
+
+
+def aborted(message: Abort, peer: str) -> KororaError:
+    return error_of(
+        message.exit_code, message.kind, f"host {peer} stopped: {message.message}", message.remedy, None
+    )

@@ -1,0 +1,227 @@
+"""What two hosts say to each other on the control channel: one msgpack Struct per message, strictly parsed.
+
+Every message travels inside the session's TLS channel as a four-byte big-endian length and its body
+(docs/PROTOCOL.md). A body that is not exactly one known message is a PeerError.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+
+from korora.errors import PeerError
+from korora.model.evidence import (
+    CleanMemoryProof,
+    HostEvidence,
+)
+from korora.model.facts import SourceFacts
+from korora.model.plan import CryptographyRule, Finding
+
+VERSION: Final = 1
+MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
+
+Half = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Blob = Annotated[bytes, msgspec.Meta(max_length=4 * 1024 * 1024)]
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
+LongText = Annotated[str, msgspec.Meta(max_length=256 * 1024)]
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="t"):
+    """The base of every message; the tag names it on the wire."""
+
+
+class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a host is able and willing to use, best first. Part of the HELLO, so part of both quotes."""
+
+    aeads: tuple[Text, ...]
+    digests: tuple[Text, ...]
+    key_wraps: tuple[Text, ...]
+    chunk_bytes: tuple[int, ...]
+    max_streams: int
+
+
+class Hello(Message, frozen=True, tag="hello"):
+    """Who speaks, its random half of the session's name, what it offers, and its credentials."""
+
+    version: int
+    role: Text
+    host: Text
+    half: Half
+    offer: Offer
+    ek_certificate: Blob
+    ak_public: Blob
+    enrolment: Blob
+
+
+class Evidence(Message, frozen=True, tag="evidence"):
+    """The attester's quote over this very session."""
+
+    evidence: HostEvidence
+
+
+class Order(Message, frozen=True, tag="order"):
+    """Source: the operator's signed request, the VM, and the rule to use."""
+
+    request: Blob
+    definition: LongText
+    facts: SourceFacts
+    rule: CryptographyRule
+    epoch: int
+    cold: bool
+    dry_run: bool
+    adopted: bool
+
+
+class Answer(Message, frozen=True, tag="answer"):
+    """Destination: allowed by which rule, and every precheck that failed."""
+
+    authorized_by: Text
+    findings: tuple[Finding, ...]
+
+
+class Prepare(Message, frozen=True, tag="prepare"):
+    """Source: what must lie at the destination before the hypervisor starts."""
+
+    variables: Blob | None
+    boot_log: Blob | None
+    boot_baseline: Blob | None
+
+
+class Ready(Message, frozen=True, tag="ready"):
+    """Destination: the empty VM waits; its memory was proved clean; here is the key to wrap for."""
+
+    clean_memory: CleanMemoryProof | None
+    wrapping_public: Blob | None
+    wrapping_creation: Blob | None
+    wrapping_attest: Blob | None
+    wrapping_signature: Blob | None
+
+
+class TransferKey(Message, frozen=True, tag="key"):
+    """Source: this migration's vTPM key, openable only by the attested TPM."""
+
+    ephemeral: Blob
+    ciphertext: Blob
+
+
+class KeyOpened(Message, frozen=True, tag="key-opened"):
+    """Destination: the key was opened and the interposer holds it; send."""
+
+
+class Manifest(Message, frozen=True, tag="manifest"):
+    """Source: what was sent, signed. The VM is paused on the source."""
+
+    envelope: Blob
+    cold_state: Blob | None = None
+
+
+class Accept(Message, frozen=True, tag="accept"):
+    """Destination: what arrived, signed. The VM is loaded there, and paused."""
+
+    envelope: Blob
+
+
+class Release(Message, frozen=True, tag="release"):
+    """Source: it has durably given the VM up."""
+
+    envelope: Blob
+
+
+class Running(Message, frozen=True, tag="running"):
+    """Destination: it durably owns the VM, and runs it."""
+
+    envelope: Blob
+
+
+class Decline(Message, frozen=True, tag="decline"):
+    """Destination: it has durably given up its claim, without ever having run the VM."""
+
+    envelope: Blob
+
+
+class ReceiptDraft(Message, frozen=True, tag="receipt"):
+    """Source: the receipt with its signature."""
+
+    envelope: Blob
+
+
+class Countersigned(Message, frozen=True, tag="countersigned"):
+    """Destination: the receipt with both signatures, and its place in the destination's log."""
+
+    envelope: Blob
+    log_proof: Blob
+
+
+class Filed(Message, frozen=True, tag="filed"):
+    """Source: the complete bundle, for the destination's files."""
+
+    bundle: Blob
+
+
+class Query(Message, frozen=True, tag="query"):
+    """After a restart or a lost connection: what became of this session?"""
+
+    session: Text
+
+
+class Status(Message, frozen=True, tag="status"):
+    """The answer to a query: where this host stands, and the last signed statement it made, if any."""
+
+    state: Text
+    envelope: Blob | None
+
+
+class Abort(Message, frozen=True, tag="abort"):
+    """Either side, before RELEASE: stop; the source keeps the VM."""
+
+    exit_code: int
+    kind: Text
+    message: Text
+    remedy: Text
+
+
+AnyMessage = (
+    Hello
+    | Evidence
+    | Order
+    | Answer
+    | Prepare
+    | Ready
+    | TransferKey
+    | KeyOpened
+    | Manifest
+    | Accept
+    | Release
+    | Running
+    | Decline
+    | ReceiptDraft
+    | Countersigned
+    | Filed
+    | Query
+    | Status
+    | Abort
+)
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def encode(message: Message) -> bytes:
+    return _ENCODER.encode(message)
+
+
+def decode(data: bytes) -> AnyMessage:
+    """One whole message, or PeerError(kind="malformed-message")."""
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise PeerError(
+            f"a message of {len(data)} bytes is larger than the protocol allows", kind="malformed-message"
+        )
+    try:
+        return _DECODER.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PeerError(
+            f"the other host sent a message that is not in the protocol: {error}",
+            kind="malformed-message",
+            remedy="both hosts must run the same version of Korora",
+        ) from error
