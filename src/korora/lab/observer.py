@@ -1,4 +1,4 @@
-"""See the guest from outside: its ticks tell the downtime, its reports what it found in its own memory and TPM.
+"""See the guest from outside: its ticks tell the downtime, its reports what it found in memory and TPM.
 
 The socket lives in the lab's switch namespace; everything else in this process stays where it is.
 Limit: the guest ticks every 10 ms, so a gap is known to about one period; the kernel stamps
@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 from korora.errors import ToolError
@@ -102,13 +103,11 @@ def judge(ticks: list[Tick], period_s: float = TICK_PERIOD_S) -> TickReport:
         reordered += name not in seen and tick.sequence < highest.get(tick.boot, -1)
         seen.add(name)
         highest[tick.boot] = max(tick.sequence, highest.get(tick.boot, -1))
-    first = {}
+    first: dict[int, int] = {}
     for tick in ticks:
         first[tick.boot] = min(tick.sequence, first.get(tick.boot, tick.sequence))
     expected = sum(highest[boot] - first[boot] + 1 for boot in highest)
-    gaps = sorted(
-        after.arrived_s - before.arrived_s for before, after in zip(ticks, ticks[1:], strict=False)
-    )
+    gaps = sorted(after.arrived_s - before.arrived_s for before, after in pairwise(ticks))
     return TickReport(
         received=len(ticks),
         lost=expected - len(seen),
@@ -122,9 +121,7 @@ def judge(ticks: list[Tick], period_s: float = TICK_PERIOD_S) -> TickReport:
 
 
 def _worst(ticks: list[Tick], period_s: float) -> Outage:
-    before, after = max(
-        zip(ticks, ticks[1:], strict=False), key=lambda pair: pair[1].arrived_s - pair[0].arrived_s
-    )
+    before, after = max(pairwise(ticks), key=lambda pair: pair[1].arrived_s - pair[0].arrived_s)
     gap = after.arrived_s - before.arrived_s
     return Outage(max(0.0, gap - period_s), before.arrived_s, before.sequence, after.sequence)
 
@@ -255,7 +252,7 @@ def _arrival(extra: list[tuple[int, int, bytes]]) -> float:
     for level, kind, data in extra:
         if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
             seconds, nanoseconds = struct.unpack("=qq", data)
-            return now - (time.time() - seconds - nanoseconds / 1e9)
+            return float(now - (time.time() - seconds - nanoseconds / 1e9))
     return now
 
 

@@ -1,5 +1,5 @@
 /* Hand the boot's event log to the host over the virtio-serial port org.korora.eventlog.0: once at boot,
- * and again whenever the host writes a byte. Frame: "KORORAEL", length (8 bytes, big-endian), the log.
+ * and again whenever the host writes a byte. Frame: "KEVL", length (4 bytes, big-endian), the log.
  * The host trusts nothing of it but what replays to the vTPM's PCRs. */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LOG_LIMIT = 1 << 20, HEADER_BYTES = 16 };
+enum { LOG_LIMIT = 1 << 20, HEADER_BYTES = 8 };
 static const char PORT[] = "org.korora.eventlog.0";
 static const char LOG[] = "/sys/kernel/security/tpm0/binary_bios_measurements";
 
@@ -91,10 +91,10 @@ void eventlog_start(void)
 {
     pthread_t thread;
     log_bytes = read_all(LOG, frame + HEADER_BYTES, LOG_LIMIT);
-    uint64_t length = log_bytes > 0 ? (uint64_t)log_bytes : 0;
-    memcpy(frame, "KORORAEL", 8);
-    for (int i = 0; i < 8; i++)
-        frame[8 + i] = (uint8_t)(length >> (8 * (7 - i)));
+    uint32_t length = log_bytes > 0 ? (uint32_t)log_bytes : 0;
+    memcpy(frame, "KEVL", 4);
+    for (int i = 0; i < 4; i++)
+        frame[4 + i] = (uint8_t)(length >> (8 * (3 - i)));
     pthread_create(&thread, NULL, serve, NULL);
 }
 

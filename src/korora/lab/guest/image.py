@@ -1,6 +1,6 @@
-"""Build the guest's initrd once, from Debian packages and the C program beside this file, and keep it in a cache.
+"""Build the guest's initrd once, from Debian packages and the C program beside this file, and cache it.
 
-Limit: the kernel is Debian's newest installed cloud kernel, taken as it is (signed, so that Secure Boot accepts it).
+Limit: the kernel is Debian's newest installed cloud kernel, as it is (signed: Secure Boot accepts it).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class GuestImage:
 
 
 def guest_image(cache: Path | None = None) -> GuestImage:
-    """The kernel and the initrd, building the latter if its inputs changed. ToolError names what is missing."""
+    """The kernel and the initrd; builds the latter if its inputs changed. ToolError names what is missing."""
     kernel = newest_cloud_kernel()
     modules = modules_in_order(Path("/lib/modules") / release_of(kernel))
     folder = cache or cache_folder()
