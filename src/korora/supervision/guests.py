@@ -1,0 +1,309 @@
+"""The VMs of this host: started, stopped, adopted, found again after a restart, and watched.
+
+Promise: a VM is started only while the journal says that this host owns it, and never while it moves.
+Limit: this room runs VMs; it hands none over. Changes of ownership are `migration`'s to write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from korora.errors import KororaError, ToolError, UsageError
+from korora.model.definition import definition_text, parse_definition
+from korora.model.identity import VmName, checked_name
+from korora.model.vm import HypervisorFacts, VmDefinition
+from korora.ports.clock import Clock, SystemClock
+from korora.ports.hypervisor import Hypervisor, Machine, Place
+from korora.ports.journal import Journal, VmRecord
+from korora.ports.vtpm import Vtpm, VtpmAgent
+from korora.supervision import refusals
+from korora.supervision.boots import record as boot_files
+from korora.supervision.boots.record import BootVerdict, BootWord
+from korora.supervision.boots.watch import BootAppraiser
+from korora.supervision.live import LiveVm, VmStatus, find_again, picture
+from korora.supervision.refusals import FIRST_EPOCH, OWNER, checked_owner, owned
+from korora.supervision.roster import Roster
+from korora.supervision.watch import Watches
+
+POWER_DOWN_DEADLINE_S = 60.0
+
+_log = structlog.get_logger("korora.supervision")
+
+
+class Guests:
+    """All methods belong on the daemon's event loop. One VM's start, stop and end never overlap."""
+
+    def __init__(
+        self,
+        hypervisor: Hypervisor,
+        vtpm_agent: VtpmAgent,
+        journal: Journal,
+        vms_directory: Path,
+        *,
+        appraiser: BootAppraiser,
+        clock: Clock | None = None,
+        watches: Watches | None = None,
+    ) -> None:
+        self._hypervisor = hypervisor
+        self._vtpm_agent = vtpm_agent
+        self._journal = journal
+        self._vms_directory = vms_directory
+        clock = clock or SystemClock()
+        watches = watches or Watches(appraiser, clock)
+        self._roster = Roster(vtpm_agent, journal, watches, clock)
+
+    # -- to look ----------------------------------------------------------------------------------------
+
+    async def facts(self) -> HypervisorFacts:
+        return await self._hypervisor.facts()
+
+    def live(self, name: str) -> LiveVm:
+        """The running VM. UsageError unknown-vm; RefusedError not-owner or not-running."""
+        live = self._roster.live(VmName(name))
+        if live is not None:
+            return live
+        record = self._known(name)
+        raise refusals.not_running(name) if owned(record) else refusals.not_owner(record)
+
+    async def status(self, name: str) -> VmStatus:
+        """What `vm show` tells. UsageError unknown-vm."""
+        return await self._status_of(self._known(name))
+
+    async def statuses(self) -> list[VmStatus]:
+        """All VMs this host knows, also those that moved away, by name."""
+        records = sorted(self._journal.vms(), key=lambda record: record.name)
+        return list(await asyncio.gather(*(self._status_of(record) for record in records)))
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "known": len(self._journal.vms()),
+            "running": len(self._roster.everyone()),
+            "moving": self._roster.moves(),
+        }
+
+    async def boot_verdict(self, name: str) -> BootVerdict:
+        """What the VM booted, compared with its PCRs as they are now. For the precheck of a migration."""
+        live = self.live(name)
+        verdict = self._roster.verdict(live.definition.name)
+        if verdict is None or live.vtpm is None:
+            return BootVerdict(BootWord.UNMEASURED)
+        return verdict.still_holds((await live.vtpm.identity()).pcrs)
+
+    # -- to define, start and stop ----------------------------------------------------------------------
+
+    async def define(self, text: str) -> VmDefinition:
+        """Remember a VM that this host shall own, or change one that is stopped. UsageError, RefusedError."""
+        definition = _own_definition(text)
+        async with self._roster.alone(definition.name):
+            if self._roster.live(definition.name):
+                raise refusals.running(definition.name)
+            record = self._journal.vm(definition.name)
+            if record is None:
+                record = VmRecord(definition.name, text, OWNER, FIRST_EPOCH)
+            self._journal.write_vm(replace(checked_owner(record), definition=text, qmp_socket=None))
+        return definition
+
+    async def run(self, text: str) -> LiveVm:
+        """Define and start. On failure the journal knows the VM no more, or no otherwise, than before."""
+        before = self._journal.vm(_own_definition(text).name)
+        definition = await self.define(text)
+        try:
+            return await self.start(definition.name)
+        except BaseException:
+            if before is not None:
+                self._journal.write_vm(before)
+            else:
+                await self._forget(definition)
+            raise
+
+    async def start(self, name: str) -> LiveVm:
+        """Start a stopped VM that this host owns. On failure no process is left."""
+        async with self._roster.alone(VmName(name)):
+            definition = parse_definition(checked_owner(self._known(name)).definition)
+            if self._roster.live(definition.name):
+                raise refusals.running(name)
+            if definition.adopted:
+                raise refusals.adopted_elsewhere(name)
+            live = await self._boot(definition)
+            self._roster.enter(live, "started by request")
+            return live
+
+    async def stop(self, name: str, *, force: bool = False) -> None:
+        """Shut the guest down, or with `force` end it now. ToolError leaves it as it is."""
+        async with self._roster.alone(VmName(name)):
+            live = self.live(name)
+            # A paused VM whose hand-over is not settled may be the last copy there is.
+            checked_owner(self._known(name))
+            if force:
+                await live.machine.quit()
+            else:
+                await live.machine.power_down(POWER_DOWN_DEADLINE_S)
+            await self._roster.settle(live, "ended by request" if force else "shut down by request")
+
+    async def adopt(self, qmp_socket: Path, name: str | None = None) -> LiveVm:
+        """Supervise a QEMU that somebody else started. On failure it goes on unsupervised."""
+        machine = await self._hypervisor.adopt(qmp_socket)
+        try:
+            vm = VmName(checked_name(name or machine.definition.name, "VM name"))
+            async with self._roster.alone(vm):
+                self._refuse_twin(machine, vm)
+                definition = replace(machine.definition, name=vm, adopted=True)
+                self._journal.write_vm(self._adoption(definition, qmp_socket))
+                live = LiveVm(definition, machine, None, Place(self.directory(vm), None))
+                self._roster.enter(live, "adopted by request")
+                return live
+        except BaseException:
+            await machine.close()
+            raise
+
+    # -- for migrations ---------------------------------------------------------------------------------
+
+    def directory(self, name: str) -> Path:
+        """The VM's private directory on this host; made if it is not there. Absolute."""
+        directory = self._vms_directory / checked_name(name, "VM name")
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.chmod(0o700)
+        except OSError as problem:
+            raise ToolError(
+                f"cannot make {directory}: {problem.strerror}",
+                kind="state-directory",
+                remedy="see that the daemon's state directory is writable and has room",
+            ) from problem
+        return directory
+
+    def begin_move(self, name: str) -> None:
+        """Lock a name, known here or not, until `end_move`. RefusedError moving, or busy."""
+        self._roster.begin_move(VmName(checked_name(name, "VM name")))
+
+    async def end_move(self, name: str) -> None:
+        """Unlock; then a VM whose process ended meanwhile is recorded as stopped. Idempotent."""
+        await self._roster.end_move(VmName(name))
+
+    def admit(
+        self,
+        definition: VmDefinition,
+        machine: Machine,
+        vtpm: Vtpm | None,
+        place: Place,
+        epoch: int,
+        boots: bytes | None = None,
+    ) -> LiveVm:
+        """Take in a VM that arrived. The journal must already say owner(epoch): RefusedError not-owner.
+
+        `boots` is what the source's `boot_record` gave, as its signed manifest has it.
+        """
+        record = checked_owner(self._known(definition.name))
+        if record.epoch != epoch:
+            raise refusals.not_owner(record)
+        if boots is not None:
+            boot_files.install(place.directory, boots)
+        live = LiveVm(definition, machine, vtpm, place)
+        self._roster.enter(live, f"arrived from host {record.peer or 'unknown'} with epoch {epoch}")
+        return live
+
+    async def release(self, name: str) -> None:
+        """Let go of a VM that left. Its record stays in the journal, its process is not touched."""
+        live = self._roster.live(VmName(name))
+        if live is not None:
+            await self._roster.let_go(live, "moved away")
+
+    def boot_record(self, name: str) -> bytes | None:
+        """Baseline and verdict of a VM, to travel with it; None when it has none."""
+        return boot_files.pack(self._vms_directory / name)
+
+    # -- the daemon's own life --------------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """Find again what runs, note what died meanwhile, start nothing. A VM in trouble is logged."""
+        for record in self._journal.vms():
+            try:
+                await self._find(record)
+            except KororaError as problem:
+                _log.error("vm-not-recovered", vm=record.name, kind=problem.kind, error=problem.message)
+
+    async def close(self) -> None:
+        """Let go of everything; the VMs go on."""
+        await self._roster.close()
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _known(self, name: str) -> VmRecord:
+        record = self._journal.vm(VmName(name))
+        if record is None:
+            raise refusals.unknown_vm(name, [record.name for record in self._journal.vms()])
+        return record
+
+    async def _boot(self, definition: VmDefinition) -> LiveVm:
+        directory = self.directory(definition.name)
+        boot_files.forget_boot(directory)
+        vtpm = None
+        try:
+            if definition.vtpm:
+                vtpm = await self._vtpm_agent.start(definition.name, directory)
+            place = Place(directory, vtpm.socket if vtpm else None)
+            machine = await self._hypervisor.start(definition, place, incoming=False)
+        except BaseException:
+            if vtpm is not None:
+                await self._vtpm_agent.stopped(definition.name, directory)
+            raise
+        return LiveVm(definition, machine, vtpm, place)
+
+    async def _forget(self, definition: VmDefinition) -> None:
+        """Undo a first definition whose start failed."""
+        self._journal.forget_vm(definition.name)
+        directory = self.directory(definition.name)
+        if definition.vtpm:
+            with suppress(KororaError):
+                await self._vtpm_agent.wipe(definition.name, directory)
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    def _refuse_twin(self, machine: Machine, name: VmName) -> None:
+        for live in self._roster.everyone():
+            if live.machine.pid == machine.pid:
+                raise refusals.supervised_already(live.definition.name)
+        if self._roster.live(name):
+            raise refusals.running(name)
+
+    def _adoption(self, definition: VmDefinition, qmp_socket: Path) -> VmRecord:
+        record = self._journal.vm(definition.name)
+        if record is None:
+            record = VmRecord(definition.name, "", OWNER, FIRST_EPOCH)
+        elif record.qmp_socket is None:
+            raise refusals.name_taken(definition.name)
+        # An adopted VM that moved away must not come to life again from what it left here.
+        return replace(
+            checked_owner(record), definition=definition_text(definition), qmp_socket=str(qmp_socket)
+        )
+
+    async def _find(self, record: VmRecord) -> None:
+        directory = self._vms_directory / record.name
+        found = await find_again(record, directory, self._hypervisor, self._vtpm_agent)
+        if found.live is not None:
+            self._roster.reenter(found.live)
+            _log.info("vm-found", vm=record.name, ownership=record.ownership, vtpm_lost=found.live.vtpm_lost)
+        else:
+            await self._roster.settle_absent(found, directory)
+
+    async def _status_of(self, record: VmRecord) -> VmStatus:
+        directory = self._vms_directory / record.name
+        moving, boot = self._roster.moving(record.name), self._roster.verdict(record.name)
+        return await picture(record, self._roster.live(record.name), directory, moving=moving, boot=boot)
+
+
+def _own_definition(text: str) -> VmDefinition:
+    """A definition that somebody hands in; whether a VM is adopted is not theirs to write."""
+    definition = parse_definition(text)
+    if definition.adopted:
+        raise UsageError(
+            f"VM {definition.name} is marked as adopted, so its definition is not one to start",
+            kind="bad-definition",
+            remedy="remove `adopted`, or adopt the running QEMU: korora vm adopt SOCKET",
+        )
+    return definition

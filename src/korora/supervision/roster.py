@@ -1,0 +1,145 @@
+"""Which VMs are live, which are moving, and what is done when one comes or goes.
+
+Promise: one VM's start, stop, end and move exclude each other. Limit: it starts nothing and owns nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import structlog
+
+from korora.errors import ToolError
+from korora.model.identity import VmName
+from korora.model.vm import VmDefinition
+from korora.ports.clock import Clock
+from korora.ports.journal import Journal
+from korora.ports.vtpm import VtpmAgent
+from korora.supervision import refusals
+from korora.supervision.boots.record import BootVerdict
+from korora.supervision.life import LifeNote, read_life, write_life
+from korora.supervision.live import Found, LiveVm
+from korora.supervision.watch import Watches
+
+_log = structlog.get_logger("korora.supervision")
+
+
+class Roster:
+    """The live VMs of this host, by name."""
+
+    def __init__(self, vtpm_agent: VtpmAgent, journal: Journal, watches: Watches, clock: Clock) -> None:
+        self._vtpm_agent = vtpm_agent
+        self._journal = journal
+        self._watches = watches
+        self._clock = clock
+        self._live: dict[VmName, LiveVm] = {}
+        self._moves: set[VmName] = set()
+        self._locks: dict[VmName, asyncio.Lock] = {}
+
+    def live(self, name: VmName) -> LiveVm | None:
+        return self._live.get(name)
+
+    def everyone(self) -> list[LiveVm]:
+        return list(self._live.values())
+
+    def moving(self, name: VmName) -> bool:
+        return name in self._moves
+
+    def moves(self) -> int:
+        return len(self._moves)
+
+    def verdict(self, name: VmName) -> BootVerdict | None:
+        """Of a live VM with a vTPM of ours; None of any other."""
+        return self._watches.verdict(name)
+
+    @asynccontextmanager
+    async def alone(self, name: VmName) -> AsyncIterator[None]:
+        """The only start, stop or change of this VM, and no move meanwhile. RefusedError moving."""
+        if name in self._moves:
+            raise refusals.moving(name)
+        async with self._lock(name):
+            if name in self._moves:  # it may have begun while we waited
+                raise refusals.moving(name)
+            yield
+
+    def begin_move(self, name: VmName) -> None:
+        if name in self._moves:
+            raise refusals.moving(name)
+        if self._lock(name).locked():
+            raise refusals.busy(name)
+        self._moves.add(name)
+
+    async def end_move(self, name: VmName) -> None:
+        self._moves.discard(name)
+        live = self._live.get(name)
+        if live is not None and self._watches.ended(name):
+            await self._ended(live)
+
+    def enter(self, live: LiveVm, reason: str) -> None:
+        """From now on this VM is live and watched."""
+        self.reenter(live)
+        self._note(live, running=True, reason=reason)
+
+    def reenter(self, live: LiveVm) -> None:
+        """The same, of one that ran all along."""
+        self._live[live.definition.name] = live
+        self._watches.begin(live, self._ended)
+
+    async def let_go(self, live: LiveVm, reason: str) -> None:
+        """This VM is no longer live here. Its process and its vTPM are not touched."""
+        self._live.pop(live.definition.name, None)
+        self._watches.stop(live.definition.name)
+        with suppress(ToolError):
+            await live.machine.close()
+        self._note(live, running=False, reason=reason)
+
+    async def settle(self, live: LiveVm, reason: str) -> None:
+        """After the end of the process. Custody of the vTPM at rest is settled last: it may fail."""
+        await self.let_go(live, reason)
+        await self._rest(live.definition, live.place.directory)
+
+    async def settle_absent(self, found: Found, directory: Path) -> None:
+        """No process was found: note a VM that died unseen, and end what is left of its vTPM."""
+        life = read_life(directory)
+        died = life is not None and life.running
+        if died:
+            reason = "its QEMU ended while the daemon was not running"
+            write_life(directory, LifeNote(False, self._clock.now(), reason))
+            _log.warning("vm-stopped", vm=found.definition.name, reason=reason)
+        if died or found.vtpm is not None:
+            await self._rest(found.definition, directory)
+
+    async def close(self) -> None:
+        """Let go of everything; the VMs go on."""
+        self._watches.close()
+        for live in self._live.values():
+            with suppress(ToolError):
+                await live.machine.close()
+        self._live.clear()
+
+    def _lock(self, name: VmName) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    async def _ended(self, live: LiveVm) -> None:
+        name = live.definition.name
+        async with self._lock(name):
+            # While it moves, what its end means is the migration's to say; `end_move` looks again.
+            if self._live.get(name) is live and name not in self._moves:
+                await self.settle(live, "its QEMU ended without being asked to")
+
+    async def _rest(self, definition: VmDefinition, directory: Path) -> None:
+        record = self._journal.vm(definition.name)
+        # A vTPM whose hand-over is not settled belongs to the migration's recovery.
+        if definition.vtpm and not definition.adopted and record is not None and refusals.owned(record):
+            await self._vtpm_agent.stopped(definition.name, directory)
+
+    def _note(self, live: LiveVm, *, running: bool, reason: str) -> None:
+        word = "vm-runs" if running else "vm-stopped"
+        _log.info(word, vm=live.definition.name, reason=reason, pid=live.machine.pid)
+        try:
+            write_life(live.place.directory, LifeNote(running, self._clock.now(), reason))
+        except ToolError as problem:  # a note; the VM does not hang on it
+            _log.warning("life-note-not-written", vm=live.definition.name, error=problem.message)
