@@ -1,0 +1,58 @@
+"""`korora check`: ask both hosts whether a migration could begin, without beginning it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from korora.cli.invocation import Invocation
+from korora.cli.options import AsJson, To, VmArgument
+from korora.cli.render import say, say_json
+from korora.errors import ExitCode
+
+if TYPE_CHECKING:
+    from korora.model.plan import Finding
+    from korora.model.site import SiteHost
+
+
+def check(context: typer.Context, vm: VmArgument, to: To, as_json: AsJson = False) -> None:
+    """Run the prechecks of a migration on both hosts, and show all that fail with what mends them.
+
+    Exit code 0 when nothing stands in the way, 3 otherwise.
+    """
+    invocation = Invocation.of(context)
+    destination = invocation.site.host(to)
+    source = invocation.find(vm)[0]
+    with invocation.daemon(source) as daemon:
+        findings = daemon.check(vm, destination.name, address_of(destination))
+    if as_json:
+        say_json(
+            {
+                "vm": vm,
+                "source": source.name,
+                "destination": destination.name,
+                "passed": not findings,
+                "findings": findings,
+            }
+        )
+    else:
+        _show(vm, source, destination, findings)
+    if findings:
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+def address_of(host: SiteHost) -> str | None:
+    """Where the daemons may reach it; who it is stands in its certificate alone."""
+    return None if host.address is None else str(host.address)
+
+
+def _show(vm: str, source: SiteHost, destination: SiteHost, findings: tuple[Finding, ...]) -> None:
+    if not findings:
+        say(f"✓ {vm} can move from {source.name} to {destination.name}")
+        return
+    say(f"✗ {vm} cannot move from {source.name} to {destination.name}:")
+    for finding in findings:
+        say(f"  {finding.check} on {finding.host}: {finding.message}")
+        if finding.remedy:
+            say(f"    what to do: {finding.remedy}")

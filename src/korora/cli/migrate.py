@@ -1,0 +1,161 @@
+"""`korora migrate`: move a VM, with its vTPM, and end with the truth about where it runs.
+
+Promise: the last JSON object has every contracted key, whatever happened; the exit code says which kind.
+Limit: the daemons do the work; this command asks, watches, and may ask to cancel.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from korora.cli.invocation import Invocation
+from korora.cli.options import AsJson, To, VmArgument
+from korora.cli.render import error_text, say_json, warn
+from korora.errors import CancelledError, ExitCode, InDoubtError, KororaError
+from korora.model.plan import Mode
+
+if TYPE_CHECKING:
+    from korora.cli.migration.cancellation import Cancellation
+    from korora.cli.migration.follow import Ticket
+    from korora.client import MigrationOutcome
+    from korora.client.events import Failure
+    from korora.model.site import SiteHost
+
+
+def migrate(
+    context: typer.Context,
+    vm: VmArgument,
+    to: To,
+    mode: Annotated[
+        Mode, typer.Option(help="live: the guest runs meanwhile; offline: it is suspended.")
+    ] = Mode.LIVE,
+    as_json: AsJson = False,
+) -> None:
+    """Move a VM, with its vTPM, to another attested host.
+
+    Without -H the source is the host where the VM is found. Ctrl-C cancels, and waits until it is known
+    where the VM runs. With --json: one object a line while it runs; the last one is the outcome.
+    """
+    invocation = Invocation.of(context)
+    order = _Order(vm, to, mode)
+    try:
+        outcome = order.carried_out(invocation, as_json=as_json)
+    except Exception as problem:
+        from korora.cli.failure import trace, understood
+
+        if invocation.debug:
+            trace(problem)
+        outcome = _outcome_of(understood(problem))
+    raise typer.Exit(_told(_completed(outcome, order), as_json=as_json))
+
+
+def never_begun(error: KororaError) -> ExitCode:
+    """Tell of a `migrate --json` whose very command line was wrong."""
+    return _told(_completed(_outcome_of(error), None), as_json=True)
+
+
+@dataclass(slots=True)
+class _Order:
+    """What was asked for; `source` once it is known."""
+
+    vm: str
+    destination: str
+    mode: Mode
+    source: str | None = None
+
+    def carried_out(self, invocation: Invocation, *, as_json: bool) -> MigrationOutcome:
+        """Ask, and follow to the outcome."""
+        from korora.cli.migration.cancellation import Cancellation
+        from korora.cli.migration.follow import follow
+        from korora.cli.migration.progress import watcher
+
+        with Cancellation() as cancellation:
+            try:
+                ticket = self._ask(invocation, cancellation)
+                with closing(watcher(as_json=as_json)) as watch:
+                    return follow(invocation, ticket, watch)
+            except KeyboardInterrupt as leaving:
+                raise _left(self.vm) from leaving
+
+    def _ask(self, invocation: Invocation, cancellation: Cancellation) -> Ticket:
+        """Sign the request and hand it to the source's daemon."""
+        from korora.cli.check import address_of
+        from korora.cli.migration.follow import Ticket
+        from korora.cli.migration.request import signed_request
+
+        destination = invocation.site.host(self.destination)
+        source = invocation.chosen() if invocation.host else invocation.find(self.vm)[0]
+        self.source = source.name
+        request = signed_request(invocation.site, self.vm, source.name, destination.name, self.mode)
+        if cancellation.asked:
+            raise CancelledError(
+                "cancelled before anything was asked", kind="cancelled", vm_runs_on=source.name
+            )
+        with invocation.daemon(source) as daemon:
+            number = daemon.migrate(request.decode(), address_of(destination))
+        cancellation.can_cancel(lambda: _cancel(invocation, source, number))
+        return Ticket(number, self.vm, source, destination, self.mode)
+
+
+def _completed(outcome: MigrationOutcome, order: _Order | None) -> MigrationOutcome:
+    """The outcome with what the command knows itself, where the daemon did not say."""
+    import msgspec
+
+    from korora.client import VtpmComparison
+
+    if order is not None:
+        outcome = msgspec.structs.replace(
+            outcome,
+            vm=outcome.vm or order.vm,
+            source=outcome.source or order.source,
+            destination=outcome.destination or order.destination,
+            mode=outcome.mode or order.mode.value,
+        )
+    return msgspec.structs.replace(
+        outcome, vtpm=outcome.vtpm or VtpmComparison(), error=outcome.error or _plain_failure(outcome)
+    )
+
+
+def _cancel(invocation: Invocation, source: SiteHost, number: str) -> None:
+    with invocation.daemon(source) as daemon:
+        daemon.cancel(number)
+
+
+def _left(vm: str) -> InDoubtError:
+    return InDoubtError(
+        f"left while the migration of {vm!r} was being cancelled; its outcome is not known here",
+        kind="left",
+        remedy=f"`korora vm show {vm}` says where it runs",
+    )
+
+
+def _outcome_of(error: KororaError) -> MigrationOutcome:
+    from korora.client import MigrationOutcome
+    from korora.client.events import failure_of, word_of
+
+    return MigrationOutcome(outcome=word_of(error), error=failure_of(error))
+
+
+def _plain_failure(outcome: MigrationOutcome) -> Failure | None:
+    """A failure for an outcome that came without one; None for a good one."""
+    if outcome.outcome == "completed":
+        return None
+    from korora.client.events import Failure
+
+    return Failure(outcome.outcome, f"the migration ended as {outcome.outcome}", exit_code=outcome.exit_code)
+
+
+def _told(outcome: MigrationOutcome, *, as_json: bool) -> ExitCode:
+    from korora.cli.migration.summary import summarize
+
+    if as_json:
+        say_json(outcome)
+    elif outcome.outcome == "completed":
+        summarize(outcome)
+    if outcome.error is not None:
+        warn(error_text(outcome.error.as_error()))
+    return outcome.exit_code

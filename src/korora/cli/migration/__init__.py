@@ -1,0 +1,1 @@
+"""What `korora migrate` does: ask, watch, cancel, and say how it ended."""

@@ -1,0 +1,149 @@
+"""Follow one migration to its outcome, also across a lost daemon, and say where the VM is in the end.
+
+Promise: returns an outcome that is true as far as the hosts in reach know, and says so where they do not.
+Limit: asks the hosts; it does not read their receipts' signatures (`korora receipt verify` does).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from korora.cli.invocation import Invocation
+from korora.cli.migration.progress import Watcher
+from korora.client import MigrationNote, MigrationOutcome
+from korora.client.events import Failure
+from korora.client.views import VmView
+from korora.errors import ExitCode, KororaError
+from korora.model.plan import Mode
+from korora.model.site import SiteHost
+
+PATIENCE_S = 60.0  # a daemon restarts, and settles what it had begun, well within
+_PAUSE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One migration that was asked for. `id` names it to the source's daemon."""
+
+    id: str
+    vm: str
+    source: SiteHost
+    destination: SiteHost
+    mode: Mode
+
+
+def follow(
+    invocation: Invocation, ticket: Ticket, watch: Watcher, patience_s: float = PATIENCE_S
+) -> MigrationOutcome:
+    """Watch until the outcome. When the daemon is lost, ask it again, and then both hosts about the VM."""
+    lost_at: float | None = None
+    while True:
+        try:
+            with invocation.daemon(ticket.source) as daemon:
+                for event in daemon.events(ticket.id):
+                    lost_at = None
+                    if isinstance(event, MigrationOutcome):
+                        return event
+                    watch.see(event)
+        except KororaError as error:
+            if lost_at is None:
+                lost_at = time.monotonic()
+                watch.see(MigrationNote(f"{error.message}; the migration may go on, asking again"))
+            if error.exit_code is ExitCode.USAGE:
+                break  # it is back, and does not know the migration any more
+            if time.monotonic() - lost_at > patience_s:
+                break
+            time.sleep(_PAUSE_S)
+    return _aftermath(invocation, ticket, patience_s)
+
+
+def _aftermath(invocation: Invocation, ticket: Ticket, patience_s: float) -> MigrationOutcome:
+    """What became of the VM, from the ownership that each host has recorded."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        here = _seen(invocation, ticket.source, ticket.vm)
+        there = _seen(invocation, ticket.destination, ticket.vm)
+        if there is not None and there.ownership == "owner":
+            return _arrived(invocation, ticket, there)
+        if here is not None and here.ownership == "owner":
+            return _stayed(ticket)
+        if time.monotonic() > deadline:
+            return _unknown(ticket)
+        time.sleep(_PAUSE_S)
+
+
+def _seen(invocation: Invocation, host: SiteHost, vm: str) -> VmView | None:
+    """The VM as that host knows it; None when it knows none, or cannot be asked."""
+    try:
+        with invocation.daemon(host) as daemon:
+            return daemon.vm(vm)
+    except KororaError:
+        return None
+
+
+def _arrived(invocation: Invocation, ticket: Ticket, view: VmView) -> MigrationOutcome:
+    receipt = _receipt(invocation, ticket.source, view.session) or _receipt(
+        invocation, ticket.destination, view.session
+    )
+    if receipt is not None:
+        return _outcome(ticket, "completed", session=view.session, receipt=receipt)
+    failure = Failure(
+        "daemon-lost",
+        f"the source's daemon was lost; VM {ticket.vm!r} did move, but there is no receipt of it yet",
+        f"the VM is safe on {ticket.destination.name}; see `korora receipt list`",
+        ticket.destination.name,
+        ExitCode.IN_DOUBT,
+    )
+    return _outcome(ticket, "in-doubt", session=view.session, error=failure)
+
+
+def _stayed(ticket: Ticket) -> MigrationOutcome:
+    failure = Failure(
+        "daemon-lost",
+        f"the source's daemon was lost before the migration was committed; VM {ticket.vm!r} did not move",
+        f"look at the daemon's log on {ticket.source.name}, then migrate again",
+        ticket.source.name,
+        ExitCode.TOOL,
+    )
+    return _outcome(ticket, "failed", error=failure)
+
+
+def _unknown(ticket: Ticket) -> MigrationOutcome:
+    failure = Failure(
+        "daemon-lost",
+        f"the source's daemon was lost, and no host in reach says that it owns VM {ticket.vm!r}",
+        f"start the daemons of {ticket.source.name} and {ticket.destination.name} again: they settle it;"
+        f" `korora vm show {ticket.vm}` then says where it runs. Destroy nothing by hand",
+        None,
+        ExitCode.IN_DOUBT,
+    )
+    return _outcome(ticket, "in-doubt", error=failure)
+
+
+def _receipt(invocation: Invocation, host: SiteHost, session: str | None) -> str | None:
+    try:
+        with invocation.daemon(host) as daemon:
+            return next((entry.path for entry in daemon.receipts() if entry.session == session), None)
+    except KororaError:
+        return None
+
+
+def _outcome(
+    ticket: Ticket,
+    word: str,
+    *,
+    session: str | None = None,
+    receipt: str | None = None,
+    error: Failure | None = None,
+) -> MigrationOutcome:
+    return MigrationOutcome(
+        outcome=word,  # type: ignore[arg-type] # one of the words; see the callers
+        session=session,
+        vm=ticket.vm,
+        source=ticket.source.name,
+        destination=ticket.destination.name,
+        mode=ticket.mode.value,
+        receipt=receipt,
+        error=error,
+    )

@@ -1,0 +1,136 @@
+"""Print for people and for scripts. Lines and JSON on standard output, errors on standard error.
+
+Promise: text from elsewhere cannot move the cursor or colour the terminal, and a reader that left (`| head`)
+does not change the exit code. Limit: knows nothing of what it prints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+from korora.errors import KororaError
+
+_MESSAGE_CHARS = 4000
+_KEPT = {ord("\n"), ord("\t")}
+
+
+def say(text: str = "") -> None:
+    """One line, or several, on standard output."""
+    _write(sys.stdout, clean(text))
+
+
+def warn(text: str) -> None:
+    """One line on standard error that is not an error."""
+    _write(sys.stderr, clean(text))
+
+
+def say_json(value: Any) -> None:
+    """One JSON document on one line. Structs, dataclasses and paths are welcome."""
+    import msgspec
+
+    built = msgspec.to_builtins(value, enc_hook=str, str_keys=True)
+    # ASCII: names may hold what the locale, or UTF-8 itself, cannot write.
+    _write(sys.stdout, json.dumps(built))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Left-aligned columns under a header; an empty cell shows as a dash."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(line[column]) for line in [list(header), *cells]) for column in range(len(header))]
+    for line in [list(header), *cells]:
+        say("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def fields(pairs: Iterable[tuple[str, object]]) -> None:
+    """Name and value, one pair a line; pairs without a value are left out."""
+    shown = [(name, _cell(value)) for name, value in pairs if value not in (None, "", ())]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        say(f"{name.ljust(width)}  {value}")
+
+
+def mark(good: bool | None) -> str:
+    """✓, ✗, or – for what was not looked at."""
+    return "–" if good is None else "✓" if good else "✗"
+
+
+def error_text(error: KororaError) -> str:
+    """What happened, where the VM runs now, and what to do."""
+    lines = [f"korora: {_short(error.message)}"]
+    if error.vm_runs_on:
+        lines.append(f"  the VM runs on: {_short(error.vm_runs_on)}")
+    if error.remedy:
+        lines.append(f"  what to do: {_short(error.remedy)}")
+    return "\n".join(lines)
+
+
+def error_object(error: KororaError) -> dict[str, object]:
+    """The same as facts, as the daemon's API spells them."""
+    return {
+        "kind": error.kind,
+        "message": error.message,
+        "remedy": error.remedy,
+        "vm_runs_on": error.vm_runs_on,
+        "exit_code": int(error.exit_code),
+    }
+
+
+def clean(text: str) -> str:
+    """The text without control characters and without half characters, which a terminal could obey."""
+    return "".join(_visible(character) for character in text)
+
+
+def size(count: float | None) -> str:
+    """Bytes for people: `1.5 GiB`."""
+    if count is None:
+        return "–"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def milliseconds(value: float | None) -> str:
+    """`87 ms`, `4.2 s` or `3 min 5 s`."""
+    if value is None:
+        return "–"
+    if value < 1000:
+        return f"{value:.0f} ms"
+    if value < 120_000:
+        return f"{value / 1000:.1f} s"
+    minutes, seconds = divmod(round(value / 1000), 60)
+    return f"{minutes} min {seconds} s"
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        # Whoever read has left. What was asked for is still done to its end, and the exit code stays true.
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, stream.fileno())
+        os.close(sink)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "–" if value in (None, "") else str(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MESSAGE_CHARS else f"{text[:_MESSAGE_CHARS]} … ({len(text)} characters)"
+
+
+def _visible(character: str) -> str:
+    code = ord(character)
+    if code in _KEPT:
+        return character
+    # C0 and C1 controls, bidirectional overrides, lone surrogates.
+    hidden = code < 0x20 or 0x7F <= code < 0xA0 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
+    return f"\\u{code:04x}" if hidden or 0xD800 <= code < 0xE000 else character

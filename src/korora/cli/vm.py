@@ -1,0 +1,143 @@
+"""`korora vm`: the virtual machines of the hosts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from korora.cli.invocation import Invocation
+from korora.cli.options import AsJson, VmArgument, group
+from korora.cli.render import error_text, fields, say_json, size, table, warn
+from korora.errors import KororaError
+
+if TYPE_CHECKING:
+    from korora.client.views import VmView
+    from korora.model.site import SiteHost
+
+app = group("Virtual machines of a host.")
+
+
+@app.command("list")
+def list_vms(context: typer.Context, as_json: AsJson = False) -> None:
+    """Every VM of every host in reach, or of the one of -H.
+
+    A host that does not answer is named on standard error; when none does, the command fails.
+    """
+    vms: list[tuple[SiteHost, VmView]] = []
+    silent: list[KororaError] = []
+    answers = list(Invocation.of(context).survey())
+    for host, answer in answers:
+        if isinstance(answer, KororaError):
+            silent.append(answer)
+        else:
+            vms += [(host, view) for view in answer]
+    _complain(silent, nobody=len(silent) == len(answers))
+    if as_json:
+        say_json([described(host, view) for host, view in vms])
+    else:
+        table(
+            ("VM", "HOST", "STATE", "OWNERSHIP", "EPOCH", "MEMORY", "VTPM"),
+            [
+                (vm.name, host.name, vm.state, vm.ownership, vm.epoch, size(vm.memory_bytes), vm.vtpm)
+                for host, vm in vms
+            ],
+        )
+
+
+@app.command()
+def show(context: typer.Context, vm: VmArgument, as_json: AsJson = False) -> None:
+    """One VM, at the host that owns it."""
+    host, view = Invocation.of(context).find(vm)
+    _tell(host, view, as_json=as_json)
+
+
+@app.command()
+def start(
+    context: typer.Context,
+    vm: Annotated[str, typer.Argument(metavar="VM|FILE", help="A VM's name, or its definition: FILE.toml.")],
+    as_json: AsJson = False,
+) -> None:
+    """Start a VM that the host knows, or define one from a TOML file and start it."""
+    invocation = Invocation.of(context)
+    if vm.endswith(".toml") or "/" in vm:
+        from korora.cli.site import read_text
+
+        definition = read_text(Path(vm), "the VM's definition")
+        host = invocation.chosen()
+        with invocation.daemon(host) as daemon:
+            view = daemon.define(definition, start=True)
+    else:
+        host = invocation.find(vm)[0]
+        with invocation.daemon(host) as daemon:
+            view = daemon.start(vm)
+    _tell(host, view, as_json=as_json)
+
+
+@app.command()
+def stop(
+    context: typer.Context,
+    vm: VmArgument,
+    force: Annotated[bool, typer.Option("--force", help="End it at once, as if its power went.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the guest to shut down, and wait until it has."""
+    invocation = Invocation.of(context)
+    host = invocation.find(vm)[0]
+    with invocation.daemon(host) as daemon:
+        view = daemon.stop(vm, force=force)
+    _tell(host, view, as_json=as_json)
+
+
+@app.command()
+def adopt(
+    context: typer.Context,
+    qmp: Annotated[
+        str, typer.Argument(metavar="QMP", help="The QMP socket of a running QEMU, a path there.")
+    ],
+    name: Annotated[str | None, typer.Option(help="The name to know it by; default: QEMU's own.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Supervise a QEMU that somebody else started."""
+    invocation = Invocation.of(context)
+    host = invocation.chosen()
+    with invocation.daemon(host) as daemon:
+        view = daemon.adopt(str(Path(qmp).absolute()), name)
+    _tell(host, view, as_json=as_json)
+
+
+def described(host: SiteHost, view: VmView) -> dict[str, object]:
+    """A VM for scripts: the daemon's view, and the host it came from."""
+    import msgspec
+
+    return {"host": host.name, **msgspec.to_builtins(view)}
+
+
+def _complain(silent: list[KororaError], *, nobody: bool) -> None:
+    if silent and nobody:
+        raise silent[0]
+    for error in silent:
+        warn(error_text(error))
+
+
+def _tell(host: SiteHost, view: VmView, *, as_json: bool) -> None:
+    if as_json:
+        say_json(described(host, view))
+        return
+    fields(
+        [
+            ("name", view.name),
+            ("host", host.name),
+            ("state", view.state),
+            ("ownership", f"{view.ownership} (epoch {view.epoch})"),
+            ("uuid", view.uuid),
+            ("memory", size(view.memory_bytes)),
+            ("cpus", view.cpus),
+            ("vTPM", view.vtpm),
+            ("adopted", view.adopted or None),
+            ("process", view.pid),
+            ("session", view.session),
+            ("peer", view.peer),
+        ]
+    )

@@ -1,0 +1,123 @@
+"""One daemon, one method per thing it can be asked. Shapes are in `views` and `events`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+from korora.client.events import Event, MigrationOutcome, parse_event
+from korora.client.transport import Transport
+from korora.client.views import AttestationView, Findings, HostView, LogView, ReceiptEntry, Started, VmView
+from korora.model.plan import Finding
+
+# A guest may take its time to boot under emulation, or to shut down.
+_SLOW_S = 300.0
+# The daemon tells of a running migration about once a second; so long a silence means that it is stuck.
+_SILENCE_S = 120.0
+
+
+class Daemon:
+    """The daemon of host `host`, at a unix socket. Every method blocks and raises KororaError."""
+
+    def __init__(self, api: Path, host: str) -> None:
+        self.host_name = host
+        self._transport = Transport(api, host)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    # -- the host -------------------------------------------------------------------------------------
+
+    def host(self, *, deadline_s: float = 30.0) -> HostView:
+        return self._transport.call("GET", "/v1/host", HostView, deadline_s=deadline_s)
+
+    def attestation(self, nonce: bytes) -> AttestationView:
+        """Evidence of the host over this nonce (32 bytes). Unverified: appraising is the caller's."""
+        body = {"nonce": nonce.hex()}
+        return self._transport.call("POST", "/v1/attestation", AttestationView, body=body, deadline_s=60.0)
+
+    # -- VMs ------------------------------------------------------------------------------------------
+
+    def vms(self) -> list[VmView]:
+        return self._transport.call("GET", "/v1/vms", list[VmView])
+
+    def vm(self, name: str) -> VmView:
+        """UsageError(kind="unknown-vm") when the host knows none of that name."""
+        return self._transport.call("GET", f"/v1/vms/{_segment(name)}", VmView)
+
+    def define(self, definition: str, *, start: bool) -> VmView:
+        """Give the host a VM by its TOML text. On failure the host knows it no more than before."""
+        body = {"definition": definition, "start": start}
+        return self._transport.call("POST", "/v1/vms", VmView, body=body, deadline_s=_SLOW_S)
+
+    def start(self, name: str) -> VmView:
+        path = f"/v1/vms/{_segment(name)}/start"
+        return self._transport.call("POST", path, VmView, body={}, deadline_s=_SLOW_S)
+
+    def stop(self, name: str, *, force: bool = False) -> VmView:
+        """Ask the guest to shut down; `force` ends it at once."""
+        path = f"/v1/vms/{_segment(name)}/stop"
+        return self._transport.call("POST", path, VmView, body={"force": force}, deadline_s=_SLOW_S)
+
+    def adopt(self, qmp: str, name: str | None = None) -> VmView:
+        """Supervise a QEMU that somebody else started, by its QMP socket (a path on that host)."""
+        body = {"qmp": qmp, "name": name}
+        return self._transport.call("POST", "/v1/vms/adopt", VmView, body=body, deadline_s=60.0)
+
+    # -- migrations -----------------------------------------------------------------------------------
+
+    def check(self, vm: str, destination: str, address: str | None = None) -> tuple[Finding, ...]:
+        """Run both hosts' prechecks. Nothing moves."""
+        body = {"vm": vm, "destination": destination, "address": address}
+        return self._transport.call("POST", "/v1/checks", Findings, body=body, deadline_s=120.0).findings
+
+    def migrate(self, request: str, address: str | None = None) -> str:
+        """Ask for a migration by a signed request (a DSSE envelope's text). Returns the migration's id."""
+        body = {"request": request, "address": address}
+        return self._transport.call("POST", "/v1/migrations", Started, body=body, deadline_s=60.0).id
+
+    def events(self, migration: str, *, silence_s: float = _SILENCE_S) -> Iterator[Event]:
+        """Everything the migration says until its outcome, which is the last.
+
+        ConnectionLostError when the stream ends without one: the migration may still go on.
+        """
+        path = f"/v1/migrations/{_segment(migration)}/events"
+        for line in self._transport.lines(path, deadline_s=silence_s):
+            if not line.strip():
+                continue
+            event = parse_event(line)
+            yield event
+            if isinstance(event, MigrationOutcome):
+                return
+        raise self._transport.lost("it ended before it told the migration's outcome")
+
+    def cancel(self, migration: str) -> None:
+        """Ask to cancel. The outcome still comes by `events`; past the commit it may be `completed`."""
+        self._transport.order("DELETE", f"/v1/migrations/{_segment(migration)}")
+
+    # -- evidence -------------------------------------------------------------------------------------
+
+    def receipts(self) -> list[ReceiptEntry]:
+        return self._transport.call("GET", "/v1/receipts", list[ReceiptEntry])
+
+    def receipt(self, session: str) -> bytes:
+        """The receipt's DSSE envelope, as the host keeps it."""
+        return self._transport.read(f"/v1/receipts/{_segment(session)}")
+
+    def log(self) -> LogView:
+        return self._transport.call("GET", "/v1/log", LogView, deadline_s=120.0)
+
+
+def _segment(text: str) -> str:
+    return quote(text, safe="")
