@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from korora.model.evidence import PcrValues, Quote
 from korora.model.identity import Secret
+from korora.model.tpm import Credential, WrappedKey, WrappingKey
 
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """TPM2_MakeCredential's output: TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, marshalled."""
-
-    blob: bytes
-    encrypted_secret: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class WrappingKey:
-    """A key of this TPM, made for one migration and usable only while the PCRs hold (field: public parts).
-
-    `public` is a TPM2B_PUBLIC; `creation_data` a TPM2B_CREATION_DATA; `certification` is
-    TPM2_CertifyCreation by the AK with the migration's nonce as qualifying data.
-    """
-
-    public: bytes
-    creation_data: bytes
-    certification: Quote
-
-
-@dataclass(frozen=True, slots=True)
-class WrappedKey:
-    """The per-migration key, sealed for a WrappingKey: ephemeral P-256 point (x‖y, 64 bytes) and ciphertext."""
-
-    ephemeral: bytes
-    ciphertext: bytes
+__all__ = ["Credential", "Tpm", "WrappedKey", "WrappingKey"]
 
 
 class Tpm(Protocol):
@@ -69,7 +42,7 @@ class Tpm(Protocol):
         ...
 
     def unseal(self, sealed: bytes) -> Secret:
-        """RefusedError(kind="sealed") when the PCRs or the counter have moved on, or another TPM sealed it."""
+        """RefusedError(kind="sealed") when the PCRs or the counter moved on, or another TPM sealed it."""
         ...
 
     def counter_create(self, counter: int) -> None:
