@@ -1,0 +1,178 @@
+"""One live QEMU: its CPUs, its end, and, through `stream`, the moving of its state."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from korora.adapters.hypervisor import live_cpu, process, stream
+from korora.adapters.hypervisor.memory import BackendFile
+from korora.adapters.hypervisor.process import Process, ProcessRecord
+from korora.adapters.hypervisor.qmp import Qmp
+from korora.errors import KororaError, ToolError
+from korora.model.vm import RunState, VmDefinition
+from korora.ports.hypervisor import StreamSettings, StreamState, StreamStatus
+
+QUIT_DEADLINE_S = 5.0
+
+_RUN_STATES = {
+    "running": RunState.RUNNING,
+    "suspended": RunState.RUNNING,  # the guest sleeps (ACPI S3): its own doing, and it may wake by itself
+    "inmigrate": RunState.INCOMING,
+    "postmigrate": RunState.MIGRATED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The two ends by which a QEMU is held. `directory` is None for an adopted one: no file is ours."""
+
+    process: Process
+    qmp: Qmp
+    directory: Path | None
+
+
+class QemuMachine:
+    """A Machine (ports.hypervisor). Errors end with QEMU's last words when the process is gone."""
+
+    def __init__(self, definition: VmDefinition, ends: Ends) -> None:
+        self._definition = definition
+        self._process = ends.process
+        self._qmp = ends.qmp
+        self._directory = ends.directory
+        self._memory = BackendFile.of(ends.process.pid, definition.memory_bytes)
+
+    @property
+    def definition(self) -> VmDefinition:
+        """With machine type and accelerator as they were pinned at the start."""
+        return self._definition
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def memory(self) -> BackendFile | None:
+        return self._memory
+
+    async def run_state(self) -> RunState:
+        if self._process.is_gone:
+            return RunState.STOPPED
+        async with self._explained():
+            status = (await self._qmp.execute("query-status"))["status"]
+        state = _RUN_STATES.get(status, RunState.PAUSED)
+        if state is RunState.PAUSED and self._has_never_run():
+            return RunState.INCOMING
+        return state
+
+    async def pause(self) -> None:
+        async with self._explained():
+            await self._qmp.execute("stop")
+
+    async def resume(self) -> None:
+        """Run. An incoming VM is first recorded as one that may have run; on failure it stays paused."""
+        self._record_run()
+        async with self._explained():
+            await self._qmp.execute("cont")
+
+    async def power_down(self, deadline_s: float) -> None:
+        with contextlib.suppress(ToolError):
+            await self._qmp.execute("system_powerdown")
+            await self._process.wait(deadline_s)
+        await self.quit()
+
+    async def quit(self) -> None:
+        """End the process now, by force if it does not answer. What says that it lives is removed too."""
+        if not self._process.is_gone:
+            with contextlib.suppress(ToolError):
+                await self._qmp.execute("quit", deadline_s=QUIT_DEADLINE_S)
+                await self._process.wait(QUIT_DEADLINE_S)
+        await process.end(self._process)
+        await self._qmp.close()
+        if self._directory is not None:
+            forget(self._directory)
+
+    async def cpu_features(self) -> dict[str, bool]:
+        async with self._explained():
+            return await live_cpu.features(self._qmp)
+
+    async def listen(self, socket: Path, settings: StreamSettings) -> None:
+        async with self._explained():
+            await stream.listen(self._qmp, self._name_of(socket), settings)
+
+    async def send(self, socket: Path, settings: StreamSettings) -> None:
+        async with self._explained():
+            await stream.send(self._qmp, self._name_of(socket), settings)
+
+    async def stream_status(self) -> StreamStatus:
+        async with self._explained():
+            return await stream.status(self._qmp)
+
+    async def stream_states(self) -> AsyncIterator[StreamState]:
+        """Ends after a final state. ToolError when the process ends first, as on a bad incoming stream."""
+        async with self._explained():
+            async for state in stream.states(self._qmp, self._process):
+                yield state
+
+    async def switch_over(self) -> None:
+        async with self._explained():
+            await stream.switch_over(self._qmp)
+
+    async def cancel_stream(self) -> None:
+        async with self._explained():
+            await stream.cancel(self._qmp)
+
+    async def announce(self) -> None:
+        rounds = {"initial": 50, "max": 550, "rounds": 5, "step": 100}
+        async with self._explained():
+            await self._qmp.execute("announce-self", rounds)
+
+    async def close(self) -> None:
+        await self._qmp.close()
+        self._process.release()
+
+    def _name_of(self, socket: Path) -> str:
+        return stream.address(socket, self._directory)
+
+    def _has_never_run(self) -> bool:
+        record = self._record()
+        return record is not None and record.incoming and not record.may_have_run
+
+    def _record_run(self) -> None:
+        """Before the first `cont`: should the daemon die in between, doubt must fall on "it may have run"."""
+        record = self._record()
+        if self._directory is not None and record is not None and not record.may_have_run:
+            process.write_record(self._directory, msgspec.structs.replace(record, may_have_run=True))
+
+    def _record(self) -> ProcessRecord | None:
+        return None if self._directory is None else process.read_record(self._directory)
+
+    @contextlib.asynccontextmanager
+    async def _explained(self) -> AsyncIterator[None]:
+        """Turn "connection lost" into what QEMU said before it ended."""
+        try:
+            yield
+        except ToolError as error:
+            if error.kind in {"qmp-gone", "qmp-silent", "vm-process-gone"} and await self._process.wait(0.5):
+                raise gone(self._definition.name, self._directory) from error
+            raise
+
+
+def forget(directory: Path) -> None:
+    """Remove what says that a process lives here. Logs, records of the guest and its variable store stay."""
+    for name in ("qmp.sock", process.RECORD, process.RECORD + ".new"):
+        (directory / name).unlink(missing_ok=True)
+
+
+def gone(name: str, directory: Path | None) -> KororaError:
+    words = process.last_words(directory) if directory is not None else ""
+    said = f": {words}" if words else ""
+    return ToolError(
+        f"the QEMU of {name} has ended{said}",
+        kind="vm-process-gone",
+        remedy="see qemu.log of this VM for the reason",
+    )

@@ -1,0 +1,1 @@
+"""What this host's hypervisor can really do, found by trying."""

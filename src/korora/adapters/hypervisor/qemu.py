@@ -1,0 +1,203 @@
+"""QEMU as Korora's hypervisor (H1): starts VMs in a sandbox, finds them again after a restart, adopts others.
+
+What a definition leaves open (a machine alias, the accelerator) is pinned when the VM starts and recorded, so
+that it is the same after every move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from korora.adapters.hypervisor import adoption, network, process
+from korora.adapters.hypervisor.command_line import Launch, arguments, firmware_files
+from korora.adapters.hypervisor.machine import Ends, QemuMachine, forget
+from korora.adapters.hypervisor.probe import facts as probing
+from korora.adapters.hypervisor.probe.accelerator import Verdict, working_accelerator
+from korora.adapters.hypervisor.probe.cache import Cache
+from korora.adapters.hypervisor.process import Process, ProcessRecord
+from korora.adapters.hypervisor.qmp import Qmp
+from korora.errors import ToolError, UsageError
+from korora.model.vm import HypervisorFacts, VmDefinition
+from korora.ports.hypervisor import Place
+
+START_DEADLINE_S = 60.0
+ATTACH_DEADLINE_S = 10.0
+VARIABLES = "variables.fd"
+
+
+class Qemu:
+    """A Hypervisor (ports.hypervisor). `cache` is a directory for the answers of slow probes."""
+
+    def __init__(
+        self,
+        cache: Path,
+        binary: str = "qemu-system-x86_64",
+        *,
+        swtpm: str = "swtpm",
+        probe_kernel: Path | None = None,
+    ) -> None:
+        self._binary = binary
+        self._swtpm = swtpm
+        self._cache = Cache(cache)
+        self._probe_kernel = probe_kernel
+        self._probing = asyncio.Lock()
+
+    async def facts(self) -> HypervisorFacts:
+        found = await self._qemu_facts()
+        verdict = await self._accelerator()
+        return HypervisorFacts(
+            name="qemu",
+            version=found.version,
+            machines=tuple(sorted({*found.machines, *found.aliases})),
+            cpu_models=found.cpu_models,
+            accelerator=verdict.name,
+            accelerator_note=verdict.note,
+            capabilities=found.capabilities,
+            swtpm_version=await probing.swtpm_version(self._swtpm),
+            firmware=probing.firmware_images(),
+        )
+
+    async def cpu_features(self, definition: VmDefinition) -> dict[str, bool]:
+        pinned = await self.pinned(definition)
+        return await probing.cpu_features(self._binary, self._cache, pinned)
+
+    async def pinned(self, definition: VmDefinition) -> VmDefinition:
+        """The definition with what it left open decided for this host: machine version and accelerator."""
+        aliases = (await self._qemu_facts()).aliases
+        accelerator = definition.accelerator
+        if accelerator == "auto":
+            accelerator = (await self._accelerator()).name
+        return replace(
+            definition, machine=aliases.get(definition.machine, definition.machine), accelerator=accelerator
+        )
+
+    async def start(self, definition: VmDefinition, place: Place, *, incoming: bool) -> QemuMachine:
+        """Start it. A fresh one runs when this returns; on failure it never ran and nothing is left."""
+        _refuse_unknown_machine(definition)
+        pinned = await self.pinned(definition)
+        place.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await _refuse_second(definition, place)
+        _lay_out_variables(pinned, place, incoming=incoming)
+        machine = await self._launched(pinned, place, incoming=incoming)
+        try:
+            if not incoming:
+                await machine.resume()
+        except BaseException:
+            await machine.quit()
+            raise
+        return machine
+
+    async def attach(self, definition: VmDefinition, place: Place) -> QemuMachine | None:
+        record = process.read_record(place.directory)
+        if record is None or not process.is_alive(record):
+            forget(place.directory)
+            return None
+        held = Process(record.pid)
+        try:
+            qmp = await Qmp.connect(place.qmp, ATTACH_DEADLINE_S, lambda: not held.is_gone)
+        except ToolError:
+            if held.is_gone:
+                forget(place.directory)
+                return None
+            held.release()
+            raise
+        pinned = replace(definition, machine=record.machine, accelerator=record.accelerator)
+        return QemuMachine(pinned, Ends(held, qmp, place.directory))
+
+    async def adopt(self, qmp_socket: Path) -> QemuMachine:
+        return await adoption.adopt(qmp_socket)
+
+    async def _launched(self, pinned: VmDefinition, place: Place, *, incoming: bool) -> QemuMachine:
+        """The process, paused and answering QMP, on record."""
+        log = place.directory / process.LOG
+        said_before = log.stat().st_size if log.exists() else 0
+        held = await asyncio.to_thread(self._spawned, pinned, place, incoming)
+        watched = Process(held.pid)
+        try:
+            record = ProcessRecord(
+                pid=held.pid,
+                start_ticks=held.start_ticks,
+                boot_id=process.boot_id(),
+                machine=pinned.machine,
+                accelerator=pinned.accelerator,
+                incoming=incoming,
+                may_have_run=False,
+            )
+            process.write_record(place.directory, record)
+            qmp = await Qmp.connect(place.qmp, START_DEADLINE_S, lambda: not watched.is_gone)
+        except BaseException as error:
+            await process.end(watched)
+            forget(place.directory)
+            if isinstance(error, ToolError):
+                raise _not_started(pinned, place, said_before) from error
+            raise
+        return QemuMachine(pinned, Ends(watched, qmp, place.directory))
+
+    def _spawned(self, pinned: VmDefinition, place: Place, incoming: bool) -> process.Spawned:
+        with network.taps(pinned.nics) as taps:
+            launch = Launch(place.directory, place.vtpm_socket, taps, incoming)
+            log = place.directory / process.LOG
+            return process.spawn(self._binary, arguments(pinned, launch), place.directory, log, taps)
+
+    async def _qemu_facts(self) -> probing.QemuFacts:
+        async with self._probing:
+            return await probing.qemu_facts(self._binary, self._cache)
+
+    async def _accelerator(self) -> Verdict:
+        async with self._probing:
+            return await working_accelerator(self._binary, self._cache, self._probe_kernel)
+
+
+def _refuse_unknown_machine(definition: VmDefinition) -> None:
+    if definition.machine != "q35" and not definition.machine.startswith("pc-q35-"):
+        raise UsageError(
+            f"Korora starts q35 machines only, not {definition.machine}",
+            kind="machine-type",
+            remedy='set machine = "q35", or one of the pc-q35 versions that `korora host show` lists',
+        )
+
+
+async def _refuse_second(definition: VmDefinition, place: Place) -> None:
+    record = process.read_record(place.directory)
+    if record is not None and process.is_alive(record):
+        raise ToolError(
+            f"{definition.name} is running already, as process {record.pid}",
+            kind="already-running",
+            remedy="stop it first: korora vm stop",
+        )
+    forget(place.directory)
+
+
+def _lay_out_variables(definition: VmDefinition, place: Place, *, incoming: bool) -> None:
+    """A UEFI guest's own variable store: made from the template once; a migration brings it along."""
+    files = firmware_files(definition)
+    own = place.directory / VARIABLES
+    if files is None or own.exists():
+        return
+    if incoming:
+        raise ToolError(
+            f"the variable store of {definition.name} has not arrived",
+            kind="no-variables",
+            remedy="the migration brings it before the VM; try the migration again",
+        )
+    try:
+        shutil.copyfile(files[1], own)
+    except OSError as error:
+        raise ToolError(
+            f"the firmware's variable template {files[1]} cannot be copied: {error.strerror}",
+            kind="no-firmware",
+            remedy="install it (apt-get install ovmf) or name another as firmware.variables",
+        ) from error
+    own.chmod(0o600)
+
+
+def _not_started(definition: VmDefinition, place: Place, said_before: int) -> ToolError:
+    words = process.last_words(place.directory, said_before) or "it said nothing"
+    return ToolError(
+        f"QEMU does not start {definition.name}: {words}",
+        kind="qemu-start",
+        remedy=f"mend what it says; everything it said is in {place.directory / process.LOG}",
+    )

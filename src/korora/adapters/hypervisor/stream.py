@@ -1,0 +1,156 @@
+"""QEMU's migration stream, driven by QMP: both sides' settings, the states as they come, switchover, cancel.
+
+The source always stops at pre-switchover. Both sides ask for the return path: without it the source would say
+`completed` to a dead destination. Limit: while the socket's peer stalls after switchover, QMP may be silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from korora.adapters.hypervisor.command_line import socket_path
+from korora.adapters.hypervisor.process import Process
+from korora.adapters.hypervisor.qmp import Qmp
+from korora.errors import ToolError
+from korora.ports.hypervisor import StreamSettings, StreamState, StreamStatus
+
+POLL_S = 0.5
+CANCEL_DEADLINE_S = 15.0
+FINAL = frozenset({StreamState.COMPLETED, StreamState.FAILED, StreamState.CANCELLED})
+NEEDED = ("return-path", "pause-before-switchover", "events")
+
+_STATES = {
+    "none": StreamState.NONE,
+    "setup": StreamState.ACTIVE,
+    "wait-unplug": StreamState.ACTIVE,
+    "active": StreamState.ACTIVE,
+    "cancelling": StreamState.ACTIVE,
+    "postcopy-active": StreamState.DEVICE,
+    "pre-switchover": StreamState.PRE_SWITCHOVER,
+    "device": StreamState.DEVICE,
+    "completed": StreamState.COMPLETED,
+    "failed": StreamState.FAILED,
+    "cancelled": StreamState.CANCELLED,
+}
+
+
+def address(socket: Path, directory: Path | None) -> str:
+    """The socket as QEMU can name it. Our own QEMUs run in their place; an adopted one runs anywhere."""
+    return "unix:" + socket_path(socket, directory if directory is not None else Path("/"))
+
+
+async def listen(qmp: Qmp, uri: str, settings: StreamSettings) -> None:
+    """Destination: accept the stream. Disks stay without lock until the VM runs, where QEMU can do that."""
+    await _set_capabilities(qmp, settings, incoming=True)
+    await qmp.execute("migrate-incoming", {"uri": uri})
+
+
+async def send(qmp: Qmp, uri: str, settings: StreamSettings) -> None:
+    await _set_capabilities(qmp, settings, incoming=False)
+    limits = {
+        "downtime-limit": settings.downtime_limit_ms,
+        "max-bandwidth": settings.max_bandwidth_bytes_per_s,
+    }
+    await qmp.execute("migrate-set-parameters", limits)
+    await qmp.execute("migrate", {"uri": uri})
+
+
+async def switch_over(qmp: Qmp) -> None:
+    await qmp.execute("migrate-continue", {"state": "pre-switchover"})
+
+
+async def cancel(qmp: Qmp) -> None:
+    """Give up and wait until the VM is back as it was. ToolError(kind="stream-completed"): too late."""
+    await qmp.execute("migrate_cancel")
+    async with asyncio.timeout(CANCEL_DEADLINE_S):
+        while True:
+            found = (await status(qmp)).state
+            if found is StreamState.COMPLETED:
+                raise ToolError("the stream had completed already", kind="stream-completed")
+            if (found in FINAL or found is StreamState.NONE) and not await _between_states(qmp):
+                return
+            await asyncio.sleep(0.01)
+
+
+async def status(qmp: Qmp) -> StreamStatus:
+    told = await qmp.execute("query-migrate")
+    ram = told.get("ram", {})
+    return StreamStatus(
+        state=folded(told.get("status", "none")),
+        transferred_bytes=ram.get("transferred", 0),
+        remaining_bytes=ram.get("remaining", 0),
+        total_bytes=ram.get("total", 0),
+        round=ram.get("dirty-sync-count", 0),
+        dirty_rate_bytes_per_s=float(ram.get("dirty-pages-rate", 0) * ram.get("page-size", 4096)),
+        rate_bytes_per_s=ram.get("mbps", 0.0) * 1e6 / 8,
+        downtime_ms=told.get("downtime"),
+        reason=told.get("error-desc", ""),
+    )
+
+
+def folded(word: str) -> StreamState:
+    """QMP's MigrationStatus in our words; one that we do not know is taken as still under way."""
+    return _STATES.get(word, StreamState.ACTIVE)
+
+
+async def states(qmp: Qmp, process: Process) -> AsyncIterator[StreamState]:
+    """The present state, then each change, by event or, should one be missed, by asking; ends when final."""
+    with qmp.events("MIGRATION") as events:
+        seen = (await status(qmp)).state
+        yield seen
+        while seen not in FINAL:
+            found = await _next_state(qmp, events, process)
+            if found is not None and found is not seen:
+                seen = found
+                yield seen
+
+
+async def _next_state(qmp: Qmp, events: Any, process: Process) -> StreamState | None:
+    try:
+        event = await asyncio.wait_for(events.get(), POLL_S)
+    except TimeoutError:
+        return await _asked(qmp, process)
+    return folded(str(event["data"]["status"]))
+
+
+async def _asked(qmp: Qmp, process: Process) -> StreamState | None:
+    """By query-migrate; None while QEMU is too busy to answer, which at switchover is no failure."""
+    if process.is_gone:
+        raise ToolError("the process has ended", kind="vm-process-gone")
+    try:
+        found = await qmp.execute("query-migrate", deadline_s=2.0)
+    except ToolError as error:
+        if error.kind == "qmp-silent":
+            return None
+        raise
+    return folded(found.get("status", "none"))
+
+
+async def _between_states(qmp: Qmp) -> bool:
+    """True while QEMU has stopped the CPUs for the stream and has not yet let them go."""
+    return bool((await qmp.execute("query-status"))["status"] == "finish-migrate")
+
+
+async def _set_capabilities(qmp: Qmp, settings: StreamSettings, *, incoming: bool) -> None:
+    known = {entry["capability"] for entry in await qmp.execute("query-migrate-capabilities")}
+    missing = [name for name in NEEDED if name not in known]
+    if missing:
+        raise ToolError(
+            f"this QEMU lacks the migration capabilities {', '.join(missing)}",
+            kind="qemu-too-old",
+            remedy="install QEMU 7.2 or newer",
+        )
+    wanted = {
+        "return-path": True,
+        "events": True,
+        "pause-before-switchover": not incoming,
+        "multifd": settings.channels > 0,
+        "late-block-activate": incoming,
+    }
+    states = [{"capability": name, "state": on} for name, on in wanted.items() if name in known]
+    await qmp.execute("migrate-set-capabilities", {"capabilities": states})
+    if settings.channels > 0:
+        await qmp.execute("migrate-set-parameters", {"multifd-channels": settings.channels})
