@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -69,8 +70,8 @@ class Watches:
             boot = BootWatch(
                 name, live.place.directory, live.vtpm, self._appraiser, self._clock, poll_s=self._poll_s
             )
-            boots = self._task(boot.run(), f"boots of {name}")
-        end = self._task(self._tell_end(live, when_ended), f"end of {name}")
+            boots = self._task(boot.run, f"boots of {name}")
+        end = self._task(partial(self._tell_end, live, when_ended), f"end of {name}")
         self._watches[name] = _Watch(end, boot, boots)
 
     def verdict(self, name: VmName) -> BootVerdict | None:
@@ -101,10 +102,10 @@ class Watches:
         await self._ended(live.machine.pid)
         await when_ended(live)
 
-    def _task(self, work: Awaitable[None], name: str) -> asyncio.Task[None]:
+    def _task(self, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
         async def told() -> None:
             try:
-                await work
+                await work()
             except Exception:  # a watch that dies unseen would be worse than a line in the log
                 _log.exception("watch-failed", watch=name)
 

@@ -1,0 +1,227 @@
+"""Measured boots: what the guest writes is parsed without trust, learned once, and appraised every time."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes.guests_boots import FakeAppraiser, framed
+from fakes.guests_world import FakeVtpm, World, until
+from korora.errors import IntegrityError, ToolError
+from korora.model.identity import VmName
+from korora.ports.clock import SystemClock
+from korora.supervision.boots.eventlog import FILE_LIMIT_BYTES, FRAME_LIMIT_BYTES, read_guest_logs
+from korora.supervision.boots.record import (
+    EVENT_LOG_FILE,
+    BootVerdict,
+    BootWord,
+    forget_boot,
+    install,
+    pack,
+    read_baseline,
+    read_verdict,
+)
+from korora.supervision.boots.watch import BootWatch
+
+WEB = VmName("web")
+
+
+class Guest:
+    """A guest whose PCRs and event log file a test writes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.world = World()
+        self.boot("aa")
+
+    def boot(self, pcr4: str) -> None:
+        self.world.vtpms[WEB] = dict.fromkeys(range(24), "00") | {4: pcr4}
+
+    def write(self, data: bytes) -> None:
+        with (self.directory / EVENT_LOG_FILE).open("ab") as stream:
+            stream.write(data)
+
+    def watch(self, silent_after_s: float = 300.0) -> BootWatch:
+        vtpm = FakeVtpm(self.world, WEB, self.directory)
+        return BootWatch(
+            WEB,
+            self.directory,
+            vtpm,
+            FakeAppraiser(),
+            SystemClock(),
+            silent_after_s=silent_after_s,
+            poll_s=0.005,
+        )
+
+    def look(self, watch: BootWatch | None = None) -> BootVerdict:
+        watch = watch or self.watch()
+        asyncio.run(watch.look())
+        return watch.verdict
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Guest:
+    return Guest(tmp_path)
+
+
+def test_the_first_boot_is_learned_and_the_same_boot_is_trusted(guest: Guest) -> None:
+    guest.write(framed(b"log"))
+    first = guest.look()
+    assert (first.word, first.secure_boot, first.boots) == (BootWord.LEARNED, True, 1)
+    forget_boot(guest.directory)
+    guest.write(framed(b"log"))
+    assert guest.look().word is BootWord.TRUSTED
+
+
+def test_another_boot_is_untrusted_and_the_baseline_stays(guest: Guest) -> None:
+    guest.write(framed(b"log"))
+    guest.look()
+    baseline = read_baseline(guest.directory)
+    forget_boot(guest.directory)
+    guest.boot("bb")
+    guest.write(framed(b"log"))
+    verdict = guest.look()
+    assert verdict.word is BootWord.UNTRUSTED
+    assert verdict.reasons == ("PCR 4 is not as in the baseline",)
+    assert read_baseline(guest.directory) == baseline
+
+
+def test_a_first_boot_that_does_not_replay_is_not_learned(guest: Guest) -> None:
+    guest.write(framed(b"evil"))
+    assert guest.look().word is BootWord.UNTRUSTED
+    assert read_baseline(guest.directory) is None
+
+
+def test_a_reboot_inside_the_same_process_is_appraised(guest: Guest) -> None:
+    watch = guest.watch()
+    guest.write(framed(b"log"))
+    assert guest.look(watch).boots == 1
+    guest.boot("bb")
+    guest.write(framed(b"log"))
+    verdict = guest.look(watch)
+    assert (verdict.word, verdict.boots) == (BootWord.UNTRUSTED, 2)
+
+
+def test_a_reboot_that_the_guest_does_not_tell_takes_the_trust_away(guest: Guest) -> None:
+    guest.write(framed(b"log"))
+    verdict = guest.look()
+    assert verdict.still_holds(guest.world.vtpms[WEB]) is verdict
+    guest.world.vtpms[WEB][16] = "ff"  # the guest's own registers may change
+    assert verdict.still_holds(guest.world.vtpms[WEB]) is verdict
+    guest.boot("bb")
+    assert verdict.still_holds(guest.world.vtpms[WEB]).word is BootWord.UNTRUSTED
+
+
+def test_a_log_that_is_still_being_written_is_waited_for(guest: Guest) -> None:
+    watch = guest.watch()
+    guest.write(framed(b"log")[:-1])
+    assert guest.look(watch).word is BootWord.WAITING
+    guest.write(b"g")
+    assert guest.look(watch).word is BootWord.LEARNED
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"garbage",
+        b"KEVX\0\0\0\0",
+        b"KEVL" + (FRAME_LIMIT_BYTES + 1).to_bytes(4, "big"),
+        framed(b"log") + b"x",
+    ],
+)
+def test_bytes_that_are_no_event_log_are_untrusted(guest: Guest, data: bytes) -> None:
+    guest.write(data)
+    verdict = guest.look()
+    assert verdict.word is BootWord.UNTRUSTED
+    assert verdict.reasons
+
+
+def test_a_guest_that_floods_the_port_is_untrusted(guest: Guest) -> None:
+    guest.write(framed(b"log"))
+    with (guest.directory / EVENT_LOG_FILE).open("r+b") as stream:
+        stream.truncate(FILE_LIMIT_BYTES + 1)
+    assert guest.look().word is BootWord.UNTRUSTED
+
+
+def test_a_silent_guest_is_called_silent_and_may_still_speak(guest: Guest) -> None:
+    watch = guest.watch(silent_after_s=0.0)
+
+    async def story() -> None:
+        task = asyncio.create_task(watch.run())
+        await until(lambda: watch.verdict.word is BootWord.SILENT)
+        guest.write(framed(b"log"))
+        await until(lambda: watch.verdict.word is BootWord.LEARNED)
+        task.cancel()
+
+    asyncio.run(asyncio.wait_for(story(), 5))
+
+
+def test_a_vtpm_that_does_not_answer_is_asked_again(guest: Guest) -> None:
+    pcrs = guest.world.vtpms.pop(WEB)
+    guest.write(framed(b"log"))
+    watch = guest.watch()
+    with pytest.raises(ToolError):
+        guest.look(watch)
+
+    async def story() -> None:
+        task = asyncio.create_task(watch.run())
+        await asyncio.sleep(0.05)
+        assert watch.verdict.word is BootWord.WAITING
+        guest.world.vtpms[WEB] = pcrs
+        await until(lambda: watch.verdict.word is BootWord.LEARNED)
+        task.cancel()
+
+    asyncio.run(asyncio.wait_for(story(), 5))
+
+
+def test_a_verdict_outlives_the_daemon_and_is_not_judged_twice(guest: Guest) -> None:
+    guest.write(framed(b"log"))
+    first = guest.look()
+    again = guest.watch()
+    assert again.verdict == first
+    assert guest.look(again) == first
+
+
+def test_the_boot_record_travels_with_the_vm(guest: Guest, tmp_path: Path) -> None:
+    guest.write(framed(b"log"))
+    guest.look()
+    packed = pack(guest.directory)
+    assert packed is not None
+    there = tmp_path / "there"
+    there.mkdir()
+    install(there, packed)
+    verdict = read_verdict(there)
+    assert verdict is not None
+    assert (verdict.word, verdict.boots) == (BootWord.LEARNED, 0)
+    assert verdict.still_holds(guest.world.vtpms[WEB]).trusted
+    arrived = Guest(there)
+    arrived.write(framed(b"log"))
+    assert arrived.look().word is BootWord.TRUSTED
+    assert pack(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("packed", [b"", b"[]", b'{"baseline": 3}', b'{"verdict": []}', b"\xff", b"null"])
+def test_a_boot_record_that_is_none_is_refused(tmp_path: Path, packed: bytes) -> None:
+    with pytest.raises(IntegrityError):
+        install(tmp_path, packed)
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.lists(st.binary(max_size=40), max_size=5), st.data())
+def test_every_cut_of_a_file_gives_its_first_whole_frames(logs: list[bytes], data: st.DataObject) -> None:
+    whole = b"".join(framed(log) for log in logs)
+    cut = data.draw(st.integers(0, len(whole)))
+    read = read_guest_logs(whole[:cut])
+    assert not read.fault
+    assert list(read.frames) == logs[: len(read.frames)]
+    assert cut < len(whole) or len(read.frames) == len(logs)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_taken_apart_without_an_exception(data: bytes) -> None:
+    read = read_guest_logs(data)
+    assert b"".join(framed(frame) for frame in read.frames) == data[: sum(len(f) + 8 for f in read.frames)]
