@@ -24,7 +24,7 @@ from korora.ports.journal import Journal, VmRecord
 from korora.ports.vtpm import Vtpm, VtpmAgent
 from korora.supervision import refusals
 from korora.supervision.boots import record as boot_files
-from korora.supervision.boots.record import BootVerdict, BootWord
+from korora.supervision.boots.record import BootEvidence, BootVerdict, BootWord
 from korora.supervision.boots.watch import BootAppraiser
 from korora.supervision.live import LiveVm, VmStatus, find_again, picture
 from korora.supervision.refusals import FIRST_EPOCH, OWNER, checked_owner, owned
@@ -193,11 +193,11 @@ class Guests:
         vtpm: Vtpm | None,
         place: Place,
         epoch: int,
-        boots: bytes | None = None,
+        boots: BootEvidence | None = None,
     ) -> LiveVm:
         """Take in a VM that arrived. The journal must already say owner(epoch): RefusedError not-owner.
 
-        `boots` is what the source's `boot_record` gave, as its signed manifest has it.
+        `boots` is what the source's `boot_evidence` gave; the boot is appraised again here.
         """
         record = checked_owner(self._known(definition.name))
         if record.epoch != epoch:
@@ -214,9 +214,9 @@ class Guests:
         if live is not None:
             await self._roster.let_go(live, "moved away")
 
-    def boot_record(self, name: str) -> bytes | None:
-        """Baseline and verdict of a VM, to travel with it; None when it has none."""
-        return boot_files.pack(self._vms_directory / name)
+    def boot_evidence(self, name: str) -> BootEvidence:
+        """Event log and baseline of a VM, to travel with it; `admit` takes them in on the other side."""
+        return boot_files.evidence_of(self._vms_directory / checked_name(name, "VM name"))
 
     # -- the daemon's own life --------------------------------------------------------------------------
 

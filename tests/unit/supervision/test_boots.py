@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 
 from fakes.guests_boots import FakeAppraiser, framed
 from fakes.guests_world import FakeVtpm, World, until
-from korora.errors import IntegrityError, ToolError
+from korora.errors import ToolError
 from korora.model.identity import VmName
 from korora.ports.clock import SystemClock
 from korora.supervision.boots.eventlog import FILE_LIMIT_BYTES, FRAME_LIMIT_BYTES, read_guest_logs
 from korora.supervision.boots.record import (
     EVENT_LOG_FILE,
+    BootEvidence,
     BootVerdict,
     BootWord,
+    evidence_of,
     forget_boot,
     install,
-    pack,
     read_baseline,
-    read_verdict,
 )
 from korora.supervision.boots.watch import BootWatch
 
@@ -186,28 +186,39 @@ def test_a_verdict_outlives_the_daemon_and_is_not_judged_twice(guest: Guest) -> 
     assert guest.look(again) == first
 
 
-def test_the_boot_record_travels_with_the_vm(guest: Guest, tmp_path: Path) -> None:
-    guest.write(framed(b"log"))
+def test_an_arrived_vm_is_appraised_by_the_log_and_baseline_that_came_with_it(
+    guest: Guest, tmp_path: Path
+) -> None:
+    guest.write(framed(b"old") + framed(b"log"))
     guest.look()
-    packed = pack(guest.directory)
-    assert packed is not None
     there = tmp_path / "there"
     there.mkdir()
-    install(there, packed)
-    verdict = read_verdict(there)
-    assert verdict is not None
-    assert (verdict.word, verdict.boots) == (BootWord.LEARNED, 0)
-    assert verdict.still_holds(guest.world.vtpms[WEB]).trusted
+    (there / EVENT_LOG_FILE).touch()
+    install(there, evidence_of(guest.directory))
+    assert (there / EVENT_LOG_FILE).exists()
     arrived = Guest(there)
-    arrived.write(framed(b"log"))
     assert arrived.look().word is BootWord.TRUSTED
-    assert pack(tmp_path / "nowhere") is None
+    assert evidence_of(there) == evidence_of(guest.directory)
+    arrived.boot("bb")
+    arrived.write(framed(b"log"))
+    assert arrived.look().word is BootWord.UNTRUSTED
+    assert evidence_of(there).event_log == b"log"
 
 
-@pytest.mark.parametrize("packed", [b"", b"[]", b'{"baseline": 3}', b'{"verdict": []}', b"\xff", b"null"])
-def test_a_boot_record_that_is_none_is_refused(tmp_path: Path, packed: bytes) -> None:
-    with pytest.raises(IntegrityError):
-        install(tmp_path, packed)
+def test_an_arrived_vm_whose_pcrs_are_others_is_untrusted(guest: Guest, tmp_path: Path) -> None:
+    guest.write(framed(b"log"))
+    guest.look()
+    there = tmp_path / "there"
+    there.mkdir()
+    install(there, evidence_of(guest.directory))
+    arrived = Guest(there)
+    arrived.boot("bb")
+    assert arrived.look().word is BootWord.UNTRUSTED
+
+
+def test_a_vm_without_a_boot_record_travels_without(tmp_path: Path) -> None:
+    assert evidence_of(tmp_path) == BootEvidence(None, None)
+    install(tmp_path, BootEvidence(None, None))
     assert list(tmp_path.iterdir()) == []
 
 

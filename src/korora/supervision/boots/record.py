@@ -10,14 +10,20 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from korora.errors import IntegrityError
 from korora.model.evidence import PcrValues
+from korora.supervision.boots.eventlog import (
+    FILE_LIMIT_BYTES,
+    FRAME_LIMIT_BYTES,
+    GuestLogs,
+    read_guest_logs,
+)
 from korora.supervision.life import read_bounded, write_whole
 
 EVENT_LOG_FILE = "eventlog"
 FIRMWARE_PCRS = range(8)  # what the firmware measures; the rest changes while the guest runs
 _BASELINE_FILE = "baseline.json"
 _VERDICT_FILE = "boot.json"
+_ARRIVED_FILE = "eventlog.arrived"  # the last boot's event log, when that boot was on another host
 _LIMIT_BYTES = 4 * 2**20
 
 
@@ -53,14 +59,22 @@ class BootVerdict:
         return replace(self, word=BootWord.UNTRUSTED, reasons=(reason,))
 
 
+@dataclass(frozen=True, slots=True)
+class BootEvidence:
+    """The newest boot's event log and the learned baseline; None where there is none."""
+
+    event_log: bytes | None
+    baseline: bytes | None
+
+
 def firmware_pcrs(pcrs: PcrValues) -> tuple[tuple[int, str], ...]:
     return tuple((index, pcrs[index]) for index in FIRMWARE_PCRS if index in pcrs)
 
 
 def forget_boot(directory: Path) -> None:
     """A new process boots: the last boot's log and verdict are not about it. The baseline stays."""
-    for file in (EVENT_LOG_FILE, _VERDICT_FILE):
-        (directory / file).unlink(missing_ok=True)
+    for name in (EVENT_LOG_FILE, _ARRIVED_FILE, _VERDICT_FILE):
+        (directory / name).unlink(missing_ok=True)
 
 
 def read_baseline(directory: Path) -> bytes | None:
@@ -100,30 +114,23 @@ def _parse_verdict(data: bytes) -> BootVerdict | None:
         return None
 
 
-def pack(directory: Path) -> bytes | None:
-    """Baseline and verdict as one JSON text, to travel with the VM; None when it never booted here."""
-    baseline, verdict = read_baseline(directory), read_bounded(directory / _VERDICT_FILE, _LIMIT_BYTES)
-    if baseline is None and verdict is None:
-        return None
-    parts = {"baseline": baseline, "verdict": verdict}
-    return json.dumps({name: part.decode() for name, part in parts.items() if part is not None}).encode()
+def read_logs(directory: Path) -> GuestLogs:
+    """The event logs of all boots since the process started, wherever it started."""
+    logs = read_guest_logs(read_bounded(directory / EVENT_LOG_FILE, FILE_LIMIT_BYTES) or b"")
+    arrived = read_bounded(directory / _ARRIVED_FILE, FRAME_LIMIT_BYTES)
+    return logs if arrived is None else replace(logs, frames=(arrived, *logs.frames))
 
 
-def install(directory: Path, packed: bytes) -> None:
-    """Write what `pack` gave on the host it came from. IntegrityError when it is not that."""
-    try:
-        parts = json.loads(packed)
-        baseline, verdict = parts.get("baseline"), parts.get("verdict")
-        known = _parse_verdict(verdict.encode()) if verdict is not None else None
-        learned = None if baseline is None else baseline.encode()
-    except (ValueError, AttributeError, RecursionError) as problem:
-        raise IntegrityError(
-            "the record of the VM's boots that came with it is not readable",
-            kind="boot-record",
-            remedy="migrate again from a host of the same Korora version",
-        ) from problem
-    if learned is not None:
-        write_baseline(directory, learned)
-    if known is not None:
-        # The event logs that were counted are in the source's file; this host's is empty.
-        write_verdict(directory, replace(known, boots=0))
+def evidence_of(directory: Path) -> BootEvidence:
+    """What travels with the VM."""
+    return BootEvidence(read_logs(directory).latest, read_baseline(directory))
+
+
+def install(directory: Path, evidence: BootEvidence) -> None:
+    """Take over what came with a VM; its boot is then appraised here as if it had booted here."""
+    # The event log file of this host is open in QEMU already, for the boots to come: it stays.
+    (directory / _VERDICT_FILE).unlink(missing_ok=True)
+    if evidence.event_log is not None:
+        write_whole(directory / _ARRIVED_FILE, evidence.event_log)
+    if evidence.baseline is not None:
+        write_baseline(directory, evidence.baseline)

@@ -18,18 +18,18 @@ from korora.errors import KororaError
 from korora.model.evidence import PcrValues
 from korora.ports.clock import Clock
 from korora.ports.vtpm import Vtpm
-from korora.supervision.boots.eventlog import FILE_LIMIT_BYTES, GuestLogs, read_guest_logs
+from korora.supervision.boots.eventlog import GuestLogs
 from korora.supervision.boots.record import (
     EVENT_LOG_FILE,
     BootVerdict,
     BootWord,
     firmware_pcrs,
     read_baseline,
+    read_logs,
     read_verdict,
     write_baseline,
     write_verdict,
 )
-from korora.supervision.life import read_bounded
 
 SILENT_AFTER_S = 300.0
 POLL_S = 1.0
@@ -95,11 +95,10 @@ class BootWatch:
 
     async def look(self) -> None:
         """Judge the newest boot if the file has grown. ToolError when the vTPM cannot be read."""
-        file = self._directory / EVENT_LOG_FILE
-        size = await asyncio.to_thread(_size, file)
+        size = await asyncio.to_thread(_size, self._directory / EVENT_LOG_FILE)
         if size == self._seen_bytes:
             return
-        logs = await asyncio.to_thread(_read_logs, file)
+        logs = await asyncio.to_thread(read_logs, self._directory)
         if logs.fault:
             self._refuse(logs)
         elif logs.latest is not None and len(logs.frames) > self.verdict.boots:
@@ -142,7 +141,3 @@ def _size(file: Path) -> int:
         return file.stat().st_size
     except OSError:
         return 0
-
-
-def _read_logs(file: Path) -> GuestLogs:
-    return read_guest_logs(read_bounded(file, FILE_LIMIT_BYTES) or b"")
