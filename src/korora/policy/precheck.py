@@ -1,6 +1,6 @@
 """May this VM run at that destination? Every reason against it at once, each with what mends it (S1).
 
-Pure: compares what the two hosts said. Limit: a finding says that the move would fail; no finding is no promise.
+Compares what the two hosts said. A finding says that the move would fail; no finding is no promise.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _capabilities(vm: VmDefinition, source: SourceFacts, destination: Destinatio
             yield Finding(
                 "migration-capabilities",
                 host,
-                f"{facts.name} {facts.version} on {host} cannot move {vm.name} safely: no {', '.join(missing)}",
+                f"{facts.name} {facts.version} on {host} lacks {', '.join(missing)}: no safe move of {vm.name}",
                 f"upgrade {facts.name} on {host} to 7.2 or newer",
             )
 
@@ -198,7 +198,7 @@ def _disks(vm: VmDefinition, source: SourceFacts, destination: DestinationFacts)
             yield Finding(
                 "disk",
                 destination.host,
-                f"{disk.path} has {there} bytes on {destination.host} and {here} on {source.host}: not one disk",
+                f"{disk.path}: {there} bytes on {destination.host}, {here} on {source.host}: not one disk",
                 "mount the same shared storage at this path on both hosts",
             )
 
@@ -219,7 +219,7 @@ def _name(vm: VmDefinition, _: SourceFacts, destination: DestinationFacts) -> It
             "vm-name",
             destination.host,
             f"{destination.host} has a VM {vm.name} already",
-            f"look at it with `korora -H {destination.host} vm show {vm.name}`; stop it, or rename one of the two",
+            f"see `korora -H {destination.host} vm show {vm.name}`; stop it, or rename one of the two",
         )
 
 

@@ -33,8 +33,7 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     pid: int
     start_ticks: int
     boot_id: str
-    machine: str
-    accelerator: str
+    definition: str  # TOML
     incoming: bool
     may_have_run: bool
 

@@ -20,6 +20,7 @@ from korora.adapters.hypervisor.probe.cache import Cache
 from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.errors import ToolError, UsageError
+from korora.model.definition import definition_text, parse_definition
 from korora.model.vm import HypervisorFacts, VmDefinition
 from korora.ports.hypervisor import Place
 
@@ -65,13 +66,18 @@ class Qemu:
         return await probing.cpu_features(self._binary, self._cache, pinned)
 
     async def pinned(self, definition: VmDefinition) -> VmDefinition:
-        """The definition with what it left open decided for this host: machine version and accelerator."""
+        """The definition with what it left open decided for this host: machine, accelerator, firmware."""
         aliases = (await self._qemu_facts()).aliases
         accelerator = definition.accelerator
         if accelerator == "auto":
             accelerator = (await self._accelerator()).name
+        code, variables = firmware_files(definition) or (None, None)
         return replace(
-            definition, machine=aliases.get(definition.machine, definition.machine), accelerator=accelerator
+            definition,
+            machine=aliases.get(definition.machine, definition.machine),
+            accelerator=accelerator,
+            firmware_code=code,
+            firmware_variables=variables,
         )
 
     async def start(self, definition: VmDefinition, place: Place, *, incoming: bool) -> QemuMachine:
@@ -104,7 +110,7 @@ class Qemu:
                 return None
             held.release()
             raise
-        pinned = replace(definition, machine=record.machine, accelerator=record.accelerator)
+        pinned = parse_definition(record.definition, str(place.directory / process.RECORD))
         return QemuMachine(pinned, Ends(held, qmp, place.directory))
 
     async def adopt(self, qmp_socket: Path) -> QemuMachine:
@@ -121,8 +127,7 @@ class Qemu:
                 pid=held.pid,
                 start_ticks=held.start_ticks,
                 boot_id=process.boot_id(),
-                machine=pinned.machine,
-                accelerator=pinned.accelerator,
+                definition=definition_text(pinned),
                 incoming=incoming,
                 may_have_run=False,
             )

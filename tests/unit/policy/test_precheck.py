@@ -1,0 +1,171 @@
+"""Prechecks: every failure is found, all at once, and names host and remedy (S1)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from korora.model.facts import DestinationFacts, SourceFacts
+from korora.model.identity import HostName, VmName
+from korora.model.vm import Boot, Disk, Firmware, HypervisorFacts, Nic, VmDefinition
+from korora.policy.precheck import precheck
+
+SOURCE, DESTINATION = HostName("a"), HostName("b")
+GIB = 2**30
+
+QEMU = HypervisorFacts(
+    name="qemu",
+    version="7.2.22",
+    machines=("pc-q35-7.2", "q35"),
+    cpu_models=("qemu64",),
+    accelerator="kvm",
+    accelerator_note="ran under KVM",
+    capabilities=("events", "return-path", "pause-before-switchover"),
+    swtpm_version="0.7.1",
+    firmware=(),
+)
+VM = VmDefinition(
+    name=VmName("web-1"),
+    uuid="0b7c9e1e-6a49-4b5a-9b0b-1b8f6d9c2e11",
+    memory_bytes=GIB,
+    machine="pc-q35-7.2",
+    accelerator="kvm",
+    firmware=Firmware.UEFI,
+    firmware_code="/fw/code.fd",
+    boot=Boot("/k", "/i"),
+    disks=(Disk("/d"),),
+    nics=(Nic("br0", "52:54:00:00:00:01"),),
+)
+HERE = SourceFacts(
+    host=SOURCE,
+    hypervisor=QEMU,
+    cpu_features={"sse2": True, "avx": False},
+    files={"/fw/code.fd": "sha256:1", "/k": "sha256:2", "/i": "sha256:3"},
+    disks={"/d": 100},
+)
+THERE = DestinationFacts(
+    host=DESTINATION,
+    hypervisor=QEMU,
+    memory_available_bytes=2 * GIB,
+    tpm_present=True,
+    cpu_features={"sse2": True, "avx": True},
+    files=dict(HERE.files),
+    disks=dict(HERE.disks),
+    bridges=("br0",),
+    vms=("other",),
+    incoming=1,
+    incoming_limit=2,
+)
+
+
+def qemu(**changes: Any) -> HypervisorFacts:
+    return replace(QEMU, **changes)
+
+
+def test_a_fitting_destination_has_no_findings() -> None:
+    assert precheck(VM, HERE, THERE) == []
+
+
+@pytest.mark.parametrize(
+    ("check", "changed"),
+    [
+        ("hypervisor", {"hypervisor": qemu(name="xen")}),
+        ("hypervisor-version", {"hypervisor": qemu(version="6.2.0")}),
+        ("machine-type", {"hypervisor": qemu(machines=("pc-q35-6.2",))}),
+        ("accelerator", {"hypervisor": qemu(accelerator="tcg", accelerator_note="it hangs")}),
+        ("cpu-model", {"hypervisor": qemu(cpu_models=("EPYC",))}),
+        ("cpu-model", {"cpu_problem": "no guest can be made here", "cpu_features": {}}),
+        ("cpu-features", {"cpu_features": {"sse2": False}}),
+        ("cpu-features", {"cpu_features": {}}),
+        ("memory", {"memory_available_bytes": GIB}),
+        ("migration-capabilities", {"hypervisor": qemu(capabilities=("events",))}),
+        ("swtpm", {"hypervisor": qemu(swtpm_version="")}),
+        ("swtpm-version", {"hypervisor": qemu(swtpm_version="0.6.3")}),
+        ("tpm", {"tpm_present": False}),
+        ("firmware", {"files": {"/k": "sha256:2", "/i": "sha256:3"}}),
+        ("firmware", {"files": HERE.files | {"/fw/code.fd": "sha256:9"}}),
+        ("boot-file", {"files": HERE.files | {"/i": "sha256:9"}}),
+        ("disk", {"disks": {}}),
+        ("disk", {"disks": {"/d": 200}}),
+        ("network", {"bridges": ("br1",)}),
+        ("vm-name", {"vms": ("other", "web-1")}),
+        ("incoming-limit", {"incoming": 2}),
+        ("incoming-limit", {"incoming": 0, "incoming_limit": 0}),
+    ],
+)
+def test_each_unfit_thing_gives_its_own_finding(check: str, changed: dict[str, Any]) -> None:
+    found = precheck(VM, HERE, replace(THERE, **changed))
+    assert [finding.check for finding in found] == [check]
+    assert found[0].host == DESTINATION
+    assert found[0].message
+    assert found[0].remedy
+
+
+def test_all_failures_are_reported_at_once() -> None:
+    bare = qemu(
+        version="5.0",
+        machines=(),
+        cpu_models=(),
+        accelerator="tcg",
+        capabilities=(),
+        swtpm_version="",
+    )
+    nothing = DestinationFacts(
+        DESTINATION, bare, memory_available_bytes=0, tpm_present=False, vms=("web-1",), incoming=1
+    )
+    checks = {finding.check for finding in precheck(VM, HERE, nothing)}
+    assert checks == {
+        "hypervisor-version",
+        "machine-type",
+        "accelerator",
+        "cpu-model",
+        "memory",
+        "migration-capabilities",
+        "swtpm",
+        "tpm",
+        "firmware",
+        "boot-file",
+        "disk",
+        "network",
+        "vm-name",
+        "incoming-limit",
+    }
+
+
+def test_missing_cpu_features_are_named() -> None:
+    here = replace(HERE, cpu_features={"sse2": True, "avx2": True, "aes": True, "off": False})
+    [finding] = precheck(VM, here, THERE)
+    assert "aes, avx2" in finding.message
+    assert "qemu64,-aes,-avx2" in finding.remedy
+
+
+def test_a_stopped_vm_has_seen_no_cpu_feature_yet() -> None:
+    assert precheck(VM, replace(HERE, cpu_features={}), replace(THERE, cpu_features={})) == []
+
+
+def test_a_vm_under_tcg_may_move_to_a_host_with_kvm_and_back() -> None:
+    under_tcg = replace(VM, accelerator="tcg")
+    assert precheck(under_tcg, HERE, THERE) == []
+    assert precheck(under_tcg, HERE, replace(THERE, hypervisor=qemu(accelerator="tcg"))) == []
+
+
+def test_a_vm_without_vtpm_needs_no_swtpm() -> None:
+    assert precheck(replace(VM, vtpm=False), HERE, replace(THERE, hypervisor=qemu(swtpm_version=""))) == []
+
+
+def test_a_newer_destination_and_another_point_release_fit() -> None:
+    for version in ("7.2.1", "10.0.2"):
+        assert precheck(VM, HERE, replace(THERE, hypervisor=qemu(version=version))) == []
+
+
+def test_the_source_must_be_able_to_send_as_well() -> None:
+    [finding] = precheck(VM, replace(HERE, hypervisor=qemu(capabilities=())), THERE)
+    assert (finding.check, finding.host) == ("migration-capabilities", SOURCE)
+
+
+def test_facts_travel_in_a_message_unchanged() -> None:
+    for facts in (HERE, THERE):
+        assert msgspec.msgpack.decode(msgspec.msgpack.encode(facts), type=type(facts)) == facts
