@@ -33,14 +33,16 @@ class Connection:
     number: int = -1
     forwarded: dict[Direction, int] = field(default_factory=lambda: dict.fromkeys(Direction, 0))
     struck: list[Fault] = field(default_factory=list)
+    over: bool = False  # reset: whatever the pumps still see means nothing
 
     def reset(self) -> None:
         """End both sides at once, without an orderly close."""
+        self.over = True
         for end in (self.near, self.far):
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+                end.shutdown(socket.SHUT_RD)  # wakes its reader, and tells the peer nothing
             end.close()
 
 
@@ -174,14 +176,15 @@ class Forwarder:
         start, end = (connection.near, connection.far) if forward else (connection.far, connection.near)
         editor, fault = self._editor(connection, direction)
         try:
-            while data := start.recv(_CHUNK):
+            while (data := start.recv(_CHUNK)) and not connection.over:
                 self._hold_back()
                 self._send(connection, direction, end, editor.feed(data))
                 if fault and editor.struck:
                     self._used(connection, fault)
                     fault = None
-            self._send(connection, direction, end, editor.finish())
-            end.shutdown(socket.SHUT_WR)
+            if not connection.over:
+                self._send(connection, direction, end, editor.finish())
+                end.shutdown(socket.SHUT_WR)
         except Ended as ended:
             if fault:
                 self._used(connection, fault)

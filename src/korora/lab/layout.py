@@ -170,5 +170,6 @@ class Layout:
         """All folders of a lab of that many hosts, parents first."""
         yield self.directory
         yield from (self.processes, self.site, self.operators, self.manufacturer, self.storage, self.machines)
+        yield self.directory / "hosts"
         for host in self.hosts(count):
             yield from (host.directory, host.state, host.tpm_state)

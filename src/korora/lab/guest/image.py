@@ -38,14 +38,19 @@ class GuestImage:
 
 def guest_image(cache: Path | None = None) -> GuestImage:
     """The kernel and the initrd; builds the latter if its inputs changed. ToolError names what is missing."""
+    image = image_by_inputs(cache)
+    if not image.initrd.exists():
+        image.initrd.parent.mkdir(parents=True, exist_ok=True)
+        content = build_initrd(modules_of(image.kernel))
+        _write_whole(image.initrd, gzip.compress(content, compresslevel=6, mtime=0))
+    return image
+
+
+def image_by_inputs(cache: Path | None = None) -> GuestImage:
+    """What `guest_image` gives, without building: the initrd may not exist."""
     kernel = newest_cloud_kernel()
-    modules = modules_in_order(Path("/lib/modules") / release_of(kernel))
-    folder = cache or cache_folder()
-    initrd = folder / f"guest-{inputs_digest(kernel, modules)[:16]}.img"
-    if not initrd.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(initrd, gzip.compress(build_initrd(modules), compresslevel=6, mtime=0))
-    return GuestImage(kernel, initrd)
+    name = f"guest-{inputs_digest(kernel, modules_of(kernel))[:16]}.img"
+    return GuestImage(kernel, (cache or cache_folder()) / name)
 
 
 def cache_folder() -> Path:
@@ -66,6 +71,10 @@ def newest_cloud_kernel(boot: Path = Path("/boot")) -> Path:
 
 def release_of(kernel: Path) -> str:
     return kernel.name.removeprefix("vmlinuz-")
+
+
+def modules_of(kernel: Path) -> list[Path]:
+    return modules_in_order(Path("/lib/modules") / release_of(kernel))
 
 
 def modules_in_order(folder: Path, wanted: tuple[str, ...] = MODULES) -> list[Path]:

@@ -1,0 +1,166 @@
+"""The lab's site: authority, operators, rules and every configuration file. Writes only what differs.
+
+Operators: `alice` may migrate every VM between all hosts; `mallory` has a key that every host knows, and may
+do nothing. Limit: all private keys lie in the lab's folder, readable by root; this is a lab.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import NameOID
+
+from korora.errors import ToolError
+from korora.lab.host_tpm import manufacturer_certificates
+from korora.lab.layout import LabHost, Layout
+from korora.lab.measured_boot import MeasuredBoot
+
+_PLAIN_PEM = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+SITE_NAME = "lab"
+OPERATOR = "alice"
+OUTSIDER = "mallory"
+
+
+def write_site(layout: Layout, hosts: tuple[LabHost, ...], boot: MeasuredBoot) -> None:
+    """All files of the site and of its hosts. Keys and the authority are made once."""
+    _ensure_authority(layout)
+    for name in (OPERATOR, OUTSIDER):
+        _ensure_operator(layout, name)
+    _write(reference_values(layout), reference_text(boot))
+    _write(authorization(layout), _authorization_text(layout))
+    _write(layout.configuration, _korora_text(layout, hosts))
+    for host in hosts:
+        _write(host.configuration, _hostd_text(layout, host, hosts))
+
+
+def authority_certificate(layout: Layout) -> Path:
+    return layout.site / "authority.pem"
+
+
+def authority_key(layout: Layout) -> Path:
+    return layout.site / "authority-key.pem"
+
+
+def reference_values(layout: Layout) -> Path:
+    return layout.site / "reference.toml"
+
+
+def authorization(layout: Layout) -> Path:
+    return layout.site / "authorization.toml"
+
+
+def operator_key(layout: Layout, name: str = OPERATOR) -> Path:
+    return layout.operators / f"{name}.pem"
+
+
+def reference_text(boot: MeasuredBoot) -> str:
+    """Reference values that trust exactly this boot: PCRs 0 to 7."""
+    pcrs = ", ".join(f'{pcr} = "{value}"' for pcr, value in boot.pcrs().items() if pcr < 8)
+    return f'[[state]]\nname = "lab host"\npcrs = {{ {pcrs} }}\n'
+
+
+def _ensure_authority(layout: Layout) -> None:
+    """A self-signed CA (P-256, ten years), as `korora.toml` and `hostd.toml` expect one."""
+    if authority_certificate(layout).exists():
+        return
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Korora lab {layout.id}")])
+    now = datetime.now(UTC)
+    usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=3650))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    _write_private(authority_key(layout), key.private_bytes(*_PLAIN_PEM))
+    authority_certificate(layout).write_bytes(certificate.public_bytes(Encoding.PEM))
+
+
+def _ensure_operator(layout: Layout, name: str) -> None:
+    path = operator_key(layout, name)
+    if not path.exists():
+        _write_private(path, Ed25519PrivateKey.generate().private_bytes(*_PLAIN_PEM))
+
+
+def _public_hex(layout: Layout, name: str) -> str:
+    key = load_pem_private_key(operator_key(layout, name).read_bytes(), None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ToolError(f"{operator_key(layout, name)} is not an Ed25519 key", kind="lab-site")
+    return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+
+
+def _authorization_text(layout: Layout) -> str:
+    return (
+        f'[operators.{OPERATOR}]\nkey = "{_public_hex(layout, OPERATOR)}"\n\n'
+        f'[operators.{OUTSIDER}]\nkey = "{_public_hex(layout, OUTSIDER)}"\n\n'
+        f'[[allow]]\noperators = ["{OPERATOR}"]\nvms = ["*"]\nfrom = ["*"]\nto = ["*"]\n'
+    )
+
+
+def _korora_text(layout: Layout, hosts: tuple[LabHost, ...]) -> str:
+    text = (
+        f'[site]\nname = "{SITE_NAME}"\n{_trust(layout)}'
+        f"authority_key = {_text(authority_key(layout))}\n"
+        f"authorization = {_text(authorization(layout))}\n\n"
+        f'[operator]\nname = "{OPERATOR}"\nkey = {_text(operator_key(layout))}\n'
+    )
+    for host in hosts:
+        text += f'\n[hosts.{host.name}]\naddress = "{host.address}"\napi = {_text(host.api)}\n'
+    return text
+
+
+def _hostd_text(layout: Layout, host: LabHost, hosts: tuple[LabHost, ...]) -> str:
+    text = (
+        f'name = "{host.name}"\nstate = {_text(host.state)}\nlisten = "{host.address}"\n'
+        f'api = {_text(host.api)}\ntpm = "{host.tpm}"\nevent_log = {_text(host.event_log)}\n'
+        f"authorization = {_text(authorization(layout))}\n\n[site]\n{_trust(layout)}"
+    )
+    for other in hosts:
+        if other.name != host.name:
+            text += f'\n[hosts.{other.name}]\naddress = "{other.address}"\n'
+    return text
+
+
+def _trust(layout: Layout) -> str:
+    makers = ", ".join(_text(path) for path in manufacturer_certificates(layout))
+    return (
+        f"authority = {_text(authority_certificate(layout))}\nmanufacturers = [{makers}]\n"
+        f"reference_values = {_text(reference_values(layout))}\n"
+    )
+
+
+def _text(path: Path) -> str:
+    return json.dumps(str(path))  # a JSON string is a TOML basic string
+
+
+def _write_private(path: Path, pem: bytes) -> None:
+    path.touch(mode=0o600)
+    path.write_bytes(pem)
+
+
+def _write(path: Path, text: str) -> None:
+    """Leave a file alone that says the same already."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)

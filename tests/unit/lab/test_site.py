@@ -1,0 +1,68 @@
+"""The lab's configuration files are what daemon and command line accept."""
+
+from pathlib import Path
+
+import pytest
+
+from korora.lab.layout import Layout
+from korora.lab.measured_boot import HostSoftware, measured_boot
+from korora.lab.site import OPERATOR, OUTSIDER, authorization, operator_key, write_site
+from korora.model.authorization import Authorized, Denied
+from korora.model.configuration import parse_host_configuration
+from korora.model.identity import HostName, OperatorName, VmName
+from korora.model.plan import MigrationRequest, Mode
+from korora.model.site import parse_site
+from korora.policy.authorization import parse
+
+BOOT = measured_boot(HostSoftware())
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Layout:
+    layout = Layout(tmp_path)
+    for folder in layout.folders(3):
+        folder.mkdir(exist_ok=True)
+    write_site(layout, layout.hosts(3), BOOT)
+    return layout
+
+
+def test_daemons_accept_their_files(lab: Layout) -> None:
+    for host in lab.hosts(3):
+        parsed = parse_host_configuration(host.configuration.read_text(), host.configuration)
+        assert (parsed.name, str(parsed.listen), parsed.tpm) == (host.name, host.address, host.tpm)
+        assert set(parsed.hosts) == {"a", "b", "c"} - {host.name}
+
+
+def test_the_command_line_accepts_its_file(lab: Layout) -> None:
+    site = parse_site(lab.configuration.read_text(), "korora.toml")
+    assert [(h.name, str(h.address), h.api) for h in site.hosts.values()] == [
+        (h.name, h.address, h.api) for h in lab.hosts(3)
+    ]
+    assert site.operator is not None
+    assert site.operator.name == OPERATOR
+
+
+def test_alice_may_migrate_and_mallory_may_not(lab: Layout) -> None:
+    rules = parse(authorization(lab).read_text())
+
+    def asked_by(operator: str) -> Authorized | Denied:
+        names = (VmName("web-1"), HostName("a"), HostName("b"))
+        return rules.decide(
+            MigrationRequest(OperatorName(operator), "migrate", *names, Mode.LIVE, "00", 0, 1)
+        )
+
+    assert isinstance(asked_by(OPERATOR), Authorized)
+    denied = asked_by(OUTSIDER)
+    assert isinstance(denied, Denied)
+    assert denied.kind == "not-allowed"
+
+
+def test_writing_the_site_again_changes_nothing(lab: Layout) -> None:
+    before = {path: path.read_bytes() for path in lab.directory.rglob("*") if path.is_file()}
+    write_site(lab, lab.hosts(3), BOOT)
+    assert {path: path.read_bytes() for path in lab.directory.rglob("*") if path.is_file()} == before
+
+
+def test_private_keys_are_for_root_only(lab: Layout) -> None:
+    for path in (operator_key(lab), operator_key(lab, OUTSIDER), lab.site / "authority-key.pem"):
+        assert path.stat().st_mode & 0o077 == 0
