@@ -54,7 +54,7 @@ def ensure_tpm(processes: Processes, host: LabHost, boot: MeasuredBoot) -> bool:
         return False
     processes.end(name)
     _start(processes, host)
-    extend(host.tpm_socket, ((event.pcr, event.digest) for event in boot.events))
+    extend(host.tpm_socket, boot.measurements())
     _compare(host, boot)
     return True
 

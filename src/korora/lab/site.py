@@ -27,6 +27,7 @@ from korora.errors import ToolError
 from korora.lab.host_tpm import manufacturer_certificates
 from korora.lab.layout import LabHost, Layout
 from korora.lab.measured_boot import MeasuredBoot
+from korora.policy.reference_values import rendered
 
 _PLAIN_PEM = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
@@ -40,7 +41,7 @@ def write_site(layout: Layout, hosts: tuple[LabHost, ...], boot: MeasuredBoot) -
     _ensure_authority(layout)
     for name in (OPERATOR, OUTSIDER):
         _ensure_operator(layout, name)
-    _write(reference_values(layout), reference_text(boot))
+    _write(reference_values(layout), rendered(boot.reference()))
     _write(authorization(layout), _authorization_text(layout))
     _write(layout.configuration, _korora_text(layout, hosts))
     for host in hosts:
@@ -65,12 +66,6 @@ def authorization(layout: Layout) -> Path:
 
 def operator_key(layout: Layout, name: str = OPERATOR) -> Path:
     return layout.operators / f"{name}.pem"
-
-
-def reference_text(boot: MeasuredBoot) -> str:
-    """Reference values that trust exactly this boot: PCRs 0 to 7."""
-    pcrs = ", ".join(f'{pcr} = "{value}"' for pcr, value in boot.pcrs().items() if pcr < 8)
-    return f'[[state]]\nname = "lab host"\npcrs = {{ {pcrs} }}\n'
 
 
 def _ensure_authority(layout: Layout) -> None:

@@ -4,13 +4,16 @@ import hashlib
 import struct
 from dataclasses import replace
 
-from korora.lab.measured_boot import EventType, HostSoftware, measured_boot
+from korora.lab.measured_boot import HostSoftware, measured_boot
+from korora.policy.event_log import EventType, parse
+from korora.policy.measured_boot import contradictions, secure_boot
+from korora.policy.reference_values import compared
 
 
 def replayed(log: bytes) -> dict[int, str]:
     """A second, separate reader of the format."""
     pcr, kind, zero, size = struct.unpack_from("<II20sI", log)
-    assert (pcr, kind, zero) == (0, EventType.NO_ACTION, bytes(20))
+    assert (pcr, kind, zero) == (0, EventType.EV_NO_ACTION, bytes(20))
     body = log[32 : 32 + size]
     assert body.startswith(b"Spec ID Event03\0")
     assert struct.unpack_from("<IHH", body, 24) == (1, 0x000B, 32)
@@ -51,3 +54,16 @@ def test_other_software_changes_the_pcrs_that_measure_it_and_no_other() -> None:
     for pcrs, software in changes.items():
         after = measured_boot(software).pcrs()
         assert {pcr for pcr in before if before[pcr] != after[pcr]} == pcrs
+
+
+def test_the_log_does_not_contradict_itself_and_says_secure_boot_is_on() -> None:
+    log = parse(measured_boot(HostSoftware()).log())
+    assert contradictions(log) == ()
+    assert secure_boot(log) is True
+
+
+def test_the_reference_values_trust_this_boot_and_no_other() -> None:
+    boot, other = measured_boot(HostSoftware()), measured_boot(HostSoftware(firmware="another"))
+    assert compared(boot.pcrs(), parse(boot.log()), boot.reference()) == "lab host"
+    refused = compared(other.pcrs(), parse(other.log()), boot.reference())
+    assert {mismatch.kind for mismatch in refused if not isinstance(mismatch, str)} == {"pcr-mismatch"}

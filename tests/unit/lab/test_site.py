@@ -6,13 +6,14 @@ import pytest
 
 from korora.lab.layout import Layout
 from korora.lab.measured_boot import HostSoftware, measured_boot
-from korora.lab.site import OPERATOR, OUTSIDER, authorization, operator_key, write_site
+from korora.lab.site import OPERATOR, OUTSIDER, authorization, operator_key, reference_values, write_site
 from korora.model.authorization import Authorized, Denied
 from korora.model.configuration import parse_host_configuration
 from korora.model.identity import HostName, OperatorName, VmName
 from korora.model.plan import MigrationRequest, Mode
 from korora.model.site import parse_site
 from korora.policy.authorization import parse
+from korora.policy.reference_values import parse as parse_reference
 
 BOOT = measured_boot(HostSoftware())
 
@@ -66,3 +67,7 @@ def test_writing_the_site_again_changes_nothing(lab: Layout) -> None:
 def test_private_keys_are_for_root_only(lab: Layout) -> None:
     for path in (operator_key(lab), operator_key(lab, OUTSIDER), lab.site / "authority-key.pem"):
         assert path.stat().st_mode & 0o077 == 0
+
+
+def test_the_reference_values_can_be_read_back(lab: Layout) -> None:
+    assert parse_reference(reference_values(lab).read_text()) == BOOT.reference()
