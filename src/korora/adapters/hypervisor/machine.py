@@ -18,6 +18,7 @@ from korora.model.vm import RunState, VmDefinition
 from korora.ports.hypervisor import StreamSettings, StreamState, StreamStatus
 
 QUIT_DEADLINE_S = 5.0
+DYING_S = 0.5  # between the loss of QMP and the end of a dying process
 
 _RUN_STATES = {
     "running": RunState.RUNNING,
@@ -62,12 +63,12 @@ class QemuMachine:
     async def run_state(self) -> RunState:
         if self._process.is_gone:
             return RunState.STOPPED
-        async with self._explained():
-            status = (await self._qmp.execute("query-status"))["status"]
-        state = _RUN_STATES.get(status, RunState.PAUSED)
-        if state is RunState.PAUSED and self._has_never_run():
-            return RunState.INCOMING
-        return state
+        try:
+            return await self._told_state()
+        except ToolError:
+            if await self._process.wait(DYING_S):
+                return RunState.STOPPED
+            raise
 
     async def pause(self) -> None:
         async with self._explained():
@@ -135,6 +136,15 @@ class QemuMachine:
         await self._qmp.close()
         self._process.release()
 
+    async def _told_state(self) -> RunState:
+        status = (await self._qmp.execute("query-status"))["status"]
+        if status == "postmigrate" and not await stream.has_completed(self._qmp):
+            return RunState.PAUSED  # it was paused when a stream began, and that stream came to nothing
+        state = _RUN_STATES.get(status, RunState.PAUSED)
+        if state is RunState.PAUSED and self._has_never_run():
+            return RunState.INCOMING
+        return state
+
     def _name_of(self, socket: Path) -> str:
         return stream.address(socket, self._directory)
 
@@ -157,7 +167,9 @@ class QemuMachine:
         try:
             yield
         except ToolError as error:
-            if error.kind in {"qmp-gone", "qmp-silent", "vm-process-gone"} and await self._process.wait(0.5):
+            if error.kind in {"qmp-gone", "qmp-silent", "vm-process-gone"} and await self._process.wait(
+                DYING_S
+            ):
                 raise gone(self._definition.name, self._directory) from error
             raise
 

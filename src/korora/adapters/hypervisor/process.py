@@ -127,7 +127,9 @@ class Process:
         return self.gone.is_set()
 
     async def wait(self, deadline_s: float) -> bool:
-        """Whether it ended within the deadline."""
+        """Whether it ended within the deadline. ToolError(kind="vm-let-go") once it was released."""
+        if not self._held and not self.gone.is_set():
+            raise ToolError(f"process {self.pid} is not watched any more", kind="vm-let-go")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.gone.wait(), deadline_s)
         return self.is_gone

@@ -91,6 +91,10 @@ async def status(qmp: Qmp) -> StreamStatus:
     )
 
 
+async def has_completed(qmp: Qmp) -> bool:
+    return (await status(qmp)).state is StreamState.COMPLETED
+
+
 def folded(word: str) -> StreamState:
     """QMP's MigrationStatus in our words; one that we do not know is taken as still under way."""
     return _STATES.get(word, StreamState.ACTIVE)

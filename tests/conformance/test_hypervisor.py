@@ -1,0 +1,483 @@
+"""What every hypervisor must do. QEMU runs here as 64 MiB machines under TCG without a guest system."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.hypervisor import FakeHypervisor, World
+from korora.adapters.hypervisor.qemu import Qemu
+from korora.errors import KororaError, ToolError
+from korora.model.definition import parse_definition
+from korora.model.vm import RunState, VmDefinition
+from korora.ports.hypervisor import Hypervisor, Machine, Place, StreamSettings, StreamState
+
+DEADLINE_S = 60
+FACTS_ONCE = Path(tempfile.gettempdir()) / f"korora-conformance-{os.getpid()}"
+KINDS = [
+    "fake",
+    pytest.param(
+        "qemu",
+        marks=[
+            pytest.mark.end_to_end,
+            pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="QEMU is not installed"),
+        ],
+    ),
+]
+VM = parse_definition(
+    'name = "tiny"\nmemory = "64M"\naccelerator = "tcg"\n[vtpm]\nenabled = false\n', "the tests' VM"
+)
+
+
+@dataclass(slots=True)
+class Bench:
+    """One machine with a hypervisor; every VM that a test starts here is ended with it."""
+
+    hypervisor: Hypervisor
+    base: Path
+    again: Callable[[], Hypervisor]  # as a restarted daemon sees the same machine
+    kill: Callable[[Machine], None]
+    started: list[Machine] = field(default_factory=list)
+
+    def place(self, name: str) -> Place:
+        return Place(self.base / name, None)
+
+    async def start(self, name: str = "a", *, incoming: bool = False, vm: VmDefinition = VM) -> Machine:
+        machine = await self.hypervisor.start(vm, self.place(name), incoming=incoming)
+        self.started.append(machine)
+        return machine
+
+    async def clear(self) -> None:
+        for machine in self.started:
+            with contextlib.suppress(KororaError, ProcessLookupError):
+                await machine.quit()
+        for name in ("a", "b", "c"):
+            left = await self.again().attach(VM, self.place(name))
+            if left is not None:
+                await left.quit()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _probe_cache() -> Iterator[None]:
+    yield
+    shutil.rmtree(FACTS_ONCE, ignore_errors=True)
+
+
+@pytest.fixture(params=KINDS)
+def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Callable[[Bench], Awaitable[None]]], None]]:
+    base = Path(tempfile.mkdtemp(prefix="korora-hv-"))
+
+    def bench() -> Bench:
+        if request.param == "fake":
+            world = World()
+            return Bench(
+                FakeHypervisor("a", world),
+                base,
+                lambda: FakeHypervisor("a", world),
+                lambda machine: _fake_guest(machine).die(),
+            )
+        return Bench(
+            Qemu(FACTS_ONCE),
+            base,
+            lambda: Qemu(FACTS_ONCE),
+            lambda machine: os.kill(machine.pid, signal.SIGKILL),
+        )
+
+    async def whole(story: Callable[[Bench], Awaitable[None]]) -> None:
+        made = bench()
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                await story(made)
+        finally:
+            await made.clear()
+
+    yield lambda story: asyncio.run(whole(story))
+    shutil.rmtree(base, ignore_errors=True)
+
+
+def _fake_guest(machine: Machine) -> Any:
+    return machine.guest  # type: ignore[attr-defined]
+
+
+Run = Callable[[Callable[[Bench], Awaitable[None]]], None]
+
+
+async def states_until(machine: Machine, wanted: StreamState) -> list[StreamState]:
+    seen = []
+    async for state in machine.stream_states():
+        seen.append(state)
+        if state is wanted:
+            return seen
+    raise AssertionError(f"{wanted} never came: {seen}")
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    for _ in range(400):
+        if await holds():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it did not come true")
+
+
+async def is_in(machine: Machine, state: RunState) -> bool:
+    return await machine.run_state() is state
+
+
+async def _answer(value: bool) -> bool:
+    return value
+
+
+@contextlib.asynccontextmanager
+async def moving(
+    bench: Bench, settings: StreamSettings | None = None
+) -> AsyncIterator[tuple[Machine, Machine]]:
+    """A source at pre-switchover and its destination."""
+    settings = settings or StreamSettings()
+    source = await bench.start("a")
+    destination = await bench.start("b", incoming=True, vm=source.definition)
+    socket = bench.base / "stream.sock"
+    await destination.listen(socket, settings)
+    await source.send(socket, settings)
+    await states_until(source, StreamState.PRE_SWITCHOVER)
+    yield source, destination
+
+
+async def moved(source: Machine, destination: Machine) -> None:
+    await source.switch_over()
+    await states_until(source, StreamState.COMPLETED)
+    await states_until(destination, StreamState.COMPLETED)
+
+
+def test_facts_name_what_a_precheck_needs(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        facts = await bench.hypervisor.facts()
+        assert facts.name
+        assert facts.version[0].isdigit()
+        assert {"q35", "pc-q35-7.2"} <= set(facts.machines)
+        assert "qemu64" in facts.cpu_models
+        assert {"return-path", "pause-before-switchover", "events"} <= set(facts.capabilities)
+        assert facts.accelerator in {"kvm", "tcg"}
+        assert facts.accelerator_note.count("\n") == 0
+
+    run(story)
+
+
+def test_a_fresh_vm_runs_and_can_be_paused_and_resumed(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        machine = await bench.start()
+        assert await machine.run_state() is RunState.RUNNING
+        await machine.pause()
+        assert await machine.run_state() is RunState.PAUSED
+        await machine.resume()
+        assert await machine.run_state() is RunState.RUNNING
+        assert machine.definition.name == "tiny"
+        assert machine.pid > 1
+
+    run(story)
+
+
+def test_an_incoming_vm_waits_with_clean_memory(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        machine = await bench.start(incoming=True)
+        assert await machine.run_state() is RunState.INCOMING
+        assert machine.memory is not None
+        proof = machine.memory.prove_clean()
+        assert (proof.clean, proof.allocated_bytes) == (True, 0)
+        machine.memory.fault_in()
+        assert await machine.run_state() is RunState.INCOMING
+
+    run(story)
+
+
+def test_the_memory_of_a_vm_that_ran_is_not_called_clean(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        machine = await bench.start()
+        assert machine.memory is not None
+        memory = machine.memory
+        await until(lambda: _answer(not memory.prove_clean().clean))
+
+    run(story)
+
+
+def test_a_vm_is_found_again_after_a_restart_of_the_daemon(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        machine = await bench.start()
+        pinned, pid = machine.definition, machine.pid
+        await machine.close()
+        found = await bench.again().attach(VM, bench.place("a"))
+        assert found is not None
+        bench.started.append(found)
+        assert (found.pid, found.definition) == (pid, pinned)
+        assert await found.run_state() is RunState.RUNNING
+
+    run(story)
+
+
+def test_an_incoming_vm_found_again_is_still_incoming(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        async with moving(bench) as (source, destination):
+            await moved(source, destination)
+            await destination.close()
+            found = await bench.again().attach(VM, bench.place("b"))
+            assert found is not None
+            bench.started.append(found)
+            assert await found.run_state() is RunState.INCOMING
+            await found.resume()
+            await found.pause()
+            assert await found.run_state() is RunState.PAUSED
+
+    run(story)
+
+
+def test_nothing_is_found_where_no_vm_was_started_or_the_process_ended(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        assert await bench.hypervisor.attach(VM, bench.place("c")) is None
+        machine = await bench.start()
+        await machine.close()
+        bench.kill(machine)
+        await asyncio.sleep(0.2)
+        assert await bench.again().attach(VM, bench.place("a")) is None
+
+    run(story)
+
+
+def test_one_vm_is_not_started_twice_in_one_place(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        machine = await bench.start()
+        with pytest.raises(ToolError) as caught:
+            await bench.start()
+        assert caught.value.kind == "already-running"
+        assert await machine.run_state() is RunState.RUNNING
+
+    run(story)
+
+
+@pytest.mark.parametrize("channels", [0, 2])
+def test_a_vm_moves_and_runs_only_when_told(run: Run, channels: int) -> None:
+    async def story(bench: Bench) -> None:
+        async with moving(bench, StreamSettings(channels=channels)) as (source, destination):
+            assert await source.run_state() is RunState.PAUSED
+            status = await source.stream_status()
+            assert status.total_bytes > 0
+            await moved(source, destination)
+            assert await source.run_state() is RunState.MIGRATED
+            assert await destination.run_state() is RunState.INCOMING
+            done = await source.stream_status()
+            assert done.state is StreamState.COMPLETED
+            assert done.downtime_ms is not None
+            await destination.resume()
+            assert await destination.run_state() is RunState.RUNNING
+            await destination.announce()
+
+    run(story)
+
+
+def test_the_states_come_in_order(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        async with moving(bench) as (source, destination):
+            await source.switch_over()
+            seen = await states_until(source, StreamState.COMPLETED)
+            order = [StreamState.PRE_SWITCHOVER, StreamState.DEVICE, StreamState.COMPLETED]
+            assert seen == [state for state in order if state in seen]
+            assert [state async for state in destination.stream_states()][-1] is StreamState.COMPLETED
+
+    run(story)
+
+
+def test_a_vm_moves_on_from_where_it_arrived(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        async with moving(bench) as (source, destination):
+            await moved(source, destination)
+            await source.quit()
+            await destination.resume()
+            third = await bench.start("c", incoming=True, vm=destination.definition)
+            socket = bench.base / "second.sock"
+            await third.listen(socket, StreamSettings())
+            await destination.send(socket, StreamSettings())
+            await states_until(destination, StreamState.PRE_SWITCHOVER)
+            await moved(destination, third)
+            await third.resume()
+            assert await third.run_state() is RunState.RUNNING
+
+    run(story)
+
+
+def test_cancel_before_switchover_lets_the_vm_run_on_and_may_be_repeated(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        async with moving(bench) as (source, _):
+            await source.cancel_stream()
+            assert await source.run_state() is RunState.RUNNING
+            assert (await source.stream_status()).state in {StreamState.CANCELLED, StreamState.NONE}
+            await source.cancel_stream()
+            assert await source.run_state() is RunState.RUNNING
+
+    run(story)
+
+
+def test_a_cancelled_move_can_be_tried_again(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        async with moving(bench) as (source, destination):
+            await source.cancel_stream()
+            await destination.quit()
+            second = await bench.start("c", incoming=True, vm=source.definition)
+            socket = bench.base / "second.sock"
+            await second.listen(socket, StreamSettings())
+            await source.send(socket, StreamSettings())
+            await states_until(source, StreamState.PRE_SWITCHOVER)
+            await moved(source, second)
+
+    run(story)
+
+
+def test_cancel_without_a_stream_changes_nothing(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        machine = await bench.start()
+        await machine.cancel_stream()
+        assert await machine.run_state() is RunState.RUNNING
+
+    run(story)
+
+
+def test_cancel_after_completion_is_refused(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        async with moving(bench) as (source, destination):
+            await moved(source, destination)
+            with pytest.raises(ToolError) as caught:
+                await source.cancel_stream()
+            assert caught.value.kind == "stream-completed"
+            assert await source.run_state() is RunState.MIGRATED
+
+    run(story)
+
+
+def test_a_vm_that_was_paused_moves_and_is_paused_again_after_cancel(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        source = await bench.start("a")
+        await source.pause()
+        destination = await bench.start("b", incoming=True, vm=source.definition)
+        socket = bench.base / "stream.sock"
+        await destination.listen(socket, StreamSettings())
+        await source.send(socket, StreamSettings())
+        await states_until(source, StreamState.PRE_SWITCHOVER)
+        await source.cancel_stream()
+        assert await source.run_state() is RunState.PAUSED
+        await source.resume()
+        assert await source.run_state() is RunState.RUNNING
+
+    run(story)
+
+
+def test_a_socket_that_nobody_listens_on_fails_the_move_and_the_vm_runs(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        source = await bench.start("a")
+        with contextlib.suppress(ToolError):
+            await source.send(bench.base / "nobody.sock", StreamSettings())
+            await states_until(source, StreamState.FAILED)
+        assert await source.run_state() is RunState.RUNNING
+
+    run(story)
+
+
+def test_a_destination_that_dies_before_switchover_fails_the_move_and_the_vm_runs(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        async with moving(bench) as (source, destination):
+            bench.kill(destination)
+            with contextlib.suppress(ToolError):
+                await source.switch_over()
+            await states_until(source, StreamState.FAILED)
+            await until(lambda: is_in(source, RunState.RUNNING))
+            assert await destination.run_state() is RunState.STOPPED
+
+    run(story)
+
+
+def test_a_destination_that_is_fed_garbage_never_runs(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        destination = await bench.start("b", incoming=True)
+        socket = bench.base / "stream.sock"
+        await destination.listen(socket, StreamSettings())
+        _, writer = await asyncio.open_unix_connection(str(socket))
+        writer.write(b"not a migration stream" * 10)
+        writer.close()
+        with contextlib.suppress(ToolError):
+            await states_until(destination, StreamState.FAILED)
+        assert await destination.run_state() in {RunState.STOPPED, RunState.INCOMING}
+
+    run(story)
+
+
+def test_after_quit_the_process_is_gone_and_every_method_says_so(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        machine = await bench.start()
+        pid = machine.pid
+        await machine.quit()
+        assert not Path(f"/proc/{pid}").exists()
+        assert await machine.run_state() is RunState.STOPPED
+        for attempt in (machine.pause, machine.resume, machine.cpu_features, machine.stream_status):
+            with pytest.raises(ToolError):
+                await attempt()
+        await machine.quit()
+        assert await bench.again().attach(VM, bench.place("a")) is None
+
+    run(story)
+
+
+def test_a_killed_vm_is_stopped_and_can_be_started_again(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        machine = await bench.start()
+        bench.kill(machine)
+        await until(lambda: is_in(machine, RunState.STOPPED))
+        with pytest.raises(ToolError):
+            await machine.pause()
+        await machine.quit()
+        again = await bench.start()
+        assert await again.run_state() is RunState.RUNNING
+
+    run(story)
+
+
+def test_a_vm_that_ignores_the_power_button_is_ended_at_the_deadline(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        machine = await bench.start()
+        await machine.power_down(0.3)
+        assert await machine.run_state() is RunState.STOPPED
+
+    run(story)
+
+
+def test_the_sources_memory_is_wiped_after_the_move(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        async with moving(bench) as (source, destination):
+            await moved(source, destination)
+            assert source.memory is not None
+            step = source.memory.wipe()
+            assert step.verified
+            assert step.bytes > 0
+            assert step.method
+            assert source.memory.prove_clean().clean
+            await source.quit()
+            with pytest.raises(ToolError):
+                source.memory.wipe()
+
+    run(story)
+
+
+def test_the_cpu_of_a_running_vm_is_what_its_model_promises_here(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        machine = await bench.start()
+        live = await machine.cpu_features()
+        promised = await bench.hypervisor.cpu_features(machine.definition)
+        assert any(live.values())
+        assert {name for name, on in live.items() if on} <= {name for name, on in promised.items() if on}
+
+    run(story)
