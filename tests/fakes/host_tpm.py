@@ -45,7 +45,7 @@ class Manufacturer:
 
     @property
     def certificates(self) -> tuple[x509.Certificate, ...]:
-        """Root and intermediate."""
+        """Root and intermediate; there are some once a TPM was manufactured."""
         names = ("swtpm-localca-rootca-cert.pem", "issuercert.pem")
         return tuple(x509.load_pem_x509_certificate((self.directory / name).read_bytes()) for name in names)
 
@@ -71,6 +71,11 @@ def _master(maker: str, serial: int) -> Path:
     state = _workshop() / f"{maker}-{serial}"
     manufacturer(maker).manufacture(state)
     return state
+
+
+def manufacturer_certificates(maker: str = "good") -> tuple[x509.Certificate, ...]:
+    _master(maker, 1)
+    return manufacturer(maker).certificates
 
 
 @contextmanager

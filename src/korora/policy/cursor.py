@@ -37,6 +37,19 @@ class Cursor:
         """A length and that many bytes (TPM2B_*)."""
         return self.take(self.number(size_bytes))
 
+    def padding(self) -> bool:
+        """Whether nothing follows but zeros, or nothing but ones. Eight of them cannot be anything else."""
+        if not self.left:
+            return True
+        filler = self._data[self._at]
+        if filler not in {0x00, 0xFF} or self._data[self._at : self._at + 8].count(filler) < min(
+            8, self.left
+        ):
+            return False
+        if self._data.count(filler, self._at) != self.left:
+            self.fail(f"goes on after padding at offset {self._at}")
+        return True
+
     def end(self) -> None:
         if self.left:
             self.fail(f"has {self.left} bytes too many")
