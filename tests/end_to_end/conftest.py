@@ -1,0 +1,87 @@
+"""One lab for all end-to-end tests of a run, and the command line to drive it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from korora.errors import KororaError
+from korora.lab.layout import Layout
+from korora.lab.lifecycle import bring_up, korora_command, take_down
+from korora.lab.namespaces import in_namespace
+from korora.lab.observer import Observer
+
+T = TypeVar("T")
+_TOOLS = ("qemu-system-x86_64", "swtpm", "swtpm_setup", "ip")
+_DEADLINE_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """A lab that is up. `korora` runs its command line, `inside` makes sockets in its switch namespace."""
+
+    layout: Layout
+
+    def korora(
+        self, *words: str, config: Path | None = None, deadline_s: float = _DEADLINE_S
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `korora --config … WORDS`; the caller looks at the exit code."""
+        command = [*korora_command(), "--config", str(config or self.layout.configuration), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=deadline_s, check=False)
+
+    def answer(self, *words: str, deadline_s: float = _DEADLINE_S) -> Any:
+        """The JSON answer of a command that must succeed (of several lines, the last)."""
+        done = self.korora(*words, "--json", deadline_s=deadline_s)
+        assert done.returncode == 0, (
+            f"korora {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        )
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+    def inside(self, make: Callable[[], T]) -> T:
+        return in_namespace(self.layout.switch_netns, make)
+
+
+def lab_of(hosts: int) -> Iterator[Lab]:
+    """A lab in a folder of its own, taken down whatever happens."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    missing = [tool for tool in _TOOLS if not shutil.which(tool)]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    folder = Path(tempfile.mkdtemp(prefix="kl-", dir="/tmp"))
+    layout = Layout.at(folder)
+    try:
+        bring_up(layout, hosts)
+        yield Lab(layout)
+    except KororaError:
+        _show_logs(layout)
+        raise
+    finally:
+        take_down(layout)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """Three hosts: enough for a chain."""
+    yield from lab_of(3)
+
+
+@pytest.fixture
+def observer(lab: Lab) -> Iterator[Observer]:
+    """Hears the guests' ticks for the length of one test."""
+    with Observer(lab.layout.observer_ip, bind=lab.inside) as listening:
+        yield listening
+
+
+def _show_logs(layout: Layout) -> None:
+    for log in sorted(layout.directory.glob("hosts/*/hostd.log")):
+        print(f"--- {log}\n{log.read_text(errors='replace')[-3000:]}")
