@@ -148,7 +148,7 @@ def _vtpm(definition: VmDefinition, launch: Launch) -> Iterator[str]:
 
 
 def _disks(disks: Sequence[Disk]) -> Iterator[str]:
-    for index, disk in enumerate(disks):
+    for index, disk in enumerate(disks, start=1):  # boot index 0 is the direct kernel's
         yield from ("-blockdev", json.dumps(block_device(disk)))
         yield from ("-device", f"virtio-blk-pci,id={disk.name},drive={disk.name}-node,bootindex={index}")
 
@@ -166,11 +166,11 @@ def block_device(disk: Disk) -> dict[str, object]:
     }
     if disk.format == "qcow2":
         graph["backing"] = None
-        graph["data-file"] = None
     return graph
 
 
 def _nics(definition: VmDefinition, taps: Sequence[int]) -> Iterator[str]:
     for index, (nic, tap) in enumerate(zip(definition.nics, taps, strict=True)):
         yield from ("-netdev", f"tap,id=net{index},fd={tap},vhost=off")
-        yield from ("-device", f"virtio-net-pci,id=nic{index},netdev=net{index},mac={nic.mac}")
+        # Without its boot ROM, whose size would be part of the migration format.
+        yield from ("-device", f"virtio-net-pci,id=nic{index},netdev=net{index},mac={nic.mac},romfile=")

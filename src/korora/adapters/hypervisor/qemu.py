@@ -19,6 +19,7 @@ from korora.adapters.hypervisor.probe.accelerator import Verdict, working_accele
 from korora.adapters.hypervisor.probe.cache import Cache
 from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.surroundings import refuse_escaping_images
 from korora.errors import ToolError, UsageError
 from korora.model.definition import definition_text, parse_definition
 from korora.model.vm import HypervisorFacts, VmDefinition
@@ -86,6 +87,7 @@ class Qemu:
         pinned = await self.pinned(definition)
         place.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         await _refuse_second(definition, place)
+        await asyncio.to_thread(refuse_escaping_images, pinned.disks)
         _lay_out_variables(pinned, place, incoming=incoming)
         machine = await self._launched(pinned, place, incoming=incoming)
         try:
