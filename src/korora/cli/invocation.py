@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from korora.client import Daemon
     from korora.client.views import VmView
 
-# Owners first; then whoever still holds a process.
-_LIVE = ("running", "paused", "incoming", "migrated")
-
 
 @dataclass(frozen=True)
 class Invocation:
@@ -116,6 +113,7 @@ class Invocation:
         )
 
 
-def _claim(found: tuple[SiteHost, VmView]) -> tuple[bool, int, bool]:
+def _claim(found: tuple[SiteHost, VmView]) -> tuple[bool, int]:
+    """Owners first, and of those the latest: an earlier one lost a decision and has not heard of it yet."""
     view = found[1]
-    return view.ownership == "owner", view.epoch, view.state in _LIVE
+    return view.owned, view.epoch

@@ -10,7 +10,17 @@ from urllib.parse import quote
 
 from korora.client.events import Event, MigrationOutcome, parse_event
 from korora.client.transport import Transport
-from korora.client.views import AttestationView, Findings, HostView, LogView, ReceiptEntry, Started, VmView
+from korora.client.views import (
+    Activated,
+    ApplicantView,
+    AttestationView,
+    Findings,
+    HostView,
+    LogView,
+    ReceiptEntry,
+    Started,
+    VmView,
+)
 from korora.model.plan import Finding
 
 # A guest may take its time to boot under emulation, or to shut down.
@@ -46,6 +56,21 @@ class Daemon:
         """Evidence of the host over this nonce (32 bytes). Unverified: appraising is the caller's."""
         body = {"nonce": nonce.hex()}
         return self._transport.call("POST", "/v1/attestation", AttestationView, body=body, deadline_s=60.0)
+
+    def begin_enrolment(self) -> ApplicantView:
+        """What the site's authority needs in order to challenge this host's TPM."""
+        return self._transport.call("POST", "/v1/enrolment/begin", ApplicantView, deadline_s=60.0)
+
+    def activate(self, blob: bytes, encrypted_secret: bytes) -> bytes:
+        """Answer a challenge (TPM2_MakeCredential's output): the secret, if the TPM holds EK and AK."""
+        body = {"blob": blob, "encrypted_secret": encrypted_secret}
+        answer = self._transport.call("POST", "/v1/enrolment/activate", Activated, body=body, deadline_s=60.0)
+        return answer.secret
+
+    def finish_enrolment(self, certificate: str, enrolment: str) -> None:
+        """Install the certificate (PEM) and the authority's signed statement; used from now on."""
+        body = {"certificate": certificate, "enrolment": enrolment}
+        self._transport.order("POST", "/v1/enrolment/finish", body)
 
     # -- VMs ------------------------------------------------------------------------------------------
 

@@ -69,9 +69,9 @@ class Transport:
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise self._garbage(f"{method} {path}", error) from error
 
-    def order(self, method: str, path: str) -> None:
+    def order(self, method: str, path: str, body: Any = None) -> None:
         """Ask for something that has no answer but that it was understood."""
-        self._answer(method, path, None, 30.0)
+        self._answer(method, path, body, 30.0)
 
     def read(self, path: str, *, deadline_s: float = 30.0) -> bytes:
         """The bytes of a document, unparsed."""

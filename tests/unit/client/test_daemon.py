@@ -9,11 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes.daemon import Answer, FakeDaemon, lines, refusal, serving
 
+from fakes.daemon import Answer, FakeDaemon, lines, refusal, serving
 from korora.client import Daemon, MigrationNote, MigrationOutcome, MigrationProgress
 from korora.client.transport import MAX_LINE_BYTES, ConnectionLostError
-from korora.errors import ExitCode, IntegrityError, InDoubtError, PeerError, RefusedError, ToolError, UsageError
+from korora.errors import (
+    ExitCode,
+    InDoubtError,
+    IntegrityError,
+    PeerError,
+    RefusedError,
+    ToolError,
+    UsageError,
+)
 
 EVENTS = ("GET", "/v1/migrations/7/events")
 

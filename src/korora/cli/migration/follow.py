@@ -47,26 +47,29 @@ def follow(
                         return event
                     watch.see(event)
         except KororaError as error:
+            forgotten = error.kind == "unknown-migration"  # it is back, and did not take it up again
             if lost_at is None:
                 lost_at = time.monotonic()
                 watch.see(MigrationNote(f"{error.message}; the migration may go on, asking again"))
-            if error.exit_code is ExitCode.USAGE:
-                break  # it is back, and does not know the migration any more
-            if time.monotonic() - lost_at > patience_s:
-                break
+            if forgotten or time.monotonic() - lost_at > patience_s:
+                return _aftermath(invocation, ticket, patience_s, over=forgotten)
             time.sleep(_PAUSE_S)
-    return _aftermath(invocation, ticket, patience_s)
 
 
-def _aftermath(invocation: Invocation, ticket: Ticket, patience_s: float) -> MigrationOutcome:
-    """What became of the VM, from the ownership that each host has recorded."""
+def _aftermath(invocation: Invocation, ticket: Ticket, patience_s: float, *, over: bool) -> MigrationOutcome:
+    """What became of the VM, from the ownership that each host has recorded.
+
+    `over`: the source's daemon does not run the migration any more, so that an owner there stays one.
+    """
     deadline = time.monotonic() + patience_s
     while True:
         here = _seen(invocation, ticket.source, ticket.vm)
         there = _seen(invocation, ticket.destination, ticket.vm)
-        if there is not None and there.ownership == "owner":
+        if there is not None and there.owned:
             return _arrived(invocation, ticket, there)
-        if here is not None and here.ownership == "owner":
+        if here is not None and here.gave_it_away:
+            return _arrived(invocation, ticket, here)
+        if over and here is not None and here.ownership == "owner":
             return _stayed(ticket)
         if time.monotonic() > deadline:
             return _unknown(ticket)
