@@ -17,17 +17,19 @@ import structlog
 from korora.errors import KororaError, ToolError, UsageError
 from korora.model.definition import definition_text, parse_definition
 from korora.model.identity import VmName, checked_name
+from korora.model.ownership import NOTHING, Event, On, Refused, Status
 from korora.model.vm import HypervisorFacts, VmDefinition
 from korora.ports.clock import Clock, SystemClock
 from korora.ports.hypervisor import Hypervisor, Machine, Place
 from korora.ports.journal import Journal, VmRecord
 from korora.ports.vtpm import Vtpm, VtpmAgent
+from korora.protocol import ownership
 from korora.supervision import refusals
 from korora.supervision.boots import record as boot_files
+from korora.supervision.boots.appraiser import BootAppraiser, GuestBootAppraiser
 from korora.supervision.boots.record import BootEvidence, BootVerdict, BootWord
-from korora.supervision.boots.watch import BootAppraiser
 from korora.supervision.live import LiveVm, VmStatus, find_again, picture
-from korora.supervision.refusals import FIRST_EPOCH, OWNER, checked_owner, owned
+from korora.supervision.refusals import checked_owner, may_run, owned
 from korora.supervision.roster import Roster
 from korora.supervision.watch import Watches
 
@@ -46,7 +48,7 @@ class Guests:
         journal: Journal,
         vms_directory: Path,
         *,
-        appraiser: BootAppraiser,
+        appraiser: BootAppraiser | None = None,
         clock: Clock | None = None,
         watches: Watches | None = None,
     ) -> None:
@@ -55,7 +57,7 @@ class Guests:
         self._journal = journal
         self._vms_directory = vms_directory
         clock = clock or SystemClock()
-        watches = watches or Watches(appraiser, clock)
+        watches = watches or Watches(appraiser or GuestBootAppraiser(), clock)
         self._roster = Roster(vtpm_agent, journal, watches, clock)
 
     # -- to look ----------------------------------------------------------------------------------------
@@ -77,12 +79,12 @@ class Guests:
 
     async def statuses(self) -> list[VmStatus]:
         """All VMs this host knows, also those that moved away, by name."""
-        records = sorted(self._journal.vms(), key=lambda record: record.name)
+        records = sorted(self._records(), key=lambda record: record.name)
         return list(await asyncio.gather(*(self._status_of(record) for record in records)))
 
     def counts(self) -> dict[str, int]:
         return {
-            "known": len(self._journal.vms()),
+            "known": len(self._records()),
             "running": len(self._roster.everyone()),
             "moving": self._roster.moves(),
         }
@@ -103,10 +105,8 @@ class Guests:
         async with self._roster.alone(definition.name):
             if self._roster.live(definition.name):
                 raise refusals.running(definition.name)
-            record = self._journal.vm(definition.name)
-            if record is None:
-                record = VmRecord(definition.name, text, OWNER, FIRST_EPOCH)
-            self._journal.write_vm(replace(checked_owner(record), definition=text, qmp_socket=None))
+            record = checked_owner(self._record_or_new(definition.name))
+            self._journal.write_vm(replace(record, definition=text, qmp_socket=None))
         return definition
 
     async def run(self, text: str) -> LiveVm:
@@ -193,17 +193,14 @@ class Guests:
         vtpm: Vtpm | None,
         place: Place,
         epoch: int,
-        boots: BootEvidence | None = None,
     ) -> LiveVm:
-        """Take in a VM that arrived. The journal must already say owner(epoch): RefusedError not-owner.
+        """Take in a VM that arrived; its boot is appraised again here.
 
-        `boots` is what the source's `boot_evidence` gave; the boot is appraised again here.
+        The journal must already let it run here with this epoch: RefusedError not-owner otherwise.
         """
-        record = checked_owner(self._known(definition.name))
-        if record.epoch != epoch:
+        record = self._known(definition.name)
+        if not may_run(record) or record.epoch != epoch:
             raise refusals.not_owner(record)
-        if boots is not None:
-            boot_files.install(place.directory, boots)
         live = LiveVm(definition, machine, vtpm, place)
         self._roster.enter(live, f"arrived from host {record.peer or 'unknown'} with epoch {epoch}")
         return live
@@ -214,8 +211,17 @@ class Guests:
         if live is not None:
             await self._roster.let_go(live, "moved away")
 
+    def make_room(self, name: str, boots: BootEvidence) -> Path:
+        """The directory for a VM that shall arrive, with the evidence of its last boot laid down.
+
+        Before the hypervisor starts it, which opens the event log there to append.
+        """
+        directory = self.directory(name)
+        boot_files.install(directory, boots)
+        return directory
+
     def boot_evidence(self, name: str) -> BootEvidence:
-        """Event log and baseline of a VM, to travel with it; `admit` takes them in on the other side."""
+        """Event log and baseline of a VM, to travel with it; `make_room` lays them down on the other side."""
         return boot_files.evidence_of(self._vms_directory / checked_name(name, "VM name"))
 
     # -- the daemon's own life --------------------------------------------------------------------------
@@ -236,9 +242,21 @@ class Guests:
 
     def _known(self, name: str) -> VmRecord:
         record = self._journal.vm(VmName(name))
-        if record is None:
-            raise refusals.unknown_vm(name, [record.name for record in self._journal.vms()])
+        if record is None or record.ownership == Status.ABSENT:
+            raise refusals.unknown_vm(name, [record.name for record in self._records()])
         return record
+
+    def _records(self) -> list[VmRecord]:
+        """Of a VM that is absent only the epoch is remembered: nobody needs to see that."""
+        return [record for record in self._journal.vms() if record.ownership != Status.ABSENT]
+
+    def _record_or_new(self, name: VmName) -> VmRecord:
+        """The VM's record; a name that was never known here begins its life by the ownership table."""
+        record = self._journal.vm(name)
+        step = ownership.step(NOTHING, Event(On.CREATED))
+        if record is not None or isinstance(step, Refused):
+            return record or VmRecord(name, "", Status.ABSENT, 0)
+        return VmRecord(name, "", step.state.status, step.state.epoch)
 
     async def _boot(self, definition: VmDefinition) -> LiveVm:
         directory = self.directory(definition.name)
@@ -272,15 +290,12 @@ class Guests:
             raise refusals.running(name)
 
     def _adoption(self, definition: VmDefinition, qmp_socket: Path) -> VmRecord:
-        record = self._journal.vm(definition.name)
-        if record is None:
-            record = VmRecord(definition.name, "", OWNER, FIRST_EPOCH)
-        elif record.qmp_socket is None:
+        record = self._record_or_new(definition.name)
+        if record.definition and record.qmp_socket is None:
             raise refusals.name_taken(definition.name)
         # An adopted VM that moved away must not come to life again from what it left here.
-        return replace(
-            checked_owner(record), definition=definition_text(definition), qmp_socket=str(qmp_socket)
-        )
+        owner = checked_owner(record)
+        return replace(owner, definition=definition_text(definition), qmp_socket=str(qmp_socket))
 
     async def _find(self, record: VmRecord) -> None:
         directory = self._vms_directory / record.name

@@ -13,7 +13,7 @@ from korora.ports.journal import VmRecord
 from korora.ports.vtpm import Vtpm, VtpmAgent
 from korora.supervision.boots.record import BootVerdict, read_verdict
 from korora.supervision.life import LifeNote, read_life
-from korora.supervision.refusals import owned
+from korora.supervision.refusals import may_run
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +79,7 @@ async def picture(
         state=await _state_of(live),
         pid=live.machine.pid if live else None,
         moving=moving,
-        owned=owned(record),
+        owned=may_run(record),
         vtpm_lost=live.vtpm_lost if live else False,
         life=read_life(directory),
         boot=boot or read_verdict(directory),

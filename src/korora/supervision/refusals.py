@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from korora.errors import RefusedError, UsageError
+from korora.model.ownership import MAY_RUN, Status
 from korora.ports.journal import VmRecord
-
-OWNER = "owner"
-FIRST_EPOCH = 1
 
 
 def owned(record: VmRecord) -> bool:
-    """Whether this host may run the VM: its journal says so, and nothing else counts."""
-    return record.ownership == OWNER
+    """Whether this host owns the VM, with no hand-over under way; only its journal can say so."""
+    return record.ownership == Status.OWNER
+
+
+def may_run(record: VmRecord) -> bool:
+    """Whether the VM may run here at all, so also while its first run after a move is not noted yet."""
+    return record.ownership in MAY_RUN
 
 
 def checked_owner(record: VmRecord) -> VmRecord:

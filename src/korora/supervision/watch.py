@@ -12,8 +12,9 @@ import structlog
 
 from korora.model.identity import VmName
 from korora.ports.clock import Clock
+from korora.supervision.boots.appraiser import BootAppraiser
 from korora.supervision.boots.record import BootVerdict
-from korora.supervision.boots.watch import BootAppraiser, BootWatch
+from korora.supervision.boots.watch import BootWatch
 from korora.supervision.live import LiveVm
 
 _log = structlog.get_logger("korora.supervision")

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.guests_boots import FakeAppraiser, framed
+from fakes.guests_boots import FakeAppraiser
 from fakes.guests_world import FakeVtpm, World, until
 from korora.errors import ToolError
 from korora.model.identity import VmName
 from korora.ports.clock import SystemClock
-from korora.supervision.boots.eventlog import FILE_LIMIT_BYTES, FRAME_LIMIT_BYTES, read_guest_logs
+from korora.supervision.boots.eventlog import FILE_LIMIT_BYTES, FRAME_LIMIT_BYTES, framed, read_guest_logs
 from korora.supervision.boots.record import (
     EVENT_LOG_FILE,
     BootEvidence,
@@ -147,17 +147,20 @@ def test_a_guest_that_floods_the_port_is_untrusted(guest: Guest) -> None:
     assert guest.look().word is BootWord.UNTRUSTED
 
 
-def test_a_silent_guest_is_called_silent_and_may_still_speak(guest: Guest) -> None:
-    watch = guest.watch(silent_after_s=0.0)
-
-    async def story() -> None:
+def test_of_a_silent_guest_the_pcrs_are_compared(guest: Guest) -> None:
+    async def story() -> BootVerdict:
+        watch = guest.watch(silent_after_s=0.0)
         task = asyncio.create_task(watch.run())
-        await until(lambda: watch.verdict.word is BootWord.SILENT)
-        guest.write(framed(b"log"))
-        await until(lambda: watch.verdict.word is BootWord.LEARNED)
+        await until(lambda: watch.verdict.word is not BootWord.WAITING)
         task.cancel()
+        return watch.verdict
 
-    asyncio.run(asyncio.wait_for(story(), 5))
+    assert asyncio.run(asyncio.wait_for(story(), 5)).word is BootWord.LEARNED
+    forget_boot(guest.directory)
+    assert asyncio.run(asyncio.wait_for(story(), 5)).word is BootWord.TRUSTED
+    forget_boot(guest.directory)
+    guest.boot("bb")
+    assert asyncio.run(asyncio.wait_for(story(), 5)).word is BootWord.UNTRUSTED
 
 
 def test_a_vtpm_that_does_not_answer_is_asked_again(guest: Guest) -> None:
@@ -193,9 +196,7 @@ def test_an_arrived_vm_is_appraised_by_the_log_and_baseline_that_came_with_it(
     guest.look()
     there = tmp_path / "there"
     there.mkdir()
-    (there / EVENT_LOG_FILE).touch()
     install(there, evidence_of(guest.directory))
-    assert (there / EVENT_LOG_FILE).exists()
     arrived = Guest(there)
     assert arrived.look().word is BootWord.TRUSTED
     assert evidence_of(there) == evidence_of(guest.directory)

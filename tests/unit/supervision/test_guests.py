@@ -115,7 +115,9 @@ def test_a_vm_that_is_not_running_is_refused_where_a_live_one_is_needed(
     tell(story)
 
 
-@pytest.mark.parametrize("ownership", ["released", "loaded", "wiped", "anything-else", ""])
+@pytest.mark.parametrize(
+    "ownership", ["offered", "starting", "released", "loaded", "wiped", "anything-else", ""]
+)
 def test_a_vm_that_is_not_owned_is_never_started(tell: Callable[[Story], None], ownership: str) -> None:
     async def story(site: Site, guests: Guests) -> None:
         await guests.define(WEB)
@@ -126,6 +128,19 @@ def test_a_vm_that_is_not_owned_is_never_started(tell: Callable[[Story], None], 
         assert caught.value.vm_runs_on == "b"
         assert await kind_of(guests.define(WEB)) == "not-owner"
         assert site.world.told == []
+
+    tell(story)
+
+
+def test_a_vm_of_which_only_the_epoch_is_remembered_is_unknown_and_not_begun_anew(
+    tell: Callable[[Story], None],
+) -> None:
+    async def story(site: Site, guests: Guests) -> None:
+        await guests.define(WEB)
+        site.rewrite("web", ownership="absent", epoch=3)
+        assert await guests.statuses() == []
+        assert await kind_of(guests.status("web")) == "unknown-vm"
+        assert await kind_of(guests.run(WEB)) == "not-owner"
 
     tell(story)
 

@@ -26,6 +26,11 @@ class GuestLogs:
         return self.frames[-1] if self.frames else None
 
 
+def framed(event_log: bytes) -> bytes:
+    """One event log as the guest would write it."""
+    return MAGIC + len(event_log).to_bytes(4, "big") + event_log
+
+
 def read_guest_logs(data: bytes) -> GuestLogs:
     """Take the file apart. A frame that is still being written is left for the next reading."""
     if len(data) > FILE_LIMIT_BYTES:

@@ -11,19 +11,18 @@ from enum import StrEnum
 from pathlib import Path
 
 from korora.model.evidence import PcrValues
+from korora.policy.guest_boot import BOOT_PCRS
 from korora.supervision.boots.eventlog import (
     FILE_LIMIT_BYTES,
-    FRAME_LIMIT_BYTES,
     GuestLogs,
+    framed,
     read_guest_logs,
 )
 from korora.supervision.life import read_bounded, write_whole
 
 EVENT_LOG_FILE = "eventlog"
-FIRMWARE_PCRS = range(8)  # what the firmware measures; the rest changes while the guest runs
 _BASELINE_FILE = "baseline.json"
 _VERDICT_FILE = "boot.json"
-_ARRIVED_FILE = "eventlog.arrived"  # the last boot's event log, when that boot was on another host
 _LIMIT_BYTES = 4 * 2**20
 
 
@@ -32,7 +31,6 @@ class BootWord(StrEnum):
     LEARNED = "learned"  # the first boot: it became the baseline
     TRUSTED = "trusted"  # as the baseline
     UNTRUSTED = "untrusted"
-    SILENT = "silent"  # the guest gave no event log in time
     UNMEASURED = "unmeasured"  # no vTPM of ours
 
 
@@ -43,7 +41,7 @@ class BootVerdict:
     word: BootWord
     reasons: tuple[str, ...] = ()
     secure_boot: bool | None = None
-    pcrs: tuple[tuple[int, str], ...] = ()  # FIRMWARE_PCRS when it was judged
+    pcrs: tuple[tuple[int, str], ...] = ()  # BOOT_PCRS when it was judged
     boots: int = 0  # event logs seen since the VM's process started here
     at: float = 0.0
 
@@ -53,9 +51,9 @@ class BootVerdict:
 
     def still_holds(self, pcrs: PcrValues) -> BootVerdict:
         """This verdict, or UNTRUSTED when the guest has booted something else without telling."""
-        if not self.trusted or firmware_pcrs(pcrs) == self.pcrs:
+        if not self.trusted or boot_pcrs(pcrs) == self.pcrs:
             return self
-        reason = "the firmware's PCRs changed since the guest gave its event log"
+        reason = "the boot's PCRs changed since it was judged"
         return replace(self, word=BootWord.UNTRUSTED, reasons=(reason,))
 
 
@@ -67,13 +65,13 @@ class BootEvidence:
     baseline: bytes | None
 
 
-def firmware_pcrs(pcrs: PcrValues) -> tuple[tuple[int, str], ...]:
-    return tuple((index, pcrs[index]) for index in FIRMWARE_PCRS if index in pcrs)
+def boot_pcrs(pcrs: PcrValues) -> tuple[tuple[int, str], ...]:
+    return tuple((index, pcrs[index]) for index in BOOT_PCRS if index in pcrs)
 
 
 def forget_boot(directory: Path) -> None:
     """A new process boots: the last boot's log and verdict are not about it. The baseline stays."""
-    for name in (EVENT_LOG_FILE, _ARRIVED_FILE, _VERDICT_FILE):
+    for name in (EVENT_LOG_FILE, _VERDICT_FILE):
         (directory / name).unlink(missing_ok=True)
 
 
@@ -115,10 +113,8 @@ def _parse_verdict(data: bytes) -> BootVerdict | None:
 
 
 def read_logs(directory: Path) -> GuestLogs:
-    """The event logs of all boots since the process started, wherever it started."""
-    logs = read_guest_logs(read_bounded(directory / EVENT_LOG_FILE, FILE_LIMIT_BYTES) or b"")
-    arrived = read_bounded(directory / _ARRIVED_FILE, FRAME_LIMIT_BYTES)
-    return logs if arrived is None else replace(logs, frames=(arrived, *logs.frames))
+    """The event logs of the boots that this VM told of, oldest first."""
+    return read_guest_logs(read_bounded(directory / EVENT_LOG_FILE, FILE_LIMIT_BYTES) or b"")
 
 
 def evidence_of(directory: Path) -> BootEvidence:
@@ -127,10 +123,12 @@ def evidence_of(directory: Path) -> BootEvidence:
 
 
 def install(directory: Path, evidence: BootEvidence) -> None:
-    """Take over what came with a VM; its boot is then appraised here as if it had booted here."""
-    # The event log file of this host is open in QEMU already, for the boots to come: it stays.
-    (directory / _VERDICT_FILE).unlink(missing_ok=True)
+    """Lay down what comes with a VM, before its process starts here: QEMU appends the boots to come.
+
+    Its boot is then appraised here as if it had booted here.
+    """
+    forget_boot(directory)
     if evidence.event_log is not None:
-        write_whole(directory / _ARRIVED_FILE, evidence.event_log)
+        write_whole(directory / EVENT_LOG_FILE, framed(evidence.event_log))
     if evidence.baseline is not None:
         write_baseline(directory, evidence.baseline)

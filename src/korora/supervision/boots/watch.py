@@ -1,29 +1,28 @@
 """Follow a VM's measured boots as the guest tells them: learn the first, appraise every later one (A1).
 
 Promise: no boot is called trusted whose event log was not appraised against the vTPM's own PCRs.
-Limit: the first boot is trusted because it was the first, and a guest that writes no event log is only
-called silent.
+Limit: the first boot is trusted because it was the first; of a guest that writes no event log only the PCRs
+are compared, some time after it started.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
 from korora.errors import KororaError
-from korora.model.evidence import PcrValues
 from korora.ports.clock import Clock
 from korora.ports.vtpm import Vtpm
+from korora.supervision.boots.appraiser import BootAppraiser
 from korora.supervision.boots.eventlog import GuestLogs
 from korora.supervision.boots.record import (
     EVENT_LOG_FILE,
     BootVerdict,
     BootWord,
-    firmware_pcrs,
+    boot_pcrs,
     read_baseline,
     read_logs,
     read_verdict,
@@ -35,21 +34,6 @@ SILENT_AFTER_S = 300.0
 POLL_S = 1.0
 
 _log = structlog.get_logger("korora.supervision")
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    trusted: bool
-    reasons: tuple[str, ...]
-    secure_boot: bool | None
-
-
-class BootAppraiser(Protocol):
-    """What to think of an event log and the PCRs beside it. Pure; `baseline` is its own JSON."""
-
-    def learn(self, event_log: bytes, pcrs: PcrValues) -> tuple[bytes, Judgement]: ...
-
-    def appraise(self, baseline: bytes, event_log: bytes, pcrs: PcrValues) -> Judgement: ...
 
 
 class BootWatch:
@@ -80,21 +64,25 @@ class BootWatch:
         """Judge each boot as its log arrives, until cancelled."""
         began = self._clock.monotonic()
         while True:
+            silent = self._clock.monotonic() - began > self._silent_after_s
             try:
-                await self.look()
+                await self.look(silent=silent)
             except KororaError as problem:
                 # The next look tries again: a vTPM that is busy or restarting is no verdict.
                 self._seen_bytes = -1
                 _log.warning("boot-not-judged", vm=self._vm, error=problem.message)
-            if (
-                self.verdict.word is BootWord.WAITING
-                and self._clock.monotonic() - began > self._silent_after_s
-            ):
-                self._record(BootVerdict(BootWord.SILENT, ("the guest gave no event log of its boot",)))
             await asyncio.sleep(self._poll_s)
 
-    async def look(self) -> None:
-        """Judge the newest boot if the file has grown. ToolError when the vTPM cannot be read."""
+    async def look(self, *, silent: bool = False) -> None:
+        """Judge the newest boot if the file has grown; a `silent` one, if not yet judged, by PCRs alone.
+
+        ToolError when the vTPM cannot be read.
+        """
+        await self._look_at_logs()
+        if silent and self.verdict.word is BootWord.WAITING:
+            await self._judge(None, 0)
+
+    async def _look_at_logs(self) -> None:
         size = await asyncio.to_thread(_size, self._directory / EVENT_LOG_FILE)
         if size == self._seen_bytes:
             return
@@ -105,7 +93,7 @@ class BootWatch:
             await self._judge(logs.latest, len(logs.frames))
         self._seen_bytes = size
 
-    async def _judge(self, event_log: bytes, boots: int) -> None:
+    async def _judge(self, event_log: bytes | None, boots: int) -> None:
         pcrs = (await self._vtpm.identity()).pcrs
         baseline = read_baseline(self._directory)
         word = BootWord.TRUSTED
@@ -121,7 +109,7 @@ class BootWatch:
                 word if judgement.trusted else BootWord.UNTRUSTED,
                 judgement.reasons,
                 judgement.secure_boot,
-                firmware_pcrs(pcrs),
+                boot_pcrs(pcrs),
                 boots,
             )
         )
