@@ -7,12 +7,9 @@ do nothing. Limit: all private keys lie in the lab's folder, readable by root; t
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+import time
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -21,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import NameOID
 
+from korora.authority import create_authority
 from korora.errors import ToolError
 from korora.lab.host_tpm import manufacturer_certificates
 from korora.lab.layout import LabHost, Layout
@@ -69,28 +66,10 @@ def operator_key(layout: Layout, name: str = OPERATOR) -> Path:
 
 
 def _ensure_authority(layout: Layout) -> None:
-    """A self-signed CA (P-256, ten years), as `korora.toml` and `hostd.toml` expect one."""
-    if authority_certificate(layout).exists():
-        return
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Korora lab {layout.id}")])
-    now = datetime.now(UTC)
-    usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=3650))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    _write_private(authority_key(layout), key.private_bytes(*_PLAIN_PEM))
-    authority_certificate(layout).write_bytes(certificate.public_bytes(Encoding.PEM))
+    if not authority_certificate(layout).exists():
+        certificate, key = create_authority(f"Korora lab {layout.id}", time.time())
+        _write_private(authority_key(layout), key)
+        authority_certificate(layout).write_bytes(certificate)
 
 
 def _ensure_operator(layout: Layout, name: str) -> None:

@@ -1,16 +1,27 @@
 """A real swtpm as a lab host's TPM."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
+from korora.adapters.tpm.esys import EsysTpm
 from korora.errors import ToolError
-from korora.lab.host_tpm import ensure_tpm, manufacture, process_name, read_pcrs, tamper
+from korora.lab.host_tpm import (
+    ensure_tpm,
+    manufacture,
+    manufacturer_certificates,
+    process_name,
+    read_pcrs,
+    tamper,
+)
 from korora.lab.layout import LabHost, Layout
 from korora.lab.measured_boot import HostSoftware, measured_boot
 from korora.lab.processes import Processes
+from korora.policy.certificates import checked_endorsement
 
 pytestmark = pytest.mark.skipif(not shutil.which("swtpm_setup"), reason="swtpm-tools is not installed")
 BOOT = measured_boot(HostSoftware())
@@ -55,3 +66,15 @@ def test_tampering_shows_until_the_next_power_on(powered: tuple[Processes, LabHo
 def test_a_tpm_that_is_not_there_is_an_error_with_its_place() -> None:
     with pytest.raises(ToolError, match=r"/nowhere/tpm\.sock"):
         read_pcrs(Path("/nowhere/tpm.sock"), [0])
+
+
+def test_the_ek_certificate_chains_to_the_labs_tpm_maker(powered: tuple[Processes, LabHost]) -> None:
+    _, host = powered
+    tpm = EsysTpm(host.tpm)
+    try:
+        shown = tpm.endorsement_certificate()
+    finally:
+        tpm.close()
+    layout = Layout(host.directory.parent.parent)
+    makers = [x509.load_pem_x509_certificate(path.read_bytes()) for path in manufacturer_certificates(layout)]
+    assert checked_endorsement(shown, makers, time.time())
