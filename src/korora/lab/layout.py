@@ -17,9 +17,9 @@ from korora.errors import UsageError
 DEFAULT_DIRECTORY = Path("/run/korora-lab")
 MAX_HOSTS = 20
 HOST_PORT = 7700
-# sun_path holds 108 bytes with its final zero; the deepest sockets are STATE/vms/NAME/<socket>.
+# sun_path holds 108 bytes with its final zero; the deepest sockets are STATE/vms/NAME/vtpm/<socket>.
 _SOCKET_LIMIT = 107
-_DEEPEST = "hosts/a/state/vms//vtpm-control.sock"
+_DEEPEST = "hosts/a/state/vms//vtpm/hypervisor.sock"
 _LONGEST_VM_NAME = 24
 
 
