@@ -1,0 +1,40 @@
+"""`korora hostd`: be the daemon of this host, in the foreground, until SIGTERM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from korora.errors import UsageError
+from korora.model.configuration import HostConfiguration, parse_host_configuration
+
+DEFAULT = Path("/etc/korora/hostd.toml")
+
+
+def hostd(
+    config: Annotated[Path, typer.Option(help="The host's configuration.")] = DEFAULT,
+    log: Annotated[Path | None, typer.Option(help="Write the log here and not to standard error.")] = None,
+) -> int:
+    """Be the daemon of this host, in the foreground, until SIGTERM."""
+    configuration = read_configuration(config)
+    # A wrong configuration shall not have to wait for these imports.
+    from korora.host.daemon import run
+    from korora.wiring import wire_host
+
+    return run(configuration, wire_host, log)
+
+
+def read_configuration(file: Path) -> HostConfiguration:
+    """UsageError(kind="bad-configuration") that names the file, and the key where it is one."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
+        raise UsageError(
+            f"cannot read {file}: {reason}",
+            kind="bad-configuration",
+            remedy="name the host's configuration: korora hostd --config FILE",
+        ) from problem
+    return parse_host_configuration(text, file.absolute())

@@ -1,0 +1,36 @@
+"""The daemon's HTTP API, put together. Served on a unix socket only: whoever may open it is trusted."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from korora.host import failures
+from korora.host.routes.evidence import evidence_routes
+from korora.host.routes.host import host_routes
+from korora.host.routes.migrations import migration_routes
+from korora.host.routes.vms import vm_routes
+from korora.host.schema import FailureAnswer
+from korora.host.services import Services
+
+
+def create_api(services: Services) -> FastAPI:
+    """The application; it holds nothing of its own. Its description is at /openapi.json."""
+    api = FastAPI(
+        title="Korora host",
+        version=version("korora"),
+        # A page that loads scripts from elsewhere has no place on a host's management socket.
+        docs_url=None,
+        redoc_url=None,
+        responses={"default": {"model": FailureAnswer, "description": "A failure, and what to do about it"}},
+    )
+    failures.install(api)
+    for router in (
+        host_routes(services),
+        vm_routes(services.guests),
+        migration_routes(services.migrations),
+        evidence_routes(services),
+    ):
+        api.include_router(router, prefix="/v1")
+    return api

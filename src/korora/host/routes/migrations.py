@@ -1,0 +1,67 @@
+"""Migrations: check, begin, watch, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+import structlog
+from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+
+from korora.errors import KororaError
+from korora.host import schema
+from korora.host.services import Migrations
+
+_log = structlog.get_logger("korora.api")
+
+
+def migration_routes(migrations: Migrations) -> APIRouter:
+    router = APIRouter(tags=["migrations"])
+
+    @router.post("/checks")
+    async def check(body: schema.Check) -> schema.CheckAnswer:
+        """Run both hosts' prechecks; nothing moves. No finding means that a migration may be asked for."""
+        findings = await migrations.check(body.vm, body.destination, body.address)
+        return schema.CheckAnswer([schema.FindingAnswer(**asdict(finding)) for finding in findings])
+
+    @router.post("/migrations", status_code=202)
+    async def migrate(body: schema.Migrate) -> schema.MigrationStarted:
+        """Begin a migration by a signed request. Watch its events for the outcome."""
+        return schema.MigrationStarted(migrations.begin(body.request.encode(), body.address))
+
+    @router.get("/migrations")
+    async def list_migrations() -> list[dict[str, Any]]:
+        return [dict(migration) for migration in migrations.list()]
+
+    @router.get("/migrations/{migration}/events", response_class=StreamingResponse)
+    async def watch(migration: str) -> StreamingResponse:
+        """One JSON object per line, from the last progress to the outcome, which ends the stream."""
+        events = migrations.events(migration)
+        # The first one is awaited here, so that an unknown id is an error and not a broken stream.
+        first = await anext(events, None)
+        return StreamingResponse(_lines(first, events), media_type="application/x-ndjson")
+
+    @router.delete("/migrations/{migration}", status_code=202)
+    async def cancel(migration: str) -> dict[str, str]:
+        """Ask to cancel. The outcome still comes by the events; past the commit it may be `completed`."""
+        await migrations.cancel(migration)
+        return {"id": migration}
+
+    return router
+
+
+async def _lines(
+    first: Mapping[str, Any] | None, events: AsyncIterator[Mapping[str, Any]]
+) -> AsyncIterator[bytes]:
+    if first is None:
+        return
+    try:
+        yield msgspec.json.encode(first) + b"\n"
+        async for event in events:
+            yield msgspec.json.encode(event) + b"\n"
+    except KororaError as problem:
+        # The stream breaks off without an outcome, and its reader knows by that to ask again.
+        _log.error("events-broke-off", kind=problem.kind, error=problem.message)

@@ -1,0 +1,157 @@
+"""What the API needs of the rest of the daemon, as protocols. The wiring below builds what fits them.
+
+All bytes are as their formats define them (DER, TPM structures, DSSE envelopes); the API encodes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from korora.model.configuration import HostConfiguration
+from korora.model.evidence import HostEvidence
+from korora.model.identity import Digest, Secret
+from korora.model.plan import Finding
+from korora.ports.tpm import Credential
+from korora.supervision.guests import Guests
+
+
+class AsyncService(Protocol):
+    """Something that runs beside the API, such as the listener for other hosts."""
+
+    async def start(self) -> None:
+        """Serve from now on. On failure nothing is left."""
+        ...
+
+    async def stop(self) -> None:
+        """Accept nothing more, end what can be ended safely, and return. VMs go on."""
+        ...
+
+
+class Migrations(Protocol):
+    """All migrations of this host. Unknown ids are UsageError(kind="unknown-migration")."""
+
+    def begin(self, request_envelope: bytes, address: str | None) -> str:
+        """Start one in the background; returns its id. RefusedError when it may not even begin."""
+        ...
+
+    def list(self) -> Sequence[Mapping[str, Any]]: ...
+
+    def events(self, id: str) -> AsyncIterator[Mapping[str, Any]]:  # noqa: A002
+        """From the last progress on to the outcome, which is the last; any number of watchers."""
+        ...
+
+    async def cancel(self, id: str) -> None: ...  # noqa: A002
+
+    async def check(self, vm: str, destination: str, address: str | None) -> Sequence[Finding]: ...
+
+
+class Presented(Protocol):
+    """What a host shows a verifier. `certificate` and `enrolment` are None before it is enrolled."""
+
+    @property
+    def certificate(self) -> bytes | None: ...
+    @property
+    def enrolment(self) -> bytes | None: ...
+    @property
+    def ek_certificate(self) -> bytes: ...
+    @property
+    def ek_public(self) -> bytes: ...
+    @property
+    def ak_public(self) -> bytes: ...
+    @property
+    def evidence(self) -> HostEvidence: ...
+
+
+class Attestation(Protocol):
+    async def present(self, nonce: bytes) -> Presented:
+        """Quote over the nonce (32 bytes), for whoever asks locally."""
+        ...
+
+    async def tpm_trouble(self) -> str | None:
+        """Why the TPM cannot be used; None when it answers."""
+        ...
+
+
+class Applicant(Protocol):
+    """What a host that wants to be enrolled shows. `csr` is PEM, for its TLS identity key."""
+
+    @property
+    def ek_certificate(self) -> bytes: ...
+    @property
+    def ek_public(self) -> bytes: ...
+    @property
+    def ak_public(self) -> bytes: ...
+    @property
+    def csr(self) -> bytes: ...
+
+
+class Enrolment(Protocol):
+    def enrolled(self) -> bool: ...
+
+    async def begin(self) -> Applicant: ...
+
+    async def activate(self, credential: Credential) -> Secret:
+        """The credential's secret, which only the TPM that holds both EK and AK can tell."""
+        ...
+
+    async def finish(self, certificate: bytes, enrolment: bytes) -> None:
+        """Install the site's certificate (PEM) and its signed enrolment; the listener uses them at once."""
+        ...
+
+
+class ReceiptEntry(Protocol):
+    @property
+    def session(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def vm(self) -> str: ...
+    @property
+    def outcome(self) -> str: ...
+
+
+class Receipts(Protocol):
+    def list(self) -> Sequence[ReceiptEntry]: ...
+
+    def read(self, session: str) -> bytes:
+        """The DSSE envelope as it is kept. UsageError(kind="unknown-receipt")."""
+        ...
+
+
+class LogContents(Protocol):
+    """The Merkle log. `tree_head` is the host's signed statement of size and root, as text."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def root(self) -> Digest: ...
+    @property
+    def tree_head(self) -> str: ...
+    @property
+    def leaves(self) -> Sequence[bytes]: ...
+
+
+class Log(Protocol):
+    def size(self) -> int: ...
+
+    async def contents(self) -> LogContents: ...
+
+
+class Services(Protocol):
+    """Everything that the API speaks to."""
+
+    @property
+    def configuration(self) -> HostConfiguration: ...
+    @property
+    def guests(self) -> Guests: ...
+    @property
+    def migrations(self) -> Migrations: ...
+    @property
+    def attestation(self) -> Attestation: ...
+    @property
+    def enrolment(self) -> Enrolment: ...
+    @property
+    def receipts(self) -> Receipts: ...
+    @property
+    def log(self) -> Log: ...
