@@ -1,0 +1,271 @@
+"""What is signed around a hand-over: the operator's request, and what the two hosts tell each other.
+
+Each statement is canonical JSON in a DSSE envelope under its own payload type. From MANIFEST to RUNNING
+each names the SHA-256 digest of the envelope it answers, so the last one vouches for the whole chain.
+
+Promise: `opened` returns a statement that the trusted key signed, in its one spelling, with usable names.
+Limit: whether it belongs to this move is `check_move`'s to say, and whether it may come now, the ownership
+table's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Final, Literal, TypeVar
+
+import msgspec
+
+from korora.errors import IntegrityError, UsageError
+from korora.model.crossing import Carried
+from korora.model.evidence import StreamRoot
+from korora.model.identity import Digest, HostName, OperatorName, SessionId, VmName, checked_name, sha256
+from korora.model.plan import MigrationRequest, Mode
+from korora.protocol import canonical, dsse
+
+VERSION: Final = 1
+REQUEST_TYPE: Final = "application/vnd.korora.request+json"
+MAX_STATEMENT_BYTES: Final = 256 * 1024
+
+Sha256 = Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]
+Session = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{128}$")]
+Nonce = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, msgspec.Meta(max_length=63)]
+Time = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # Unix seconds
+Epoch = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+
+
+class Move(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which hand-over a statement is about; `epoch` is the one that the destination takes."""
+
+    vm: Name
+    source: Name
+    destination: Name
+    session: Session
+    epoch: Epoch
+
+
+class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The base of every host's statement. `at` is the signer's clock, in Unix seconds."""
+
+    TYPE: ClassVar[str] = ""
+
+    version: int = VERSION
+    move: Move
+    at: Time
+
+
+class Manifest(Statement, frozen=True, kw_only=True):
+    """Source: what was sent. `files` are digests of what went beside the stream, by name."""
+
+    TYPE: ClassVar[str] = "application/vnd.korora.manifest+json"
+
+    mode: Mode
+    carried: Carried
+    files: dict[str, Sha256]
+
+
+class Accept(Statement, frozen=True, kw_only=True):
+    """Destination: what arrived; loaded, verified, paused."""
+
+    TYPE: ClassVar[str] = "application/vnd.korora.accept+json"
+
+    manifest: Sha256
+    carried: Carried
+
+
+class Release(Statement, frozen=True, kw_only=True):
+    """Source: from `move.epoch` on the VM is the destination's."""
+
+    TYPE: ClassVar[str] = "application/vnd.korora.release+json"
+
+    accept: Sha256
+
+
+class Running(Statement, frozen=True, kw_only=True):
+    """Destination: it owns the VM durably, and has run it."""
+
+    TYPE: ClassVar[str] = "application/vnd.korora.running+json"
+
+    release: Sha256
+
+
+class Decline(Statement, frozen=True, kw_only=True):
+    """Destination: it never ran the VM under this epoch, and durably never will."""
+
+    TYPE: ClassVar[str] = "application/vnd.korora.decline+json"
+
+    release: Sha256 | None
+    reason: Annotated[str, msgspec.Meta(max_length=4096)]
+
+
+class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A person's answer to a VM in doubt: `host` takes (or drops) it; `epoch` is what it has afterwards."""
+
+    TYPE: ClassVar[str] = "application/vnd.korora.decision+json"
+
+    version: int = VERSION
+    operator: Name
+    vm: Name
+    host: Name
+    session: Session
+    choice: Literal["decision take-back", "decision run-here", "decision discard"]  # a model.ownership.On
+    epoch: Epoch
+    reason: Annotated[str, msgspec.Meta(max_length=4096)]
+    nonce: Nonce
+    at: Time
+
+
+class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    version: int
+    operator: Name
+    procedure: Name
+    vm: Name
+    source: Name
+    destination: Name
+    mode: Mode
+    nonce: Nonce
+    issued_at: Time
+    not_after: Time
+
+
+S = TypeVar("S", Manifest, Accept, Release, Running, Decline, Decision)
+
+
+def signed(
+    statement: Manifest | Accept | Release | Running | Decline | Decision, key: dsse.SigningKey
+) -> bytes:
+    """The statement's envelope. ValueError past MAX_STATEMENT_BYTES."""
+    payload = canonical.encoded(statement)
+    envelope = dsse.envelope(statement.TYPE, payload, [key])
+    if len(envelope) > MAX_STATEMENT_BYTES:
+        raise ValueError(f"a statement of {len(envelope)} bytes is larger than the protocol allows")
+    return envelope
+
+
+def opened(envelope: bytes, kind: type[S], signer: dsse.PublicKey) -> S:
+    """The statement, once this very key is seen to have signed it.
+
+    IntegrityError of kind `signature` or `malformed-statement`.
+    """
+    trusted = {dsse.key_id(signer): signer}
+    payload = dsse.opened(envelope, kind.TYPE, trusted, limit=MAX_STATEMENT_BYTES)
+    statement = canonical.decoded(payload, kind)
+    if statement.version != VERSION:
+        raise _malformed(f"version {statement.version} of it is not known here")
+    return statement
+
+
+def digest(envelope: bytes) -> Digest:
+    """How the next statement names this one."""
+    return sha256(envelope)
+
+
+def check_move(statement: Manifest | Accept | Release | Running | Decline, expected: Move) -> None:
+    """IntegrityError(kind="wrong-statement") when it is about another hand-over."""
+    if statement.move != expected:
+        raise IntegrityError(
+            f"the statement is about {statement.move}, this is {expected}",
+            kind="wrong-statement",
+            remedy="somebody may be replaying statements: check what stands between the hosts",
+        )
+
+
+def check_answers(named: str, envelope: bytes, what: str) -> None:
+    """IntegrityError(kind="wrong-statement") unless `named` is the digest of the envelope it must answer."""
+    if named != digest(envelope):
+        raise IntegrityError(
+            f"the statement answers another {what} than the one that was signed",
+            kind="wrong-statement",
+            remedy="keep both hosts' receipts and journals, and find out which of them changed it",
+        )
+
+
+def differences(sent: Carried, arrived: Carried) -> tuple[str, ...]:
+    """What the two hosts saw differently, a sentence each; nothing when they agree."""
+    found = []
+    if _by_stream(sent) != _by_stream(arrived) or len(_by_stream(sent)) != len(sent.roots):
+        found.append("the streams' transcript roots differ")
+    if sent.payload_bytes != arrived.payload_bytes:
+        found.append(f"{sent.payload_bytes} bytes were sent, {arrived.payload_bytes} arrived")
+    if sent.blobs != arrived.blobs:
+        found.append("the vTPM's state blobs differ")
+    if sent.vtpm is None or arrived.vtpm is None:
+        if sent.vtpm is not arrived.vtpm:
+            found.append("only one host could read the vTPM's identity")
+        return tuple(found)
+    for what in ("ek_name", "pcrs", "nv"):
+        if getattr(sent.vtpm, what) != getattr(arrived.vtpm, what):
+            found.append(f"the vTPM's {what} differ")
+    if sent.vtpm.permanent is not None and arrived.vtpm.permanent not in {None, sent.vtpm.permanent}:
+        found.append("the vTPM's permanent state differs")
+    return tuple(found)
+
+
+def _by_stream(carried: Carried) -> dict[tuple[int, str], StreamRoot]:
+    return {(root.stream, root.direction): root for root in carried.roots}
+
+
+def encode_request(request: MigrationRequest) -> bytes:
+    """The payload that an operator signs."""
+    return canonical.encoded(
+        _Request(
+            VERSION,
+            request.operator,
+            request.procedure,
+            request.vm,
+            request.source,
+            request.destination,
+            request.mode,
+            request.nonce,
+            request.issued_at,
+            request.not_after,
+        )
+    )
+
+
+def peek_request(envelope: bytes) -> MigrationRequest:
+    """What it claims to ask, nothing verified: only good for looking up whose key to verify it with.
+
+    IntegrityError of kind `signature` or `malformed-statement` when it cannot be read.
+    """
+    read = dsse.parse(envelope, limit=MAX_STATEMENT_BYTES)
+    if read.payload_type != REQUEST_TYPE:
+        raise _malformed(f"it is a {read.payload_type[:100]!r}, not a request")
+    return _decode_request(read.payload)
+
+
+def open_request(envelope: bytes, trusted: Mapping[str, dsse.PublicKey]) -> MigrationRequest:
+    """The request, once one of these keys (by `dsse.key_id`) signed it."""
+    return _decode_request(dsse.opened(envelope, REQUEST_TYPE, trusted, limit=MAX_STATEMENT_BYTES))
+
+
+def _decode_request(payload: bytes) -> MigrationRequest:
+    read = canonical.decoded(payload, _Request)
+    if read.version != VERSION:
+        raise _malformed(f"version {read.version} of it is not known here")
+    try:
+        return MigrationRequest(
+            OperatorName(checked_name(read.operator, "operator")),
+            read.procedure,
+            VmName(checked_name(read.vm, "VM")),
+            HostName(checked_name(read.source, "source")),
+            HostName(checked_name(read.destination, "destination")),
+            read.mode,
+            read.nonce,
+            read.issued_at,
+            read.not_after,
+        )
+    except UsageError as error:
+        raise _malformed(error.message) from error
+
+
+def move_of(vm: VmName, source: HostName, destination: HostName, session: SessionId, epoch: int) -> Move:
+    return Move(vm, source, destination, session, epoch)
+
+
+def _malformed(problem: str) -> IntegrityError:
+    return IntegrityError(
+        f"the statement cannot be used: {problem}",
+        kind="malformed-statement",
+        remedy="sign a new one with the same version of Korora",
+    )
