@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -40,9 +41,22 @@ def write_site(layout: Layout, hosts: tuple[LabHost, ...], boot: MeasuredBoot) -
         _ensure_operator(layout, name)
     _write(reference_values(layout), rendered(boot.reference()))
     _write(authorization(layout), _authorization_text(layout))
-    _write(layout.configuration, _korora_text(layout, hosts))
+    _write(layout.configuration, _korora_text(layout, hosts, {}, OPERATOR))
     for host in hosts:
         _write(host.configuration, _hostd_text(layout, host, hosts))
+
+
+def configuration_through(
+    layout: Layout,
+    hosts: tuple[LabHost, ...],
+    addresses: Mapping[str, str],
+    name: str,
+    operator: str = OPERATOR,
+) -> Path:
+    """Another korora.toml, in which some hosts have the address of a forwarder, or another operator asks."""
+    path = layout.directory / f"korora-{name}.toml"
+    _write(path, _korora_text(layout, hosts, addresses, operator))
+    return path
 
 
 def authority_certificate(layout: Layout) -> Path:
@@ -93,15 +107,18 @@ def _authorization_text(layout: Layout) -> str:
     )
 
 
-def _korora_text(layout: Layout, hosts: tuple[LabHost, ...]) -> str:
+def _korora_text(
+    layout: Layout, hosts: tuple[LabHost, ...], addresses: Mapping[str, str], operator: str
+) -> str:
     text = (
         f'[site]\nname = "{SITE_NAME}"\n{_trust(layout)}'
         f"authority_key = {_text(authority_key(layout))}\n"
         f"authorization = {_text(authorization(layout))}\n\n"
-        f'[operator]\nname = "{OPERATOR}"\nkey = {_text(operator_key(layout))}\n'
+        f'[operator]\nname = "{operator}"\nkey = {_text(operator_key(layout, operator))}\n'
     )
     for host in hosts:
-        text += f'\n[hosts.{host.name}]\naddress = "{host.address}"\napi = {_text(host.api)}\n'
+        address = addresses.get(host.name, host.address)
+        text += f'\n[hosts.{host.name}]\naddress = "{address}"\napi = {_text(host.api)}\n'
     return text
 
 

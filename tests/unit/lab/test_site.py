@@ -6,7 +6,15 @@ import pytest
 
 from korora.lab.layout import Layout
 from korora.lab.measured_boot import HostSoftware, measured_boot
-from korora.lab.site import OPERATOR, OUTSIDER, authorization, operator_key, reference_values, write_site
+from korora.lab.site import (
+    OPERATOR,
+    OUTSIDER,
+    authorization,
+    configuration_through,
+    operator_key,
+    reference_values,
+    write_site,
+)
 from korora.model.authorization import Authorized, Denied
 from korora.model.configuration import parse_host_configuration
 from korora.model.identity import HostName, OperatorName, VmName
@@ -71,3 +79,15 @@ def test_private_keys_are_for_root_only(lab: Layout) -> None:
 
 def test_the_reference_values_can_be_read_back(lab: Layout) -> None:
     assert parse_reference(reference_values(lab).read_text()) == BOOT.reference()
+
+
+def test_another_configuration_may_lead_through_a_forwarder_or_ask_in_another_name(lab: Layout) -> None:
+    path = configuration_through(lab, lab.hosts(3), {"b": "10.0.0.1:9"}, "attack", operator=OUTSIDER)
+    site = parse_site(path.read_text(), path.name)
+    assert [str(host.address) for host in site.hosts.values()] == [
+        lab.host("a").address,
+        "10.0.0.1:9",
+        lab.host("c").address,
+    ]
+    assert site.operator is not None
+    assert (site.operator.name, site.operator.key) == (OUTSIDER, operator_key(lab, OUTSIDER))
