@@ -1,4 +1,4 @@
-"""A site for tests: an authority, a host with a real (emulated) TPM that booted a told story, and its evidence."""
+"""A site for tests: an authority, a host whose (emulated) TPM booted a told story, and its evidence."""
 
 from __future__ import annotations
 
