@@ -5,17 +5,28 @@ Promise: an unknown key in a request is refused. Limit: shapes only; meaning is 
 
 from __future__ import annotations
 
+from base64 import b64decode
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
-from pydantic import Base64Bytes, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from korora.model.vm import RunState
 from korora.supervision.live import VmStatus
 
 _STRICT = ConfigDict(extra="forbid")
 
-Nonce = Annotated[str, Field(pattern=r"\A[0-9a-fA-F]{64}\Z", description="32 bytes")]
+Nonce = Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$", description="32 bytes")]
+
+
+def _bytes(text: object) -> bytes:
+    """Strictly: what is no base64 is no bytes."""
+    if not isinstance(text, str):
+        raise ValueError("must be base64 in a string")
+    return b64decode(text, validate=True)
+
+
+Bytes = Annotated[bytes, BeforeValidator(_bytes), WithJsonSchema({"type": "string", "format": "byte"})]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +186,8 @@ class Activate:
     """TPM2_MakeCredential's output."""
 
     __pydantic_config__ = _STRICT
-    blob: Base64Bytes
-    encrypted_secret: Base64Bytes
+    blob: Bytes
+    encrypted_secret: Bytes
 
 
 @dataclass(frozen=True, slots=True)

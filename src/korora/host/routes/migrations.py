@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -42,7 +42,7 @@ def migration_routes(migrations: Migrations) -> APIRouter:
         events = migrations.events(migration)
         # The first one is awaited here, so that an unknown id is an error and not a broken stream.
         first = await anext(events, None)
-        return StreamingResponse(_lines(first, events), media_type="application/x-ndjson")
+        return StreamingResponse(stream_of(first, events), media_type="application/x-ndjson")
 
     @router.delete("/migrations/{migration}", status_code=202)
     async def cancel(migration: str) -> dict[str, str]:
@@ -53,15 +53,18 @@ def migration_routes(migrations: Migrations) -> APIRouter:
     return router
 
 
-async def _lines(
+async def stream_of(
     first: Mapping[str, Any] | None, events: AsyncIterator[Mapping[str, Any]]
 ) -> AsyncIterator[bytes]:
-    if first is None:
-        return
+    """Lines of JSON. A watcher that leaves ends `events` too, and costs nothing from then on."""
     try:
-        yield msgspec.json.encode(first) + b"\n"
+        if first is not None:
+            yield msgspec.json.encode(first) + b"\n"
         async for event in events:
             yield msgspec.json.encode(event) + b"\n"
     except KororaError as problem:
         # The stream breaks off without an outcome, and its reader knows by that to ask again.
         _log.error("events-broke-off", kind=problem.kind, error=problem.message)
+    finally:
+        if isinstance(events, AsyncGenerator):
+            await events.aclose()

@@ -1,0 +1,227 @@
+"""The services behind the API, over a machine in memory; run as a program with a file, a daemon of them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fakes.guests_boots import FakeAppraiser
+from fakes.guests_world import FakeHypervisor, FakeVtpmAgent, World
+from fakes.journal import MemoryJournal
+from korora.errors import IntegrityError, RefusedError, UsageError
+from korora.model.configuration import Endpoint, HostConfiguration, SiteTrust, parse_host_configuration
+from korora.model.evidence import HostEvidence, Quote
+from korora.model.identity import Digest, HostName, Secret, sha256
+from korora.model.plan import Finding
+from korora.ports.clock import SystemClock
+from korora.ports.tpm import Credential
+from korora.supervision.guests import Guests
+from korora.supervision.watch import Watches
+
+Object = Mapping[str, Any]
+
+
+class FakeMigrations:
+    """Implements `host.services.Migrations`: one migration, whose events a test tells."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[bytes, str | None]] = []
+        self.told: list[Object] = []
+        self.news = asyncio.Event()
+        self.breaks = False
+
+    def begin(self, request_envelope: bytes, address: str | None) -> str:
+        if request_envelope == b"replayed":
+            raise RefusedError("this request was used before", kind="replayed", vm_runs_on="a")
+        self.begun.append((request_envelope, address))
+        return "m1"
+
+    def list(self) -> Sequence[Object]:
+        return [{"id": "m1", "vm": "web"}] if self.begun else []
+
+    def tell(self, event: Object) -> None:
+        self.told.append(event)
+        self.news.set()
+
+    async def events(self, id: str) -> AsyncIterator[Object]:  # noqa: A002
+        self._known(id)
+        seen = max(0, len(self.told) - 1)
+        while True:
+            for event in self.told[seen:]:
+                seen += 1
+                yield event
+                if event["event"] == "outcome":
+                    return
+            if self.breaks:
+                raise IntegrityError("the record of the migration is damaged")
+            self.news.clear()
+            await self.news.wait()
+
+    async def cancel(self, id: str) -> None:  # noqa: A002
+        self._known(id)
+        self.tell({"event": "outcome", "outcome": "cancelled"})
+
+    async def check(self, vm: str, destination: str, address: str | None) -> Sequence[Finding]:
+        if vm == "bug":
+            raise ZeroDivisionError("secret detail")
+        return [Finding("memory", HostName(destination), "128 MiB free, 512 MiB needed", "free some")]
+
+    def _known(self, id: str) -> None:  # noqa: A002
+        if id != "m1":
+            raise UsageError(f"no migration {id!r}", kind="unknown-migration", remedy="list them")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    certificate: bytes | None
+    enrolment: bytes | None
+    ek_certificate: bytes
+    ek_public: bytes
+    ak_public: bytes
+    evidence: HostEvidence
+
+
+class FakeAttestation:
+    def __init__(self) -> None:
+        self.trouble: str | None = None
+
+    async def present(self, nonce: bytes) -> Shown:
+        evidence = HostEvidence(Quote(b"attest" + nonce, b"signature"), {0: "00" * 32}, b"log")
+        return Shown(None, None, b"ek", b"ekpub", b"akpub", evidence)
+
+    async def tpm_trouble(self) -> str | None:
+        return self.trouble
+
+
+@dataclass(frozen=True, slots=True)
+class FakeApplicant:
+    ek_certificate: bytes = b"ek"
+    ek_public: bytes = b"ekpub"
+    ak_public: bytes = b"akpub"
+    csr: bytes = b"csr"
+
+
+@dataclass(slots=True)
+class FakeEnrolment:
+    installed: tuple[bytes, bytes] | None = None
+
+    def enrolled(self) -> bool:
+        return self.installed is not None
+
+    async def begin(self) -> FakeApplicant:
+        return FakeApplicant()
+
+    async def activate(self, credential: Credential) -> Secret:
+        if credential.encrypted_secret != b"for this TPM":
+            raise RefusedError("the credential is for another TPM", kind="credential")
+        return Secret(b"told by " + credential.blob)
+
+    async def finish(self, certificate: bytes, enrolment: bytes) -> None:
+        self.installed = (certificate, enrolment)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    session: str
+    path: str
+    vm: str
+    outcome: str
+
+
+class FakeReceipts:
+    def list(self) -> Sequence[Entry]:
+        return [Entry("5e55", "/var/lib/korora/receipts/5e55.json", "web", "completed")]
+
+    def read(self, session: str) -> bytes:
+        if session != "5e55":
+            raise UsageError(f"no receipt {session!r}", kind="unknown-receipt")
+        return b'{ "payload":  "spaces stay" }'
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    size: int
+    root: Digest
+    tree_head: str
+    leaves: Sequence[bytes]
+
+
+class FakeLog:
+    leaves: Sequence[bytes] = (b"one", b"two")
+
+    def size(self) -> int:
+        return len(self.leaves)
+
+    async def contents(self) -> Contents:
+        return Contents(2, sha256(b"root"), "signed head", self.leaves)
+
+
+class FakeListener:
+    """An AsyncService that writes down what happens to it."""
+
+    def __init__(self, name: str, diary: list[str], *, fails: bool = False) -> None:
+        self._name = name
+        self._diary = diary
+        self._fails = fails
+
+    async def start(self) -> None:
+        if self._fails:
+            raise RefusedError(f"{self._name} has no certificate", kind="not-enrolled")
+        self._diary.append(f"{self._name} starts")
+
+    async def stop(self) -> None:
+        self._diary.append(f"{self._name} stops")
+
+
+@dataclass(slots=True)
+class FakeServices:
+    configuration: HostConfiguration
+    world: World = field(default_factory=World)
+    journal: MemoryJournal = field(default_factory=MemoryJournal)
+    migrations: FakeMigrations = field(default_factory=FakeMigrations)
+    attestation: FakeAttestation = field(default_factory=FakeAttestation)
+    enrolment: FakeEnrolment = field(default_factory=FakeEnrolment)
+    receipts: FakeReceipts = field(default_factory=FakeReceipts)
+    log: FakeLog = field(default_factory=FakeLog)
+    guests: Guests = field(init=False)
+
+    def __post_init__(self) -> None:
+        clock = SystemClock()
+        watches = Watches(FakeAppraiser(), clock, self.world.wait_for_end)
+        hypervisor, agent = FakeHypervisor(self.world), FakeVtpmAgent(self.world)
+        vms = self.configuration.state / "vms"
+        self.guests = Guests(hypervisor, agent, self.journal, vms, clock=clock, watches=watches)
+
+
+@dataclass(frozen=True, slots=True)
+class FakeWired:
+    services: FakeServices
+    listeners: Sequence[FakeListener] = ()
+
+
+async def wire(configuration: HostConfiguration) -> FakeWired:
+    return FakeWired(FakeServices(configuration))
+
+
+def configuration_in(folder: Path) -> HostConfiguration:
+    return HostConfiguration(
+        name=HostName("a"),
+        state=folder / "state",
+        listen=Endpoint("127.0.0.1", 7443),
+        api=folder / "api.sock",
+        tpm="swtpm:",
+        event_log=folder / "eventlog",
+        authorization=folder / "authorization.toml",
+        site=SiteTrust(folder / "ca.pem", (folder / "maker.pem",), folder / "reference.toml"),
+    )
+
+
+if __name__ == "__main__":
+    from korora.host.daemon import run
+
+    file = Path(sys.argv[1])
+    sys.exit(run(parse_host_configuration(file.read_text(), file), wire))
