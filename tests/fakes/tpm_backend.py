@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import struct
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -133,6 +134,16 @@ class TpmBackend:
                 raise EOFError("hung up")
             received += piece
         return received
+
+
+def asked(backend: TpmBackend, command: bytes) -> bytes:
+    """As a guest's driver does: again, while the TPM says TPM_RC_RETRY."""
+    for _ in range(100):
+        response = backend.command(command)
+        if code_of(response) != 0x922:
+            break
+        time.sleep(0.01)
+    return response
 
 
 def code_of(response: bytes) -> int:

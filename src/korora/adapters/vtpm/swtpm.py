@@ -70,6 +70,7 @@ class Swtpm:
         return [
             shutil.which(self._program) or self._program,
             "socket",
+            "--terminate",  # when the control channel is gone: no TPM lives on without its interposer
             "--tpm2",
             *("--tpmstate", f"dir={state},mode=0600"),
             *("--ctrl", f"type=unixio,clientfd={control_fd}"),

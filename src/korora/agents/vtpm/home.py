@@ -100,10 +100,12 @@ def end(home: VtpmHome) -> bool:
     """End both processes, the TPM in good order if it can be. True when it was retired."""
     found, retired = home.processes(), False
     if found is not None:
+        patience_s = 0.0
         with contextlib.suppress(KororaError, TimeoutError):
             retired = asyncio.run(_ended(home.live()))
+            patience_s = _END_WITHIN_S
         for process in (found.interposer, found.emulator):
-            if not processes.wait_for_end(process, _END_WITHIN_S):
+            if not processes.wait_for_end(process, patience_s):
                 processes.end(process, _END_WITHIN_S)
     home.forget_processes()
     return retired
