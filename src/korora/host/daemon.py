@@ -49,12 +49,12 @@ def run(configuration: HostConfiguration, wire: Wire, log_file: Path | None = No
     KororaError when it cannot start: nothing is left running that was not before.
     """
     log_to(log_file, configuration.name)
-    with only_daemon(configuration.state):
-        try:
+    try:
+        with only_daemon(configuration.state):
             asyncio.run(_live(configuration, wire))
-        except KororaError as problem:
-            _log.error("daemon-failed", kind=problem.kind, error=problem.message, remedy=problem.remedy)
-            raise
+    except KororaError as problem:
+        _log.error("daemon-failed", kind=problem.kind, error=problem.message, remedy=problem.remedy)
+        raise
     return ExitCode.DONE
 
 

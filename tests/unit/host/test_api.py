@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from fakes.guests_world import FACTS, until
 from fakes.host_services import FakeServices, configuration_in
 from korora.host.api import create_api
+from korora.host.log import log_to
 from korora.host.routes.migrations import stream_of
 from korora.model.definition import parse_definition
 
@@ -40,6 +43,18 @@ def tell(tmp_path: Path) -> Tell:
         asyncio.run(whole())
 
     return told
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """A test that configures the log leaves it as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.handlers, root.level = handlers, level
 
 
 def failure(answer: httpx.Response, status: int) -> dict[str, Any]:
@@ -137,8 +152,10 @@ def test_text_that_is_no_json_is_a_bad_request(tell: Tell) -> None:
 
 
 def test_a_bug_is_logged_answered_without_detail_and_survived(
-    tell: Tell, capsys: pytest.CaptureFixture[str]
+    tell: Tell, tmp_path: Path, quiet: None
 ) -> None:
+    log_to(tmp_path / "log", "a")
+
     async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
         error = failure(await http.post("checks", json={"vm": "bug", "destination": "b"}), 500)
         assert (error["kind"], error["exit_code"]) == ("bug", 1)
@@ -146,7 +163,9 @@ def test_a_bug_is_logged_answered_without_detail_and_survived(
         assert (await http.get("host")).status_code == 200
 
     tell(story)
-    assert "ZeroDivisionError" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    (bug,) = [line for line in lines if line["event"] == "bug"]
+    assert "ZeroDivisionError: secret detail" in bug["exception"]
 
 
 def test_prechecks_come_back_as_findings(tell: Tell) -> None:
