@@ -30,7 +30,7 @@ Sha256 = Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]
 Session = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{128}$")]
 Nonce = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, msgspec.Meta(max_length=63)]
-Time = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # Unix seconds
+Time = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]  # Unix seconds, up to the year 9999
 Epoch = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 
 
