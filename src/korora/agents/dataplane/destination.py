@@ -121,7 +121,7 @@ class DestinationRelay(Relay):
                 with self._turn:
                     if self._turn.wait_for(lambda: self._decided, _RETRY_S):
                         raise Cut
-            prepare_unix(connection, wake_after_s=lane.alive_every_s, stall_deadline_s=lane.stall_deadline_s)
+            prepare_unix(connection, lane.stall_deadline_s)
         except (OSError, Cut) as failed:
             connection.close()
             if isinstance(failed, Cut):

@@ -8,6 +8,7 @@ Limit: a lane knows nothing of other lanes; order and failure of the whole are t
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -87,12 +88,15 @@ class Outbound:
         self._lane = lane
         self._direction = direction
         self._sealer = Sealer(lane.keys, direction, lane.chunk_bytes)
+        self._poll = select.poll()
 
     def run(self) -> None:
         """Send until the hypervisor closes its side, then the authenticated end."""
         with _located(self._lane, self._direction, self._sealer):
             peer = self._lane.peer.wait()
             hypervisor = self._wait_for_hypervisor(peer)
+            self._poll.register(hypervisor, select.POLLIN)
+            self._poll.register(peer, 0)  # POLLERR and POLLHUP alone
             while payload_bytes := self._read(hypervisor, peer):
                 self._write(peer, self._sealer.data(payload_bytes))
                 self.payload_bytes += payload_bytes
@@ -111,11 +115,20 @@ class Outbound:
         # are downtime.
         while True:
             try:
-                return hypervisor.recv_into(self._sealer.space)
+                return hypervisor.recv_into(self._sealer.space, 0, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                self._write(peer, self._sealer.alive())
+                self._idle(peer)
             except OSError as failed:
                 raise hypervisor_failure(failed) from failed
+
+    def _idle(self, peer: socket.socket) -> None:
+        """Wait for the hypervisor. Nobody may be reading from the peer now, so its loss is noticed here."""
+        ready = self._poll.poll(self._lane.alive_every_s * 1000)
+        if not ready:
+            self._write(peer, self._sealer.alive())
+        if any(fd == peer.fileno() for fd, _ in ready):
+            lost = ConnectionResetError(peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "")
+            raise peer_failure(lost, self._lane.stall_deadline_s)
 
     def _write(self, peer: socket.socket, frame: memoryview) -> None:
         try:

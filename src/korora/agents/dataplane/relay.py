@@ -102,7 +102,7 @@ class Relay:
         thread = threading.Thread(target=self._guard, args=(work, lane), name=name, daemon=True)
         with self._lock:
             self._threads.append(thread)
-        thread.start()
+            thread.start()  # under the lock: abort() joins only what runs
 
     def _guard(self, work: Callable[[], None], lane: Lane | None) -> None:
         try:

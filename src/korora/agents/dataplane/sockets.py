@@ -33,13 +33,14 @@ def prepare_tcp(connection: socket.socket, stall_deadline_s: float) -> None:
     connection.settimeout(None)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(stall_deadline_s * 1000)))
-    _set_deadlines(connection, receive_s=stall_deadline_s, send_s=stall_deadline_s)
+    _set_deadline(connection, socket.SO_RCVTIMEO, stall_deadline_s)
+    _set_deadline(connection, socket.SO_SNDTIMEO, stall_deadline_s)
 
 
-def prepare_unix(connection: socket.socket, *, wake_after_s: float, stall_deadline_s: float) -> None:
-    """Reading wakes after `wake_after_s` without bytes; writing fails after the stall deadline."""
+def prepare_unix(connection: socket.socket, stall_deadline_s: float) -> None:
+    """Writing fails after the stall deadline. Reading has none: a hypervisor may be silent."""
     connection.settimeout(None)
-    _set_deadlines(connection, receive_s=wake_after_s, send_s=stall_deadline_s)
+    _set_deadline(connection, socket.SO_SNDTIMEO, stall_deadline_s)
     try:
         connection.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, UNIX_BUFFER_BYTES)
     except PermissionError:  # without CAP_NET_ADMIN the kernel's limit holds: slower, not wrong
@@ -125,8 +126,9 @@ def _reason(failed: Exception) -> str:
     return str(failed) or type(failed).__name__
 
 
-def _set_deadlines(connection: socket.socket, *, receive_s: float, send_s: float) -> None:
-    for option, seconds in ((socket.SO_RCVTIMEO, receive_s), (socket.SO_SNDTIMEO, send_s)):
-        whole = int(seconds)
-        microseconds = max(0 if whole else 1, int((seconds - whole) * 1_000_000))
-        connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole, microseconds))
+def _set_deadline(connection: socket.socket, option: int, seconds: float) -> None:
+    whole = int(seconds)
+    microseconds = int((seconds - whole) * 1_000_000)
+    connection.setsockopt(
+        socket.SOL_SOCKET, option, struct.pack("ll", whole, microseconds if whole else max(1, microseconds))
+    )

@@ -91,9 +91,7 @@ class SourceRelay(Relay):
         try:
             for lane in self._lanes:
                 connection, _ = listener.accept()
-                prepare_unix(
-                    connection, wake_after_s=lane.alive_every_s, stall_deadline_s=lane.stall_deadline_s
-                )
+                prepare_unix(connection, lane.stall_deadline_s)
                 lane.hypervisor.give(connection)
         except OSError as failed:
             raise hypervisor_failure(failed) from failed
