@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -65,6 +66,13 @@ def test_the_specified_vector_holds() -> None:
     )
     assert derived.reveal().hex() == VECTOR["derived"]
     assert wrapped.ciphertext.hex() == VECTOR["ciphertext"]
+
+
+def test_the_document_shows_the_vector() -> None:
+    text = (Path(__file__).parents[3] / "docs/protocol-attestation.md").read_text()
+    shown = "".join(text.split())
+    for value in (*VECTOR.values(), GOOD.public.hex(), GOOD.creation_data.hex()):
+        assert value in shown
 
 
 @pytest.mark.parametrize(
