@@ -32,6 +32,7 @@ class Process:
     definition: VmDefinition
     qmp: Path
     state: RunState = RunState.RUNNING
+    hung: bool = False  # it lives, and answers nobody
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def die(self) -> None:
@@ -159,6 +160,8 @@ class FakeHypervisor:
 
     async def attach(self, definition: VmDefinition, place: Place) -> FakeMachine | None:
         process = self._world.find(place.qmp)
+        if process is not None and process.hung:
+            raise ToolError("no answer on the QMP socket", kind="qmp-unreachable")
         return FakeMachine(process, definition) if process else None
 
     async def adopt(self, qmp_socket: Path) -> FakeMachine:

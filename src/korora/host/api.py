@@ -22,6 +22,8 @@ def create_api(services: Services) -> FastAPI:
         version=version("korora"),
         # A page that loads scripts from elsewhere has no place on a host's management socket.
         docs_url=None,
+        # Nothing about a host is sent anywhere, whatever the environment asks for.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         redoc_url=None,
         responses={"default": {"model": FailureAnswer, "description": "A failure, and what to do about it"}},
     )

@@ -28,7 +28,8 @@ from korora.supervision import refusals
 from korora.supervision.boots import record as boot_files
 from korora.supervision.boots.appraiser import BootAppraiser, GuestBootAppraiser
 from korora.supervision.boots.record import BootEvidence, BootVerdict, BootWord
-from korora.supervision.live import LiveVm, VmStatus, find_again, picture
+from korora.supervision.live import LiveVm, VmStatus, picture
+from korora.supervision.recovery import Recovery
 from korora.supervision.refusals import checked_owner, may_run, owned
 from korora.supervision.roster import Roster
 from korora.supervision.watch import Watches
@@ -59,6 +60,7 @@ class Guests:
         clock = clock or SystemClock()
         watches = watches or Watches(appraiser or GuestBootAppraiser(), clock)
         self._roster = Roster(vtpm_agent, journal, watches, clock)
+        self._recovery = Recovery(self._roster, hypervisor, vtpm_agent, journal, vms_directory)
 
     # -- to look ----------------------------------------------------------------------------------------
 
@@ -66,11 +68,12 @@ class Guests:
         return await self._hypervisor.facts()
 
     def live(self, name: str) -> LiveVm:
-        """The running VM. UsageError unknown-vm; RefusedError not-owner or not-running."""
+        """The running VM. UsageError unknown-vm; RefusedError not-owner, not-running; or unresponsive."""
         live = self._roster.live(VmName(name))
         if live is not None:
             return live
         record = self._known(name)
+        self._recovery.check(record.name)
         raise refusals.not_running(name) if owned(record) else refusals.not_owner(record)
 
     async def status(self, name: str) -> VmStatus:
@@ -105,6 +108,7 @@ class Guests:
         async with self._roster.alone(definition.name):
             if self._roster.live(definition.name):
                 raise refusals.running(definition.name)
+            self._recovery.check(definition.name)
             record = checked_owner(self._record_or_new(definition.name))
             self._journal.write_vm(replace(record, definition=text, qmp_socket=None))
         return definition
@@ -130,6 +134,7 @@ class Guests:
                 raise refusals.running(name)
             if definition.adopted:
                 raise refusals.adopted_elsewhere(name)
+            self._recovery.check(definition.name)
             live = await self._boot(definition)
             self._roster.enter(live, "started by request")
             return live
@@ -179,8 +184,10 @@ class Guests:
         return directory
 
     def begin_move(self, name: str) -> None:
-        """Lock a name, known here or not, until `end_move`. RefusedError moving, or busy."""
-        self._roster.begin_move(VmName(checked_name(name, "VM name")))
+        """Lock a name, known here or not, until `end_move`. RefusedError moving, busy; or unresponsive."""
+        vm = VmName(checked_name(name, "VM name"))
+        self._recovery.check(vm)
+        self._roster.begin_move(vm)
 
     async def end_move(self, name: str) -> None:
         """Unlock; then a VM whose process ended meanwhile is recorded as stopped. Idempotent."""
@@ -227,15 +234,12 @@ class Guests:
     # -- the daemon's own life --------------------------------------------------------------------------
 
     async def recover(self) -> None:
-        """Find again what runs, note what died meanwhile, start nothing. A VM in trouble is logged."""
-        for record in self._journal.vms():
-            try:
-                await self._find(record)
-            except KororaError as problem:
-                _log.error("vm-not-recovered", vm=record.name, kind=problem.kind, error=problem.message)
+        """Find again what runs, note what died meanwhile, start nothing."""
+        await self._recovery.run()
 
     async def close(self) -> None:
         """Let go of everything; the VMs go on."""
+        self._recovery.close()
         await self._roster.close()
 
     # -- inside -----------------------------------------------------------------------------------------
@@ -297,19 +301,15 @@ class Guests:
         owner = checked_owner(record)
         return replace(owner, definition=definition_text(definition), qmp_socket=str(qmp_socket))
 
-    async def _find(self, record: VmRecord) -> None:
-        directory = self._vms_directory / record.name
-        found = await find_again(record, directory, self._hypervisor, self._vtpm_agent)
-        if found.live is not None:
-            self._roster.reenter(found.live)
-            _log.info("vm-found", vm=record.name, ownership=record.ownership, vtpm_lost=found.live.vtpm_lost)
-        else:
-            await self._roster.settle_absent(found, directory)
-
     async def _status_of(self, record: VmRecord) -> VmStatus:
         directory = self._vms_directory / record.name
-        moving, boot = self._roster.moving(record.name), self._roster.verdict(record.name)
-        return await picture(record, self._roster.live(record.name), directory, moving=moving, boot=boot)
+        status = await picture(record, self._roster.live(record.name), directory)
+        return replace(
+            status,
+            state=None if self._recovery.unclear(record.name) else status.state,
+            moving=self._roster.moving(record.name),
+            boot=self._roster.verdict(record.name) or status.boot,
+        )
 
 
 def _own_definition(text: str) -> VmDefinition:

@@ -70,19 +70,18 @@ async def find_again(
     return Found(definition, live, vtpm)
 
 
-async def picture(
-    record: VmRecord, live: LiveVm | None, directory: Path, *, moving: bool, boot: BootVerdict | None
-) -> VmStatus:
+async def picture(record: VmRecord, live: LiveVm | None, directory: Path) -> VmStatus:
+    """What the VM itself and its directory tell."""
     return VmStatus(
         record=record,
         definition=live.definition if live else _definition_of(record),
         state=await _state_of(live),
         pid=live.machine.pid if live else None,
-        moving=moving,
+        moving=False,
         owned=may_run(record),
         vtpm_lost=live.vtpm_lost if live else False,
         life=read_life(directory),
-        boot=boot or read_verdict(directory),
+        boot=read_verdict(directory),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from korora.errors import RefusedError, UsageError
+from korora.errors import KororaError, RefusedError, ToolError, UsageError
 from korora.model.ownership import MAY_RUN, Status
 from korora.ports.journal import VmRecord
 
@@ -37,6 +37,14 @@ def unknown_vm(name: str, known: Iterable[str]) -> UsageError:
 def not_running(name: str) -> RefusedError:
     return RefusedError(
         f"VM {name} is not running", kind="not-running", remedy=f"start it: korora vm start {name}"
+    )
+
+
+def unresponsive(name: str, why: KororaError) -> ToolError:
+    return ToolError(
+        f"it cannot be told whether VM {name} runs: {why.message}",
+        kind="unresponsive",
+        remedy=why.remedy or "look at its QEMU process on this host; the daemon asks it again by itself",
     )
 
 

@@ -19,6 +19,7 @@ from korora.model.identity import HostName, VmName
 from korora.model.vm import RunState
 from korora.ports.clock import SystemClock
 from korora.ports.hypervisor import Place
+from korora.supervision import recovery
 from korora.supervision.guests import Guests
 from korora.supervision.watch import Watches
 
@@ -310,6 +311,56 @@ def test_one_vm_in_trouble_does_not_hide_the_others(tell: Callable[[Story], None
             ("bare", True),
             ("web", False),
         ]
+        await second.close()
+
+    tell(story)
+
+
+def test_a_process_that_answers_nobody_is_neither_called_stopped_nor_doubled(
+    tell: Callable[[Story], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "RETRY_S", 0.001)
+    monkeypatch.setattr(recovery, "LATER_RETRY_S", 0.01)
+
+    async def story(site: Site, first: Guests) -> None:
+        await first.run(WEB)
+        await first.close()
+        process = site.world.of("web")
+        process.hung = True
+        second = site.daemon()
+        await second.recover()
+        assert (await second.status("web")).state is None
+        assert await kind_of(second.start("web")) == "unresponsive"
+        assert await kind_of(second.stop("web", force=True)) == "unresponsive"
+        assert await kind_of(second.define(WEB)) == "unresponsive"
+        with pytest.raises(ToolError):
+            second.begin_move("web")
+        assert len(site.world.processes) == 1
+        process.hung = False
+        await until(lambda: second.counts()["running"] == 1)
+        assert second.live("web").machine.pid == process.pid
+        await second.stop("web")
+        await second.close()
+
+    tell(story)
+
+
+def test_a_process_that_answered_nobody_and_then_died_is_recorded_as_stopped(
+    tell: Callable[[Story], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "RETRY_S", 0.001)
+    monkeypatch.setattr(recovery, "LATER_RETRY_S", 0.01)
+
+    async def story(site: Site, first: Guests) -> None:
+        await first.run(WEB)
+        await first.close()
+        site.world.of("web").hung = True
+        second = site.daemon()
+        await second.recover()
+        site.world.of("web").die()
+        await until(lambda: "vtpm-stopped web" in site.world.told)
+        assert (await second.status("web")).state is RunState.STOPPED
+        await second.start("web")
         await second.close()
 
     tell(story)
