@@ -27,7 +27,7 @@ from korora.protocol import ownership
 from korora.supervision import refusals
 from korora.supervision.boots import record as boot_files
 from korora.supervision.boots.appraiser import BootAppraiser, GuestBootAppraiser
-from korora.supervision.boots.record import BootEvidence, BootVerdict, BootWord
+from korora.supervision.boots.record import BootVerdict, BootWord
 from korora.supervision.live import LiveVm, VmStatus, picture
 from korora.supervision.recovery import Recovery
 from korora.supervision.refusals import checked_owner, may_run, owned
@@ -200,36 +200,33 @@ class Guests:
         vtpm: Vtpm | None,
         place: Place,
         epoch: int,
+        boots: bytes | None = None,
     ) -> LiveVm:
-        """Take in a VM that arrived; its boot is appraised again here.
+        """Take in a VM that arrived. `boots` is the source's `boot_record`: the boot is appraised again here.
 
-        The journal must already let it run here with this epoch: RefusedError not-owner otherwise.
+        The journal must already let the VM run here with this epoch: RefusedError not-owner otherwise.
         """
         record = self._known(definition.name)
         if not may_run(record) or record.epoch != epoch:
             raise refusals.not_owner(record)
+        boot_files.take_over(place.directory, boots)
         live = LiveVm(definition, machine, vtpm, place)
         self._roster.enter(live, f"arrived from host {record.peer or 'unknown'} with epoch {epoch}")
         return live
 
     async def release(self, name: str) -> None:
-        """Let go of a VM that left. Its record stays in the journal, its process is not touched."""
+        """Let go of a VM that left. Its record stays, its process is not touched, its machine not closed."""
         live = self._roster.live(VmName(name))
         if live is not None:
-            await self._roster.let_go(live, "moved away")
+            self._roster.let_go(live, "moved away")
 
-    def make_room(self, name: str, boots: BootEvidence) -> Path:
-        """The directory for a VM that shall arrive, with the evidence of its last boot laid down.
+    def boot_record(self, name: str) -> bytes | None:
+        """Event log and baseline of a VM, to travel with it to `admit` on the other side; None without any."""
+        return boot_files.pack(self._vms_directory / checked_name(name, "VM name"))
 
-        Before the hypervisor starts it, which opens the event log there to append.
-        """
-        directory = self.directory(name)
-        boot_files.install(directory, boots)
-        return directory
-
-    def boot_evidence(self, name: str) -> BootEvidence:
-        """Event log and baseline of a VM, to travel with it; `make_room` lays them down on the other side."""
-        return boot_files.evidence_of(self._vms_directory / checked_name(name, "VM name"))
+    def unclear(self, name: str) -> bool:
+        """Whether it cannot be told at present if a process of this VM lives here."""
+        return self._recovery.unclear(VmName(name))
 
     # -- the daemon's own life --------------------------------------------------------------------------
 

@@ -88,17 +88,17 @@ class Roster:
         self._live[live.definition.name] = live
         self._watches.begin(live, self._ended)
 
-    async def let_go(self, live: LiveVm, reason: str) -> None:
-        """This VM is no longer live here. Its process and its vTPM are not touched."""
+    def let_go(self, live: LiveVm, reason: str) -> None:
+        """This VM is no longer live here. Process, machine and vTPM are the caller's from now on."""
         self._live.pop(live.definition.name, None)
         self._watches.stop(live.definition.name)
-        with suppress(ToolError):
-            await live.machine.close()
         self._note(live, running=False, reason=reason)
 
     async def settle(self, live: LiveVm, reason: str) -> None:
         """After the end of the process. Custody of the vTPM at rest is settled last: it may fail."""
-        await self.let_go(live, reason)
+        self.let_go(live, reason)
+        with suppress(ToolError):
+            await live.machine.close()
         await self._rest(live.definition, live.place.directory)
 
     async def settle_absent(self, found: Found, directory: Path) -> None:

@@ -17,13 +17,14 @@ from korora.ports.clock import SystemClock
 from korora.supervision.boots.eventlog import FILE_LIMIT_BYTES, FRAME_LIMIT_BYTES, framed, read_guest_logs
 from korora.supervision.boots.record import (
     EVENT_LOG_FILE,
-    BootEvidence,
     BootVerdict,
     BootWord,
-    evidence_of,
     forget_boot,
-    install,
+    pack,
     read_baseline,
+    read_logs,
+    take_over,
+    write_baseline,
 )
 from korora.supervision.boots.watch import BootWatch
 
@@ -189,38 +190,65 @@ def test_a_verdict_outlives_the_daemon_and_is_not_judged_twice(guest: Guest) -> 
     assert guest.look(again) == first
 
 
+def moved(guest: Guest, folder: Path) -> Guest:
+    """The same guest on another host, where QEMU opened the event log before the boot record was laid down."""
+    there = folder / "there"
+    there.mkdir()
+    (there / EVENT_LOG_FILE).write_bytes(b"of an earlier stay")
+    opened = (there / EVENT_LOG_FILE).open("ab")
+    take_over(there, pack(guest.directory))
+    opened.close()
+    return Guest(there)
+
+
 def test_an_arrived_vm_is_appraised_by_the_log_and_baseline_that_came_with_it(
     guest: Guest, tmp_path: Path
 ) -> None:
     guest.write(framed(b"old") + framed(b"log"))
     guest.look()
-    there = tmp_path / "there"
-    there.mkdir()
-    install(there, evidence_of(guest.directory))
-    arrived = Guest(there)
+    arrived = moved(guest, tmp_path)
     assert arrived.look().word is BootWord.TRUSTED
-    assert evidence_of(there) == evidence_of(guest.directory)
+    assert pack(arrived.directory) == pack(guest.directory)
     arrived.boot("bb")
-    arrived.write(framed(b"log"))
+    arrived.write(framed(b"new"))
     assert arrived.look().word is BootWord.UNTRUSTED
-    assert evidence_of(there).event_log == b"log"
 
 
 def test_an_arrived_vm_whose_pcrs_are_others_is_untrusted(guest: Guest, tmp_path: Path) -> None:
     guest.write(framed(b"log"))
     guest.look()
-    there = tmp_path / "there"
-    there.mkdir()
-    install(there, evidence_of(guest.directory))
-    arrived = Guest(there)
+    arrived = moved(guest, tmp_path)
     arrived.boot("bb")
     assert arrived.look().word is BootWord.UNTRUSTED
 
 
-def test_a_vm_without_a_boot_record_travels_without(tmp_path: Path) -> None:
-    assert evidence_of(tmp_path) == BootEvidence(None, None)
-    install(tmp_path, BootEvidence(None, None))
-    assert list(tmp_path.iterdir()) == []
+def test_what_the_hypervisor_appends_after_the_record_is_laid_down_is_read(
+    guest: Guest, tmp_path: Path
+) -> None:
+    guest.write(framed(b"log"))
+    guest.look()
+    with (tmp_path / EVENT_LOG_FILE).open("ab") as hypervisor:
+        take_over(tmp_path, pack(guest.directory))
+        hypervisor.write(framed(b"new"))
+    assert read_logs(tmp_path).frames == (b"log", b"new")
+
+
+def test_a_vm_without_a_boot_record_arrives_as_one_that_never_booted(tmp_path: Path) -> None:
+    assert pack(tmp_path) is None
+    write_baseline(tmp_path, b"of an earlier stay")
+    take_over(tmp_path, None)
+    assert read_baseline(tmp_path) is None
+    assert read_logs(tmp_path).latest is None
+
+
+@pytest.mark.parametrize(
+    "packed", [b"", b"[]", b'{"baseline": 3}', b'{"event_log": "!"}', b"\xff", b'{"x": 1}']
+)
+def test_a_boot_record_that_is_none_makes_the_boot_untrusted(tmp_path: Path, packed: bytes) -> None:
+    take_over(tmp_path, packed)
+    verdict = Guest(tmp_path).look()
+    assert verdict.word is BootWord.UNTRUSTED
+    assert "not readable" in verdict.reasons[0]
 
 
 @given(st.lists(st.binary(max_size=40), max_size=5), st.data())

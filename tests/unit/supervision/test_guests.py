@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fakes.guests_boots import FakeAppraiser
-from fakes.guests_world import FakeHypervisor, FakeVtpmAgent, World, until
+from fakes.guests_world import FakeHypervisor, FakeMachine, FakeVtpmAgent, World, until
 from fakes.journal import Disk, MemoryJournal
 from korora.errors import KororaError, RefusedError, ToolError, UsageError
 from korora.model.definition import parse_definition
@@ -330,6 +330,7 @@ def test_a_process_that_answers_nobody_is_neither_called_stopped_nor_doubled(
         second = site.daemon()
         await second.recover()
         assert (await second.status("web")).state is None
+        assert second.unclear("web")
         assert await kind_of(second.start("web")) == "unresponsive"
         assert await kind_of(second.stop("web", force=True)) == "unresponsive"
         assert await kind_of(second.define(WEB)) == "unresponsive"
@@ -418,8 +419,10 @@ def test_a_released_vm_is_elsewhere(tell: Callable[[Story], None]) -> None:
         live = await guests.run(WEB)
         guests.begin_move("web")
         site.rewrite("web", ownership="wiped", epoch=2, peer=HostName("b"))
-        await live.machine.quit()
         await guests.release("web")
+        assert isinstance(live.machine, FakeMachine)
+        assert not live.machine.closed  # the migration still has to end it
+        await live.machine.quit()
         await guests.end_move("web")
         with pytest.raises(RefusedError) as caught:
             guests.live("web")
@@ -441,7 +444,7 @@ def test_an_arriving_vm_is_admitted_only_at_the_epoch_this_host_owns(tell: Calla
         site.rewrite("bare", ownership="owner", epoch=2)
         with pytest.raises(RefusedError):
             guests.admit(definition, machine, None, place, 3)
-        assert guests.admit(definition, machine, None, place, 2) is guests.live("bare")
+        assert guests.admit(definition, machine, None, place, 2, b"no record") is guests.live("bare")
         await guests.stop("bare")
 
     tell(story)

@@ -10,10 +10,14 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+import msgspec
+
+from korora.errors import ToolError
 from korora.model.evidence import PcrValues
 from korora.policy.guest_boot import BOOT_PCRS
 from korora.supervision.boots.eventlog import (
     FILE_LIMIT_BYTES,
+    FRAME_LIMIT_BYTES,
     GuestLogs,
     framed,
     read_guest_logs,
@@ -57,12 +61,11 @@ class BootVerdict:
         return replace(self, word=BootWord.UNTRUSTED, reasons=(reason,))
 
 
-@dataclass(frozen=True, slots=True)
-class BootEvidence:
+class BootEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The newest boot's event log and the learned baseline; None where there is none."""
 
-    event_log: bytes | None
-    baseline: bytes | None
+    event_log: bytes | None = None
+    baseline: bytes | None = None
 
 
 def boot_pcrs(pcrs: PcrValues) -> tuple[tuple[int, str], ...]:
@@ -117,18 +120,46 @@ def read_logs(directory: Path) -> GuestLogs:
     return read_guest_logs(read_bounded(directory / EVENT_LOG_FILE, FILE_LIMIT_BYTES) or b"")
 
 
-def evidence_of(directory: Path) -> BootEvidence:
-    """What travels with the VM."""
-    return BootEvidence(read_logs(directory).latest, read_baseline(directory))
+def pack(directory: Path) -> bytes | None:
+    """What travels with the VM, as one text; None when there is nothing to tell."""
+    evidence = BootEvidence(read_logs(directory).latest, read_baseline(directory))
+    return None if evidence == BootEvidence() else msgspec.json.encode(evidence)
 
 
-def install(directory: Path, evidence: BootEvidence) -> None:
-    """Lay down what comes with a VM, before its process starts here: QEMU appends the boots to come.
+def take_over(directory: Path, packed: bytes | None) -> None:
+    """Lay down what `pack` gave on the host the VM came from; the boot is then appraised as if made here.
 
-    Its boot is then appraised here as if it had booted here.
+    The VM is here already, so what cannot be read makes its boot untrusted, and is no error.
     """
-    forget_boot(directory)
-    if evidence.event_log is not None:
-        write_whole(directory / EVENT_LOG_FILE, framed(evidence.event_log))
+    evidence = BootEvidence() if packed is None else _parsed(packed)
+    for name in (_VERDICT_FILE, _BASELINE_FILE):
+        (directory / name).unlink(missing_ok=True)
+    if evidence is None:
+        reason = "the record of its boots that came with the VM is not readable"
+        write_verdict(directory, BootVerdict(BootWord.UNTRUSTED, (reason,)))
+        return
+    _rewrite(
+        directory / EVENT_LOG_FILE, framed(evidence.event_log) if evidence.event_log is not None else b""
+    )
     if evidence.baseline is not None:
         write_baseline(directory, evidence.baseline)
+
+
+def _parsed(packed: bytes) -> BootEvidence | None:
+    try:
+        evidence = msgspec.json.decode(packed, type=BootEvidence)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    return evidence if len(evidence.event_log or b"") <= FRAME_LIMIT_BYTES else None
+
+
+def _rewrite(file: Path, data: bytes) -> None:
+    """In place: QEMU may hold the file open already, to append the boots to come."""
+    try:
+        file.write_bytes(data)
+    except OSError as problem:
+        raise ToolError(
+            f"cannot write {file}: {problem.strerror}",
+            kind="state-directory",
+            remedy="see that the daemon's state directory is writable and has room",
+        ) from problem
