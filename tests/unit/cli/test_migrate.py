@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from korora.protocol.statements import REQUEST_TYPE, decode_request
+from korora.protocol.statements import open_request
 
 from fakes.cli_site import CliSite, cli_site, documents, knows, vm
 from fakes.daemon import Answer, lines, refusal
@@ -66,8 +66,7 @@ def test_the_request_is_the_operators_and_holds_what_was_asked(site: CliSite) ->
     assert answer(site.command("migrate", "web", "--to", "b", "--mode", "offline")) == 0
     body = next(asked.body for asked in site.a.asked if asked.method == "POST")
     key = site.operator.public_key()
-    payload = dsse.opened(body["request"].encode(), REQUEST_TYPE, {dsse.key_id(key): key})
-    request = decode_request(payload)
+    request = open_request(body["request"].encode(), {dsse.key_id(key): key})
     assert (request.operator, request.vm, request.source, request.destination) == ("alice", "web", "a", "b")
     assert request.mode is Mode.OFFLINE
     assert len(bytes.fromhex(request.nonce)) == 32

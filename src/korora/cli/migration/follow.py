@@ -33,9 +33,7 @@ class Ticket:
     mode: Mode
 
 
-def follow(
-    invocation: Invocation, ticket: Ticket, watch: Watcher, patience_s: float = PATIENCE_S
-) -> MigrationOutcome:
+def follow(invocation: Invocation, ticket: Ticket, watch: Watcher) -> MigrationOutcome:
     """Watch until the outcome. When the daemon is lost, ask it again, and then both hosts about the VM."""
     lost_at: float | None = None
     while True:
@@ -51,17 +49,17 @@ def follow(
             if lost_at is None:
                 lost_at = time.monotonic()
                 watch.see(MigrationNote(f"{error.message}; the migration may go on, asking again"))
-            if forgotten or time.monotonic() - lost_at > patience_s:
-                return _aftermath(invocation, ticket, patience_s, over=forgotten)
+            if forgotten or time.monotonic() - lost_at > PATIENCE_S:
+                return _aftermath(invocation, ticket, over=forgotten)
             time.sleep(_PAUSE_S)
 
 
-def _aftermath(invocation: Invocation, ticket: Ticket, patience_s: float, *, over: bool) -> MigrationOutcome:
+def _aftermath(invocation: Invocation, ticket: Ticket, *, over: bool) -> MigrationOutcome:
     """What became of the VM, from the ownership that each host has recorded.
 
     `over`: the source's daemon does not run the migration any more, so that an owner there stays one.
     """
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         here = _seen(invocation, ticket.source, ticket.vm)
         there = _seen(invocation, ticket.destination, ticket.vm)
