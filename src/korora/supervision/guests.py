@@ -221,7 +221,7 @@ class Guests:
             self._roster.let_go(live, "moved away")
 
     def boot_record(self, name: str) -> bytes | None:
-        """Event log and baseline of a VM, to travel with it to `admit` on the other side; None without any."""
+        """Event log and baseline of a VM, to travel with it to the other side's `admit`; or None."""
         return boot_files.pack(self._vms_directory / checked_name(name, "VM name"))
 
     def unclear(self, name: str) -> bool:

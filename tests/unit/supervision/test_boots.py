@@ -191,7 +191,7 @@ def test_a_verdict_outlives_the_daemon_and_is_not_judged_twice(guest: Guest) -> 
 
 
 def moved(guest: Guest, folder: Path) -> Guest:
-    """The same guest on another host, where QEMU opened the event log before the boot record was laid down."""
+    """The same guest on another host, whose QEMU opened the event log before the record was laid down."""
     there = folder / "there"
     there.mkdir()
     (there / EVENT_LOG_FILE).write_bytes(b"of an earlier stay")
