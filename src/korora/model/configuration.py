@@ -119,7 +119,7 @@ def parse_endpoint(text: str) -> Endpoint | None:
 def _toml(text: str, file: Path) -> dict[str, object]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as problem:
+    except (tomllib.TOMLDecodeError, RecursionError) as problem:
         raise UsageError(
             f"{file}: not valid TOML: {problem}",
             kind="bad-configuration",

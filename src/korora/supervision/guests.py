@@ -209,7 +209,13 @@ class Guests:
         record = self._known(definition.name)
         if not may_run(record) or record.epoch != epoch:
             raise refusals.not_owner(record)
-        boot_files.take_over(place.directory, boots)
+        try:
+            boot_files.take_over(place.directory, boots)
+        except (
+            ToolError,
+            OSError,
+        ) as problem:  # the VM runs here already: it must be supervised whatever comes
+            _log.error("boot-record-not-kept", vm=definition.name, error=str(problem))
         live = LiveVm(definition, machine, vtpm, place)
         self._roster.enter(live, f"arrived from host {record.peer or 'unknown'} with epoch {epoch}")
         return live

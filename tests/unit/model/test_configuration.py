@@ -106,6 +106,10 @@ def test_text_that_is_not_toml_names_the_line() -> None:
     assert "line 2" in refused('name = "a"\nstate = x').message
 
 
+def test_toml_that_nests_without_end_is_refused() -> None:
+    refused("name = " + "[" * 100_000)
+
+
 @pytest.mark.parametrize("text", ["[::1]:7443", "b:1", "10.0.0.1:65535"])
 def test_an_endpoint_prints_as_it_was_written(text: str) -> None:
     assert str(parse_endpoint(text)) == text
