@@ -12,6 +12,7 @@ DEADLINE_S: Final = 60.0  # for an answer that needs no bulk work
 WORK_DEADLINE_S: Final = 600.0  # for an answer that waits for a hypervisor or a TPM
 
 M = TypeVar("M", bound=Message)
+N = TypeVar("N", bound=Message)
 
 
 class Conversation:
@@ -26,21 +27,30 @@ class Conversation:
         await self.channel.send(body)
         return body
 
-    async def expect(self, kind: type[M], deadline_s: float = DEADLINE_S) -> M:
+    async def expect(self, kind: type[M], deadline_s: float | None = DEADLINE_S) -> M:
         """The next message, which must be of this kind. The peer's Abort is raised as the error it names."""
         return (await self.expect_with_body(kind, deadline_s))[0]
 
-    async def expect_with_body(self, kind: type[M], deadline_s: float = DEADLINE_S) -> tuple[M, bytes]:
+    async def expect_with_body(self, kind: type[M], deadline_s: float | None = DEADLINE_S) -> tuple[M, bytes]:
         body = await self.channel.receive(deadline_s)
         message = decode(body)
         if isinstance(message, kind):
             return message, body
-        if isinstance(message, Abort):
-            raise aborted(message, self.channel.peer)
-        raise PeerError(
-            f"host {self.channel.peer} sent {type(message).__name__} where {kind.__name__} belongs",
-            kind="out-of-order",
-        )
+        raise self._unexpected(message, kind.__name__)
+
+    async def expect_one_of(
+        self, kinds: tuple[type[M], type[N]], deadline_s: float | None = DEADLINE_S
+    ) -> M | N:
+        """As `expect`, for an answer of two kinds."""
+        message = decode(await self.channel.receive(deadline_s))
+        if isinstance(message, kinds):
+            return message
+        raise self._unexpected(message, " or ".join(kind.__name__ for kind in kinds))
+
+    async def listen_for_abort(self) -> None:
+        """Wait for the other side to give up, and raise why. Cancel it when its time is over."""
+        message = decode(await self.channel.receive(None))
+        raise self._unexpected(message, "nothing")
 
     async def abort(self, error: BaseException) -> None:
         """Tell the other side why this ends. A lost connection says the same, so a failure is no concern."""
@@ -52,8 +62,11 @@ class Conversation:
         except KororaError:
             return
 
-
-def aborted(message: Abort, peer: str) -> KororaError:
-    return error_of(
-        message.exit_code, message.kind, f"host {peer} stopped: {message.message}", message.remedy, None
-    )
+    def _unexpected(self, message: Message, wanted: str) -> KororaError:
+        peer = self.channel.peer
+        if isinstance(message, Abort):
+            said = f"host {peer} stopped: {message.message}"
+            return error_of(message.exit_code, message.kind, said, message.remedy, None)
+        return PeerError(
+            f"host {peer} sent {type(message).__name__} where {wanted} belongs", kind="out-of-order"
+        )

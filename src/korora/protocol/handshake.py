@@ -16,7 +16,7 @@ from korora.protocol.messages import VERSION, Hello, Offer
 
 _T = TypeVar("_T")
 
-BINDING_LABEL: Final = "EXPORTER-korora/1 channel binding"
+BINDING_LABEL: Final = "EXPERIMENTAL korora/1 channel binding"
 QUOTE_DOMAIN: Final = b"korora/1 quote\x00"
 WRAP_DOMAIN: Final = b"korora/1 wrap\x00"
 SOURCE: Final = "source"

@@ -16,6 +16,7 @@ from korora.model.evidence import (
     HostEvidence,
 )
 from korora.model.facts import SourceFacts
+from korora.model.tpm import WrappingKey
 from korora.model.plan import CryptographyRule, Finding
 
 VERSION: Final = 1
@@ -64,6 +65,7 @@ class Order(Message, frozen=True, tag="order"):
     """Source: the operator's signed request, the VM, and the rule to use."""
 
     request: Blob
+    authorized_by: Text
     definition: LongText
     facts: SourceFacts
     rule: CryptographyRule
@@ -84,18 +86,14 @@ class Prepare(Message, frozen=True, tag="prepare"):
     """Source: what must lie at the destination before the hypervisor starts."""
 
     variables: Blob | None
-    boot_log: Blob | None
-    boot_baseline: Blob | None
+    boot_record: Blob | None
 
 
 class Ready(Message, frozen=True, tag="ready"):
     """Destination: the empty VM waits; its memory was proved clean; here is the key to wrap for."""
 
     clean_memory: CleanMemoryProof | None
-    wrapping_public: Blob | None
-    wrapping_creation: Blob | None
-    wrapping_attest: Blob | None
-    wrapping_signature: Blob | None
+    wrapping_key: WrappingKey | None
 
 
 class TransferKey(Message, frozen=True, tag="key"):
@@ -140,6 +138,12 @@ class Decline(Message, frozen=True, tag="decline"):
     envelope: Blob
 
 
+class Closed(Message, frozen=True, tag="closed"):
+    """Source: it owns the VM, and will never release it in this session."""
+
+    session: Text
+
+
 class ReceiptDraft(Message, frozen=True, tag="receipt"):
     """Source: the receipt with its signature."""
 
@@ -165,13 +169,6 @@ class Query(Message, frozen=True, tag="query"):
     session: Text
 
 
-class Status(Message, frozen=True, tag="status"):
-    """The answer to a query: where this host stands, and the last signed statement it made, if any."""
-
-    state: Text
-    envelope: Blob | None
-
-
 class Abort(Message, frozen=True, tag="abort"):
     """Either side, before RELEASE: stop; the source keeps the VM."""
 
@@ -195,16 +192,16 @@ AnyMessage = (
     | Release
     | Running
     | Decline
+    | Closed
     | ReceiptDraft
     | Countersigned
     | Filed
     | Query
-    | Status
     | Abort
 )
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_DECODER: Final = msgspec.msgpack.Decoder(AnyMessage)
+_DECODER: Final[msgspec.msgpack.Decoder[AnyMessage]] = msgspec.msgpack.Decoder(AnyMessage)
 
 
 def encode(message: Message) -> bytes:

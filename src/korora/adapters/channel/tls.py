@@ -113,12 +113,7 @@ class TlsChannel:
         """The next whole message; PeerError(kind="silent") after `deadline_s` without one."""
         try:
             async with asyncio.timeout(deadline_s):
-                (length,) = _LENGTH.unpack(await self._exactly(_LENGTH.size))
-                if length > MAX_MESSAGE_BYTES:
-                    raise PeerError(
-                        f"host {self._peer} announces a message of {length} bytes", kind="malformed-message"
-                    )
-                return await self._exactly(length)
+                return await self._whole_message()
         except TimeoutError as error:
             raise PeerError(
                 f"host {self._peer} said nothing for {deadline_s:.0f} s",
@@ -156,7 +151,21 @@ class TlsChannel:
         self._own_certificate = own.public_bytes(Encoding.DER)
         self._peer = HostName(_name_in(certificate))
 
-    async def _exactly(self, length: int) -> bytes:
+    async def _whole_message(self) -> bytes:
+        # Nothing is taken from the buffer before the message is whole: any await may be cancelled.
+        await self._hold(_LENGTH.size)
+        (length,) = _LENGTH.unpack_from(self._received)
+        if length > MAX_MESSAGE_BYTES:
+            raise PeerError(
+                f"host {self._peer} announces a message of {length} bytes", kind="malformed-message"
+            )
+        end = _LENGTH.size + length
+        await self._hold(end)
+        message = bytes(self._received[_LENGTH.size : end])
+        del self._received[:end]
+        return message
+
+    async def _hold(self, length: int) -> None:
         while len(self._received) < length:
             try:
                 self._received += self._tls.recv(_READ_BYTES)
@@ -164,9 +173,6 @@ class TlsChannel:
                 await self._feed()
             except (SSL.Error, OSError) as error:
                 raise _gone(self._peer, error) from error
-        taken = bytes(self._received[:length])
-        del self._received[:length]
-        return taken
 
     async def _feed(self) -> None:
         try:

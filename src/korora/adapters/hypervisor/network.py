@@ -74,7 +74,8 @@ def _attach(tap: str, bridge: str) -> None:
                 raise _no_bridge(bridge)
             mtu = links.get_links(found[0])[0].get("mtu")
             index = links.link_lookup(ifname=tap)[0]
-            links.link("set", index=index, mtu=mtu)
+            most = links.get_links(index)[0].get("max_mtu") or mtu  # a tap's frame header counts
+            links.link("set", index=index, mtu=min(mtu, most))
             links.link("set", index=index, master=found[0])
             links.link("set", index=index, state="up")
     except NetlinkError as error:

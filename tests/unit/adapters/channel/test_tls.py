@@ -193,3 +193,23 @@ def test_nobody_at_the_address_is_said_so() -> None:
         assert caught.value.kind == "unreachable"
 
     asyncio.run(story())
+
+
+def test_a_cancelled_receive_loses_nothing() -> None:
+    async def story() -> None:
+        async def halves(channel: tls.TlsChannel) -> None:
+            whole = (5).to_bytes(4, "big") + b"first" + (6).to_bytes(4, "big") + b"second"
+            for piece in (whole[:4], whole[4:7], whole[7:]):
+                channel._tls.sendall(piece)
+                await channel._flush()
+                await asyncio.sleep(0.3)
+
+        channel, task, listening = await _meet(SITE.host("b"), SITE.host("a"), "b", halves)
+        for _ in range(2):
+            with pytest.raises(PeerError):
+                await channel.receive(0.2)
+        assert await channel.receive(5) == b"first"
+        assert await channel.receive(5) == b"second"
+        await _end(channel, task, listening)
+
+    asyncio.run(story())

@@ -1,0 +1,278 @@
+"""The destination's side of the story: the host that is asked to take the VM.
+
+Promise: nothing of a VM is taken before the source was attested and the request allowed; what arrives is run
+only after a durable RELEASE; until this host has signed ACCEPT, any failure leaves nothing here.
+The phases are those of `phases.arrive`, in that order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, Final, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from korora.agents.dataplane import DestinationRelay
+from korora.errors import KororaError, RefusedError
+from korora.migration import docket, gate, handover, receipts, survey
+from korora.migration.conversation import WORK_DEADLINE_S, Conversation
+from korora.migration.file import MigrationFile
+from korora.migration.inbound import Inbound
+from korora.migration.known import known
+from korora.migration.meeting import meet_as_destination
+from korora.migration.setting import Setting
+from korora.migration.source import STALL_DEADLINE_S
+from korora.migration.standing import Standing
+from korora.migration.teller import Teller
+from korora.migration.vigil import while_watching
+from korora.model.definition import parse_definition
+from korora.model.identity import Digest, Secret, SessionId, VmName
+from korora.model.ownership import Do, Event, On, Status
+from korora.model.plan import Finding
+from korora.model.tpm import WrappedKey, WrappingKey
+from korora.policy.pcrs import PLATFORM_PCRS
+from korora.policy.precheck import precheck
+from korora.ports.hypervisor import StreamSettings
+from korora.ports.vtpm import BlobBinding
+from korora.protocol import messages
+from korora.protocol.frames import stream_keys
+from korora.protocol.handshake import check_rule, wrap_nonce
+from korora.protocol.statements import move_of
+from korora.protocol.vtpm_blob import blob_context
+
+T = TypeVar("T")
+WAITING: Final = frozenset({Status.LOADED, Status.ORPHANED, Status.STARTING})
+
+
+class Arrival:
+    """One migration, as its destination lives it."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        teller: Teller,
+        conversation: Conversation,
+        first: tuple[messages.Hello, bytes],
+        *,
+        arriving: Callable[[], int],
+        keep: Callable[[VmName, Inbound], None],
+    ) -> None:
+        self._at = setting
+        self.tell = teller
+        self._talk = conversation
+        self._first = first
+        self._arriving = arriving
+        self._keep = keep
+        self._undo = AsyncExitStack()
+        self._file: MigrationFile | None = None
+        self._manifest: messages.Manifest | None = None
+        self._refusal = ""
+        self.standing: Standing | None = None
+        self.dry_run = False
+
+    @property
+    def file(self) -> MigrationFile:
+        return known(self._file)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether this host has given its word: only the source can end it then."""
+        return self._file is not None and self._file.accept is not None
+
+    # -- the phases -------------------------------------------------------------------------------------
+
+    async def attest(self) -> None:
+        self._met = await meet_as_destination(
+            self._talk, *self._first, self._at.host, self._at.attester, self._at.verify
+        )
+
+    async def agree(self) -> None:
+        """Ask this host's own policy, and look whether the VM fits here. All findings go back at once."""
+        order = await self._talk.expect(messages.Order, WORK_DEADLINE_S)
+        channel = self._talk.channel
+        check_rule(
+            order.rule, self._met.greeted, tls_version=channel.tls_version, tls_group=channel.tls_group
+        )
+        self._order, self._definition = order, parse_definition(order.definition)
+        if order.dry_run:
+            self.dry_run = True
+            await self._talk.say(messages.Answer("", tuple(await self._findings())))
+            return
+        await self._take_order(order)
+
+    async def baseline(self) -> None:
+        """Lay ready what must be there, start the empty VM, prove its memory clean, make the wrapping key."""
+        prepare = await self._talk.expect(messages.Prepare, WORK_DEADLINE_S)
+        directory = self._at.guests.directory(self._definition.name)
+        survey.lay_variables(directory, self._definition, prepare.variables)
+        self._in = Inbound(self._at.hypervisor, self._at.vtpms, directory)
+        self._in.boot_record = prepare.boot_record
+        begun = Event(On.BEGUN, self._session, epoch=self._order.epoch, peer=self._talk.channel.peer)
+        await known(self.standing).on(begun, {})
+        self._undo.push_async_callback(self._in.abandon, "the migration stopped")
+        self.file.clean_memory = await self._watching(self._in.prepare(self._definition))
+        self.file.wrapping = await self._wrapping_key()
+        await self._talk.say(messages.Ready(self.file.clean_memory, self.file.wrapping))
+        self._key = await self._receive_key()
+        await self._open_for_data()
+        if self._key is not None:
+            await self._talk.say(messages.KeyOpened())
+
+    async def transfer(self) -> None:
+        """Everything arrives; the VM is loaded here, and paused."""
+        self.file.received = await self._watching_for_manifest(self._in.loaded())
+
+    async def verify(self) -> None:
+        """The source's manifest, held against what arrived; then this host gives its word."""
+        said = self._manifest or await self._talk.expect(messages.Manifest, WORK_DEADLINE_S)
+        self.file.manifest = said.envelope
+        manifest = handover.opened_manifest(self.file, self._peer_key)
+        self.file.files = {name: Digest(digest) for name, digest in manifest.files.items()}
+        here = known(self.standing)
+        await here.on(Event(On.MANIFEST, self._session, epoch=self._order.epoch), {})
+        await here.on(Event(On.VERIFIED), {Do.SEND_ACCEPT: self._send_accept})
+
+    async def commit(self) -> None:
+        """RELEASE makes this host the owner, durably; then the VM runs."""
+        answer = await self._talk.expect_one_of((messages.Release, messages.Closed), WORK_DEADLINE_S)
+        here = known(self.standing)
+        if isinstance(answer, messages.Closed):
+            await here.on(Event(On.CLOSED, self._session), {Do.DESTROY: self._destroy})
+            raise RefusedError("the source kept the VM", kind="closed", remedy="see the source's reason")
+        self.file.release = answer.envelope
+        handover.check_release(self.file, self._peer_key)
+        docket.enter(self._at, self.file, role="destination", address=None)
+        released = Event(On.RELEASE, self._session, epoch=self._order.epoch)
+        await here.on(released, {Do.RUN: self._run, Do.SEND_DECLINE: self._send_decline})
+
+    async def receipt(self) -> None:
+        """Countersign what this host saw too, enter it in the log, and keep the bundle."""
+        draft = await self._talk.expect(messages.ReceiptDraft, WORK_DEADLINE_S)
+        await self._talk.say(receipts.countersigned(self._at, self.file, draft.envelope, self._peer_key))
+        filed = await self._talk.expect(messages.Filed, WORK_DEADLINE_S)
+        receipts.keep(self._at, self._session, filed.bundle)
+
+    # -- the end ----------------------------------------------------------------------------------------
+
+    async def close(self, error: BaseException | None) -> None:
+        """Before ACCEPT: leave nothing here. After it: keep what was accepted, for the source to decide."""
+        if error is not None and not self.accepted:
+            await self._talk.abort(error)
+            if self.standing is not None and self.standing.state.session is not None:
+                await self.standing.on(Event(On.FAILED), {})
+            await self._undo.aclose()
+        elif self._file is not None:
+            self._undo.pop_all()
+            if known(self.standing).state.status in WAITING:
+                self._keep(self._definition.name, self._in)
+            await self._at.guests.end_move(self._definition.name)
+        await self._talk.channel.close()
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    @property
+    def _session(self) -> SessionId:
+        return self._met.greeted.session
+
+    @property
+    def _peer_key(self) -> ec.EllipticCurvePublicKey:
+        return handover.certified_key(self._talk.channel.peer_certificate)
+
+    async def _take_order(self, order: messages.Order) -> None:
+        peer, vm = self._talk.channel.peer, self._definition.name
+        admission = gate.admit(self._at, order.request, source=peer, destination=self._at.host)
+        if admission.request.vm != vm:
+            raise RefusedError(
+                f"the request is for {admission.request.vm}, the order brings {vm}", kind="request-mismatch"
+            )
+        findings = await self._findings()
+        await self._talk.say(messages.Answer(admission.by, tuple(findings)))
+        if findings:
+            raise RefusedError(f"{vm} cannot come here: {len(findings)} prechecks failed", kind="precheck")
+        self._at.guests.begin_move(vm)
+        self._undo.push_async_callback(self._at.guests.end_move, vm)
+        self._file = MigrationFile(order.request, admission.request, met=self._met, rule=order.rule)
+        self._file.source_allowed_by = order.authorized_by
+        self._file.destination_allowed_by = admission.by
+        self._file.move = move_of(vm, peer, self._at.host, self._session, order.epoch)
+        self.standing = Standing(self._at.journal, vm, copy=False)
+        self.standing.definition = order.definition
+
+    async def _findings(self) -> list[Finding]:
+        facts = await survey.destination_facts(self._at, self._definition, incoming=self._arriving())
+        return precheck(self._definition, self._order.facts, facts)
+
+    async def _wrapping_key(self) -> WrappingKey | None:
+        if self._in.vtpm is None:
+            return None
+        nonce = wrap_nonce(self._met.greeted)
+        forget = asyncio.to_thread
+        self._undo.push_async_callback(forget, self._at.tpm.forget_wrapping_key, nonce)
+        return await asyncio.to_thread(self._at.tpm.create_wrapping_key, nonce, PLATFORM_PCRS)
+
+    async def _receive_key(self) -> Secret | None:
+        if self._in.vtpm is None:
+            return None
+        sent = await self._talk.expect(messages.TransferKey, WORK_DEADLINE_S)
+        context = blob_context(self._definition.name, self._session, self._order.epoch)
+        return await asyncio.to_thread(
+            self._at.tpm.open_wrapped,
+            wrap_nonce(self._met.greeted),
+            WrappedKey(sent.ephemeral, sent.ciphertext),
+            context,
+        )
+
+    async def _open_for_data(self) -> None:
+        rule, export = self._order.rule, self._talk.channel.export_key
+        keys = [stream_keys(export, self._session, number) for number in range(rule.streams)]
+        relay = DestinationRelay(
+            deliver_to=self._in.socket,
+            keys=keys,
+            chunk_bytes=rule.chunk_bytes,
+            stall_deadline_s=STALL_DEADLINE_S,
+        )
+        tickets = [key.ticket for key in keys]
+        self._at.reception.expect(tickets, relay)
+        self._undo.callback(self._at.reception.forget, tickets)
+        binding = BlobBinding(self._definition.name, self._session, self._order.epoch)
+        await self._in.start(relay, StreamSettings(channels=rule.streams - 1), self._key, binding)
+
+    async def _watching(self, work: Coroutine[Any, Any, T]) -> T:
+        return await while_watching(work, self._talk.listen_for_abort())
+
+    async def _watching_for_manifest(self, work: Coroutine[Any, Any, T]) -> T:
+        """The manifest comes as soon as the source has sent all, maybe before all is loaded here."""
+
+        async def listen() -> None:
+            self._manifest = await self._talk.expect(messages.Manifest, None)
+            await self._talk.listen_for_abort()
+
+        return await while_watching(work, listen())
+
+    async def _send_accept(self) -> None:
+        self.file.accept = handover.accept(self._at, self.file)
+        docket.enter(self._at, self.file, role="destination", address=None)
+        await self._talk.say(messages.Accept(self.file.accept))
+
+    async def _run(self) -> None:
+        here = known(self.standing)
+        try:
+            await self._in.run()
+        except KororaError as error:
+            self._refusal = error.message
+            await here.on(Event(On.RUN_REFUSED), {Do.SEND_DECLINE: self._send_decline})
+            raise
+        await here.on(Event(On.RUN_SUCCEEDED), {Do.SEND_RUNNING: self._send_running})
+        self._in.admit(self._at.guests, self._order.epoch)
+
+    async def _send_running(self) -> None:
+        self.file.running = handover.running(self._at, self.file)
+        await self._talk.say(messages.Running(self.file.running))
+
+    async def _send_decline(self) -> None:
+        await self._talk.say(messages.Decline(handover.decline(self._at, self.file, self._refusal)))
+
+    async def _destroy(self) -> None:
+        await self._undo.aclose()

@@ -1,0 +1,150 @@
+"""The destination's end of the crossing: an empty, paused VM that is filled, and stays paused.
+
+Promise: its memory is proved clean before the first byte; `abandon` leaves nothing of the VM here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from korora.agents.dataplane import DestinationRelay
+from korora.errors import IntegrityError, KororaError, PeerError, ToolError
+from korora.migration.known import known
+from korora.model.crossing import Carried
+from korora.model.evidence import CleanMemoryProof
+from korora.model.identity import Secret
+from korora.model.vm import RunState, VmDefinition
+from korora.ports.hypervisor import Hypervisor, Machine, Place, StreamSettings, StreamState
+from korora.ports.vtpm import BlobBinding, Vtpm, VtpmAgent
+from korora.supervision.guests import Guests
+
+SOCKET_NAME: Final = "in.sock"
+_REASON_S: Final = 2.0
+
+
+class Inbound:
+    """One crossing into one directory."""
+
+    def __init__(self, hypervisor: Hypervisor, vtpms: VtpmAgent, directory: Path) -> None:
+        self._hypervisor = hypervisor
+        self._vtpms = vtpms
+        self._directory = directory
+        self._relay: DestinationRelay | None = None
+        self._fault_in: asyncio.Task[None] | None = None
+        self._definition: VmDefinition | None = None
+        self.machine: Machine | None = None
+        self.vtpm: Vtpm | None = None
+        self.place = Place(directory, None)
+        self.boot_record: bytes | None = None
+
+    async def prepare(self, definition: VmDefinition) -> CleanMemoryProof | None:
+        """Start the empty VM; its memory is looked at before anything can be in it.
+
+        IntegrityError(kind="memory-not-clean") if something is; on failure, call `abandon`.
+        """
+        self._definition = definition
+        if definition.vtpm:
+            self.vtpm = await self._vtpms.start_incoming(definition.name, self._directory)
+        self.place = Place(self._directory, self.vtpm.socket if self.vtpm else None)
+        self.machine = await self._hypervisor.start(definition, self.place, incoming=True)
+        memory = self.machine.memory
+        if memory is None:
+            return None
+        proof = await asyncio.to_thread(memory.prove_clean)
+        if not proof.clean:
+            raise IntegrityError(
+                f"the memory given to {definition.name} on this host is not clean:"
+                f" {proof.allocated_bytes} bytes of it were written before",
+                kind="memory-not-clean",
+                remedy="nothing was sent; look for what touches QEMU's memory on the destination",
+            )
+        self._fault_in = asyncio.create_task(asyncio.to_thread(memory.fault_in))
+        return proof
+
+    async def start(
+        self, relay: DestinationRelay, settings: StreamSettings, key: Secret | None, binding: BlobBinding
+    ) -> None:
+        """Open for the stream."""
+        machine = self._machine()
+        self._relay = relay
+        if self.vtpm is not None and key is not None:
+            await self.vtpm.accept_under(key, binding)
+        await machine.listen(self.socket, settings)
+        relay.start()
+
+    @property
+    def socket(self) -> Path:
+        return self._directory / SOCKET_NAME
+
+    async def loaded(self) -> Carried:
+        """Wait until all has arrived and verified. The VM is paused; nothing of it has run here."""
+        assert self._relay is not None  # noqa: S101 `start` was called
+        await self._until_complete()
+        report = await self._relay.finished()
+        if self.vtpm is None:
+            return Carried(report.roots, report.payload_bytes, report.wire_bytes, None, None)
+        blobs, identity = await self.vtpm.moved(), await self.vtpm.identity()
+        return Carried(report.roots, report.payload_bytes, report.wire_bytes, blobs, identity)
+
+    async def run(self) -> None:
+        """First run after the move. ToolError leaves it paused, and it has not run."""
+        await self._machine().resume()
+        await self._machine().announce()
+
+    def admit(self, guests: Guests, epoch: int) -> None:
+        """Hand the running VM to this host's supervision. The journal says owner(epoch) already."""
+        definition = known(self._definition)
+        guests.admit(definition, self._machine(), self.vtpm, self.place, epoch, self.boot_record)
+
+    async def abandon(self, why: str) -> None:
+        """Undo: nothing of the VM is left here. Idempotent."""
+        if self._relay is not None:
+            self._relay.abort(why)
+        if self._fault_in is not None:
+            self._fault_in.cancel()
+        if self.machine is not None:
+            with suppress(KororaError):
+                await self.machine.quit()
+        if self.vtpm is not None and self._definition is not None:
+            with suppress(KororaError):
+                await self._vtpms.wipe(self._definition.name, self._directory)
+        await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+    def _machine(self) -> Machine:
+        assert self.machine is not None  # noqa: S101 `prepare` was called
+        return self.machine
+
+    async def _until_complete(self) -> None:
+        async for state in self._machine().stream_states():
+            if state is StreamState.COMPLETED:
+                break
+            if state in {StreamState.FAILED, StreamState.CANCELLED}:
+                raise await self._why_it_failed()
+        if await self._machine().run_state() is RunState.STOPPED:
+            raise await self._why_it_failed()
+
+    async def _why_it_failed(self) -> KororaError:
+        """The relay's or the interposer's reason, if they have one: QEMU only says that it ended."""
+        assert self._relay is not None  # noqa: S101 `start` was called
+        try:
+            await asyncio.wait_for(self._relay.finished(), _REASON_S)
+        except (IntegrityError, PeerError) as error:
+            return error
+        except (KororaError, TimeoutError):
+            pass
+        if self.vtpm is not None:
+            try:
+                await self.vtpm.moved()
+            except IntegrityError as error:
+                return error
+            except KororaError:
+                pass
+        return ToolError(
+            "the destination's hypervisor could not load the VM",
+            kind="stream-failed",
+            remedy="see qemu.log of this VM on the destination",
+        )

@@ -1,0 +1,60 @@
+"""One host, as the story sees it: every port and agent it needs, chosen by `wiring`."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from korora.agents.dataplane import DestinationRelay
+from korora.migration.meeting import Attester, Verifier
+from korora.model.identity import HostName
+from korora.ports.authorizer import Authorizer
+from korora.ports.channel import Channel
+from korora.ports.clock import Clock
+from korora.ports.hypervisor import Hypervisor
+from korora.ports.journal import Journal
+from korora.ports.premises import Premises
+from korora.ports.tpm import Tpm
+from korora.ports.vtpm import VtpmAgent
+from korora.protocol.dsse import PublicKey, SigningKey
+from korora.supervision.guests import Guests
+
+
+class Reception(Protocol):
+    """Where data connections arrive; a ticket names the relay that waits for it."""
+
+    def expect(self, tickets: list[bytes], relay: DestinationRelay) -> None: ...
+
+    def forget(self, tickets: list[bytes]) -> None: ...
+
+
+class HostKey(SigningKey, Protocol):
+    """This host's signing key, which is its TLS key."""
+
+    @property
+    def public(self) -> PublicKey: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    host: HostName
+    state: Path
+    guests: Guests
+    hypervisor: Hypervisor
+    vtpms: VtpmAgent
+    tpm: Tpm
+    journal: Journal
+    clock: Clock
+    authorizer: Authorizer
+    attester: Attester
+    verify: Verifier
+    signer: HostKey
+    dial: Callable[[HostName, str], Awaitable[Channel]]
+    dial_data: Callable[[str], socket.socket]
+    reception: Reception
+    address_of: Callable[[HostName], str]
+    premises: Premises
+    incoming_limit: int

@@ -1,0 +1,289 @@
+"""The source's side of the story: the host that has the VM, and lets it go.
+
+Promise: until RELEASE is durable, every failure and every cancel leaves the VM running here, as it was.
+The phases are those of `phases.depart`, in that order.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, Final, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from korora.agents.dataplane import SourceRelay
+from korora.errors import PeerError, RefusedError
+from korora.migration import docket, gate, handover, receipts, survey
+from korora.migration.conversation import WORK_DEADLINE_S, Conversation
+from korora.migration.file import MigrationFile
+from korora.migration.known import known
+from korora.migration.meeting import meet_as_source
+from korora.migration.outbound import Outbound
+from korora.migration.refusals import refuse_changed_boot, refuse_findings
+from korora.migration.setting import Setting
+from korora.migration.standing import Standing
+from korora.migration.teller import Teller
+from korora.migration.vigil import while_watching
+from korora.migration.wiping import wipe_source
+from korora.model.definition import definition_text
+from korora.model.identity import Secret, SessionId
+from korora.model.ownership import Do, Event, On
+from korora.model.plan import Mode
+from korora.policy.precheck import PRECHECKS
+from korora.ports.hypervisor import StreamSettings
+from korora.ports.vtpm import BlobBinding
+from korora.protocol import messages, statements
+from korora.protocol.frames import stream_keys
+from korora.protocol.handshake import choose_rule, wrap_nonce
+from korora.protocol.key_wrap import wrap
+from korora.protocol.statements import move_of
+from korora.protocol.vtpm_blob import blob_context
+
+STALL_DEADLINE_S: Final = 30.0
+T = TypeVar("T")
+
+
+class Departure:
+    """One migration, as its source lives it."""
+
+    def __init__(
+        self, setting: Setting, teller: Teller, envelope: bytes, address: str | None, *, channels: int
+    ) -> None:
+        self._at = setting
+        self._tell = teller
+        self._channels = channels
+        self.file = MigrationFile(
+            envelope, statements.peek_request(envelope), begun_at=setting.clock.monotonic()
+        )
+        self._address = address or setting.address_of(self.file.request.destination)
+        self._undo = AsyncExitStack()
+        self._talk: Conversation | None = None
+        self._key: Secret | None = None
+        self.standing: Standing | None = None
+
+    @property
+    def released(self) -> bool:
+        """Whether the point of no return is behind: the VM is not this host's to run any more."""
+        return self.standing is not None and not self.standing.state.owns
+
+    # -- the phases -------------------------------------------------------------------------------------
+
+    async def authorize(self) -> None:
+        """Ask this host's own policy; the destination asks its own before it answers the order."""
+        request = self.file.request
+        self._live = self._at.guests.live(request.vm)
+        admission = gate.admit(
+            self._at, self.file.envelope, source=self._at.host, destination=request.destination
+        )
+        self.file.source_allowed_by = admission.by
+        self._at.guests.begin_move(request.vm)
+        self._undo.push_async_callback(self._at.guests.end_move, request.vm)
+        self.standing = Standing(self._at.journal, request.vm, copy=True)
+
+    async def attest(self) -> None:
+        channel = await self._at.dial(self.file.request.destination, self._address)
+        self._undo.push_async_callback(channel.close)
+        self._talk = Conversation(channel)
+        self.file.met = await meet_as_source(self._talk, self._at.host, self._at.attester, self._at.verify)
+        self.file.move = move_of(
+            self.file.request.vm,
+            self._at.host,
+            self.file.request.destination,
+            self.file.met.greeted.session,
+            known(self.standing).state.epoch + 1,
+        )
+
+    async def agree(self) -> None:
+        """Order and prechecks: every finding is in one refusal."""
+        talk, vm, met = known(self._talk), self._live.definition, known(self.file.met)
+        self.file.rule = choose_rule(
+            met.greeted,
+            tls_version=talk.channel.tls_version,
+            tls_group=talk.channel.tls_group,
+            streams=self._channels + 1,
+        )
+        await talk.say(
+            messages.Order(
+                request=self.file.envelope,
+                authorized_by=known(self.file.source_allowed_by),
+                definition=definition_text(self._live.machine.definition),
+                facts=await survey.source_facts(self._at, vm, self._live.machine),
+                rule=self.file.rule,
+                epoch=self._epoch,
+                cold=False,
+                dry_run=False,
+                adopted=vm.adopted,
+            )
+        )
+        answer = await talk.expect(messages.Answer, WORK_DEADLINE_S)
+        refuse_findings(answer.findings, vm.name, self._at.host)
+        self.file.destination_allowed_by = answer.authorized_by
+        self.file.prechecks = PRECHECKS
+
+    async def baseline(self) -> None:
+        """Send what must lie ready there; receive the proof of clean memory and the key to wrap for."""
+        talk, vm = known(self._talk), self._live.definition
+        self.file.boot = await self._at.guests.boot_verdict(vm.name)
+        refuse_changed_boot(self.file.boot, vm.name, self._at.host)
+        store = survey.variables(self._live.place.directory, vm)
+        await talk.say(messages.Prepare(store, self._at.guests.boot_record(vm.name)))
+        ready = await talk.expect(messages.Ready, WORK_DEADLINE_S)
+        self.file.clean_memory, self.file.wrapping = ready.clean_memory, ready.wrapping_key
+        if self._live.vtpm is not None:
+            self._key = await self._hand_over_key(ready)
+
+    async def transfer(self) -> None:
+        """Pre-copy, until the guest is paused with little left to send."""
+        self._out = self._outbound()
+        self._undo.push_async_callback(self._out.abandon, "the migration stopped")
+        suspend = self.file.request.mode is Mode.OFFLINE
+        if suspend:
+            self.file.paused_at = self._at.clock.monotonic()
+        await self._watching(self._out.start(self._key, self._binding, suspend=suspend))
+        await self._watching(self._out.until_switchover(self._tell.read))
+        if not suspend:
+            self.file.paused_at = self._at.clock.monotonic()
+
+    async def switch_over(self) -> None:
+        """The last pages, devices and the vTPM; then the signed manifest. The VM is paused on both sides."""
+        self.file.sent = await self._watching(self._out.switch_over())
+        self.file.files = survey.file_digests(self._live.place.directory, self._live.machine.definition)
+        offered = Event(On.OFFERED, self._session, peer=self.file.request.destination)
+        await known(self.standing).on(offered, {Do.SEND_MANIFEST: self._send_manifest})
+
+    async def verify(self) -> None:
+        """The destination's signed word that all of it arrived, held against what was sent."""
+        self.file.accept = (await known(self._talk).expect(messages.Accept, WORK_DEADLINE_S)).envelope
+        self.file.received = handover.accepted(self.file, self._peer_key)
+
+    async def commit(self) -> None:
+        """RELEASE is durable before it is sent; from here on the VM is the destination's."""
+        docket.enter(self._at, self.file, role="source", address=self._address)
+        accepted = Event(On.ACCEPT, self._session, epoch=self._epoch)
+        await known(self.standing).on(accepted, {Do.SEND_RELEASE: self._send_release})
+        answer = await known(self._talk).expect_one_of((messages.Running, messages.Decline), WORK_DEADLINE_S)
+        self.file.resumed_at = self._at.clock.monotonic()
+        if isinstance(answer, messages.Decline):
+            await self._take_back(answer)
+        self.file.running = answer.envelope
+        handover.check_running(self.file, self._peer_key)
+
+    async def wipe(self) -> None:
+        """It runs there. What is left of it here is destroyed, and the certificate says how well."""
+        running = Event(On.RUNNING, self._session, epoch=self._epoch)
+        await known(self.standing).on(running, {Do.WIPE: self._wipe})
+        await known(self.standing).on(Event(On.WIPE_DONE), {})
+
+    async def receipt(self) -> None:
+        """Both sign one receipt; it goes into both logs, and as a bundle into both hosts' files."""
+        talk = known(self._talk)
+        draft = receipts.draft(self._at, self.file, self._tell.timings_ms)
+        await talk.say(messages.ReceiptDraft(draft))
+        answer = await talk.expect(messages.Countersigned, WORK_DEADLINE_S)
+        bundle = receipts.file_bundle(self._at, self.file, answer, self._peer_key)
+        await talk.say(messages.Filed(bundle))
+
+    # -- the end ----------------------------------------------------------------------------------------
+
+    async def close(self, error: BaseException | None) -> None:
+        """Undo what was done, unless the VM is the destination's already. Idempotent."""
+        if self.released:
+            await self._leave()
+            return
+        if error is not None and self._talk is not None:
+            await self._talk.abort(error)
+        if self.standing is not None and self.standing.state.session is not None:
+            await self.standing.on(Event(On.FAILED), {Do.SEND_CLOSED: self._send_closed})
+        await self._undo.aclose()
+
+    async def _leave(self) -> None:
+        """After the release nothing is undone but the talk and the lock."""
+        self._undo.pop_all()
+        if self._talk is not None:
+            await self._talk.channel.close()
+        await self._at.guests.end_move(self.file.request.vm)
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    @property
+    def _session(self) -> SessionId:
+        return known(self.file.met).greeted.session
+
+    @property
+    def _epoch(self) -> int:
+        return known(self.file.move).epoch
+
+    @property
+    def _binding(self) -> BlobBinding:
+        return BlobBinding(self.file.request.vm, self._session, self._epoch)
+
+    @property
+    def _peer_key(self) -> ec.EllipticCurvePublicKey:
+        return handover.certified_key(known(self._talk).channel.peer_certificate)
+
+    async def _watching(self, work: Coroutine[Any, Any, T]) -> T:
+        """Work while listening: the destination may give up at any moment."""
+        return await while_watching(work, known(self._talk).listen_for_abort())
+
+    def _outbound(self) -> Outbound:
+        rule, live, talk = known(self.file.rule), self._live, known(self._talk)
+        out = self._at.guests.directory(live.definition.name) / "out.sock"
+        relay = SourceRelay(
+            listen_on=out,
+            connect=lambda: self._at.dial_data(self._address),
+            keys=[stream_keys(talk.channel.export_key, self._session, n) for n in range(rule.streams)],
+            chunk_bytes=rule.chunk_bytes,
+            stall_deadline_s=STALL_DEADLINE_S,
+        )
+        settings = StreamSettings(channels=rule.streams - 1)
+        return Outbound(live.machine, live.vtpm, relay, out, settings, self._at.clock)
+
+    async def _hand_over_key(self, ready: messages.Ready) -> Secret:
+        """A fresh key for the vTPM's blobs, openable only by the destination's attested TPM."""
+        if ready.wrapping_key is None:
+            raise PeerError(
+                "the destination showed no key to wrap the vTPM's key for", kind="no-wrapping-key"
+            )
+        met, key = known(self.file.met), Secret(secrets.token_bytes(32))
+        wrapped = wrap(
+            key,
+            ready.wrapping_key,
+            ak_public=met.peer.presented.ak_public,
+            nonce=wrap_nonce(met.greeted),
+            pcrs=met.peer.evidence.pcrs,
+            context=blob_context(self.file.request.vm, self._session, self._epoch),
+            ephemeral=ec.generate_private_key(ec.SECP256R1()),
+        )
+        await known(self._talk).say(messages.TransferKey(wrapped.ephemeral, wrapped.ciphertext))
+        await known(self._talk).expect(messages.KeyOpened, WORK_DEADLINE_S)
+        return key
+
+    async def _send_manifest(self) -> None:
+        self.file.manifest = handover.manifest(self._at, self.file)
+        await known(self._talk).say(messages.Manifest(self.file.manifest))
+
+    async def _send_release(self) -> None:
+        self.file.release = handover.release(self._at, self.file)
+        docket.note_release(self._at, self._session, self.file.release)
+        await known(self._talk).say(messages.Release(self.file.release))
+
+    async def _send_closed(self) -> None:
+        await known(self._talk).say(messages.Closed(self._session))
+
+    async def _wipe(self) -> None:
+        self.file.wiped = await wipe_source(self._at, self._live)
+
+    async def _take_back(self, answer: messages.Decline) -> None:
+        """The destination never ran it and durably never will: it runs on here, with the next epoch."""
+        declined = handover.declined(self.file, answer.envelope, self._peer_key)
+        event = Event(On.DECLINE, self._session, epoch=self._epoch)
+        hands = {Do.RESUME: self._out.resume, Do.SEND_CLOSED: self._send_closed}
+        await known(self.standing).on(event, hands)
+        raise RefusedError(
+            f"host {self.file.request.destination} could not run {self.file.request.vm}: {declined.reason}",
+            kind="declined",
+            remedy="see the log of the VM there; nothing was lost",
+            vm_runs_on=self._at.host,
+        )

@@ -1,0 +1,79 @@
+"""A VM's standing on this host: the pure ownership table, driven and journalled.
+
+The one place that writes ownership to the journal. `JOURNAL` is durable before whatever follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+import structlog
+
+from korora.errors import KororaError, PeerError
+from korora.model.identity import SessionId, VmName
+from korora.model.ownership import NOTHING, Do, Ended, Event, OwnershipState, Refused, Status
+from korora.ports.journal import Journal, VmRecord
+from korora.protocol import ownership
+
+Hand = Callable[[], Awaitable[None]]
+log = structlog.get_logger("korora.migration")
+
+
+class Standing:
+    """One VM on this host. Events come in, one at a time; hands do what the table says."""
+
+    def __init__(self, journal: Journal, vm: VmName, *, copy: bool) -> None:
+        self._journal = journal
+        self._vm = vm
+        self.definition = ""
+        record = journal.vm(vm)
+        if record is None:
+            self.state = NOTHING
+        else:
+            self.definition = record.definition
+            self.state = OwnershipState(
+                Status(record.ownership), record.epoch, record.session, record.peer, copy
+            )
+
+    async def on(self, event: Event, hands: Mapping[Do, Hand]) -> None:
+        """Take the step and do its actions, in order. An action without a hand is left to the next event.
+
+        PeerError when the table refuses the event: it has no place here, and nothing changed.
+        """
+        step = ownership.step(self.state, event)
+        if isinstance(step, Refused):
+            raise PeerError(f"{self._vm}: {step.reason}", kind=step.kind)
+        before, self.state = self.state, step.state
+        try:
+            for action in step.actions:
+                if action.do is Do.JOURNAL:
+                    self._write(step.ended)
+                elif action.do in hands:
+                    await hands[action.do]()
+        except KororaError:
+            if not any(action.do is Do.JOURNAL for action in step.actions):
+                self.state = before
+            raise
+
+    def _write(self, ended: Ended | None) -> None:
+        state = self.state
+        log.info("ownership", vm=self._vm, status=state.status, epoch=state.epoch, session=state.session)
+        if ended is not None:
+            self._note_end(ended)
+        known = self._journal.vm(self._vm) or VmRecord(self._vm, self.definition, state.status, state.epoch)
+        self._journal.write_vm(
+            replace(
+                known,
+                definition=self.definition or known.definition,
+                ownership=state.status,
+                epoch=state.epoch,
+                session=state.session,
+                peer=state.peer,
+            )
+        )
+
+    def _note_end(self, ended: Ended) -> None:
+        record = self._journal.session(SessionId(ended.session))
+        if record is not None:
+            self._journal.write_session(replace(record, outcome=ended.how))

@@ -1,0 +1,76 @@
+"""What each host says of itself and of the VM before a move (S1), gathered from ports and the file system."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from korora.errors import KororaError
+from korora.migration.setting import Setting
+from korora.model.definition import definition_text
+from korora.model.facts import DestinationFacts, SourceFacts
+from korora.model.identity import Digest, sha256
+from korora.model.ownership import Status
+from korora.model.vm import Firmware, VmDefinition
+from korora.policy.precheck import boot_files
+from korora.ports.hypervisor import Machine
+
+VARIABLES: Final = "variables.fd"
+_GONE: Final = frozenset({Status.ABSENT, Status.WIPED})
+
+
+async def source_facts(at: Setting, definition: VmDefinition, machine: Machine | None) -> SourceFacts:
+    """The source, and what the running guest sees of its CPU."""
+    return SourceFacts(
+        host=at.host,
+        hypervisor=await at.hypervisor.facts(),
+        cpu_features=await machine.cpu_features() if machine is not None else {},
+        files=at.premises.file_digests(boot_files(definition)),
+        disks=at.premises.disk_sizes(disk.path for disk in definition.disks),
+    )
+
+
+async def destination_facts(at: Setting, definition: VmDefinition, *, incoming: int) -> DestinationFacts:
+    """This host as a destination for the VM. `incoming` counts the moves that arrive now, without this one."""
+    features, problem = {}, ""
+    try:
+        features = await at.hypervisor.cpu_features(definition)
+    except KororaError as error:
+        problem = error.message
+    return DestinationFacts(
+        host=at.host,
+        hypervisor=await at.hypervisor.facts(),
+        memory_available_bytes=at.premises.memory_available_bytes(),
+        tpm_present=await at.attester.available(),
+        cpu_features=features,
+        cpu_problem=problem,
+        files=at.premises.file_digests(boot_files(definition)),
+        disks=at.premises.disk_sizes(disk.path for disk in definition.disks),
+        bridges=at.premises.bridges(),
+        vms=tuple(record.name for record in at.journal.vms() if Status(record.ownership) not in _GONE),
+        incoming=incoming,
+        incoming_limit=at.incoming_limit,
+    )
+
+
+def variables(directory: Path, definition: VmDefinition) -> bytes | None:
+    """The UEFI variable store as it is in the file now; None for a VM without one."""
+    store = directory / VARIABLES
+    if definition.firmware is not Firmware.UEFI or not store.is_file():
+        return None
+    return store.read_bytes()
+
+
+def lay_variables(directory: Path, definition: VmDefinition, store: bytes | None) -> None:
+    """Put the variable store where the incoming VM opens it. What the guest last wrote comes with its state."""
+    if store is not None and definition.firmware is Firmware.UEFI:
+        (directory / VARIABLES).write_bytes(store)
+
+
+def file_digests(directory: Path, definition: VmDefinition) -> dict[str, Digest]:
+    """What goes beside the stream: the definition, and the variable store as it is now."""
+    store = variables(directory, definition)
+    named = {"definition": sha256(definition_text(definition).encode())}
+    if store is not None:
+        named["variables"] = sha256(store)
+    return named

@@ -1,0 +1,40 @@
+"""Work while watching: the first watch that raises ends the work with its reason."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+_MOMENT_S: Final = 0.5
+
+
+async def while_watching(work: Coroutine[Any, Any, T], *watches: Coroutine[Any, Any, object]) -> T:
+    """The work's result. A watch that returns is no news; one that raises cancels the work.
+
+    When the work fails, the watches get a moment to say why: their reason is nearer to the cause.
+    """
+    working = asyncio.create_task(work)
+    watching = {asyncio.create_task(watch) for watch in watches}
+    try:
+        while not working.done():
+            done, _ = await asyncio.wait({working, *watching}, return_when=asyncio.FIRST_COMPLETED)
+            for watch in done & watching:
+                watching.discard(watch)
+                watch.result()
+        if working.exception() is not None:
+            for watch in await _first_of(watching):
+                watch.result()
+        return working.result()
+    finally:
+        for task in (working, *watching):
+            task.cancel()
+        await asyncio.gather(working, *watching, return_exceptions=True)
+
+
+async def _first_of(watching: set[asyncio.Task[object]]) -> set[asyncio.Task[object]]:
+    if not watching:
+        return set()
+    done, _ = await asyncio.wait(watching, timeout=_MOMENT_S, return_when=asyncio.FIRST_COMPLETED)
+    return done

@@ -1,0 +1,59 @@
+"""What is left of a VM that left: destroyed, step by step, with a certificate that admits its limits (S7)."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from typing import Final
+
+from korora.migration.setting import Setting
+from korora.model.evidence import WipeCertificate, WipeStep
+from korora.model.vm import VmDefinition
+from korora.ports.hypervisor import Machine
+from korora.ports.vtpm import Vtpm
+from korora.supervision.live import LiveVm
+
+LIMITS: Final = (
+    "not overwritten: copies of guest data inside QEMU's own heap, its translated code, ROM and ACPI blocks,"
+    " which ended with its process",
+    "not reached: what the kernel or the machine's firmware may have kept of the freed pages, and swap, if the"
+    " host has any",
+    "disks on shared storage are the destination's now and were not touched",
+)
+NO_MEMORY: Final = (
+    "guest memory could not be reached from outside QEMU: it ended with its process, unverified"
+)
+NO_CUSTODY: Final = "the vTPM was not in Korora's custody on the source: its remains there were not wiped"
+
+
+async def wipe_source(at: Setting, live: LiveVm) -> WipeCertificate:
+    """Shut down the vTPM, overwrite and verify memory, end QEMU, destroy vTPM state, key and files. Repeatable."""
+    await at.guests.release(live.definition.name)
+    steps, limits = await retire(live.machine, live.vtpm), list(LIMITS)
+    if live.machine.memory is None:
+        limits.append(NO_MEMORY)
+    if live.vtpm is None and live.definition.vtpm:
+        limits.append(NO_CUSTODY)
+    steps += await wipe_remains(at, live.definition)
+    return WipeCertificate(tuple(steps), tuple(limits))
+
+
+async def retire(machine: Machine, vtpm: Vtpm | None) -> list[WipeStep]:
+    """The vTPM is shut down, guest memory overwritten and verified, QEMU ended."""
+    if vtpm is not None:
+        await vtpm.retire()
+    steps = []
+    if machine.memory is not None:
+        steps.append(await asyncio.to_thread(machine.memory.wipe))
+    await machine.quit()
+    return steps
+
+
+async def wipe_remains(at: Setting, definition: VmDefinition) -> list[WipeStep]:
+    """What lies in the VM's directory here; also after a crash, when its processes are gone."""
+    directory = at.guests.directory(definition.name)
+    steps = []
+    if definition.vtpm and not definition.adopted:
+        steps.append(await at.vtpms.wipe(definition.name, directory))
+    await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+    return steps

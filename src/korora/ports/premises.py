@@ -1,0 +1,22 @@
+"""What the host's machine has that a VM needs, by looking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+
+class Premises(Protocol):
+    """Never raises for what is not there: it is simply not in the answer."""
+
+    def file_digests(self, paths: Iterable[str]) -> dict[str, str]:
+        """Path → "sha256:…" of each file that can be read."""
+        ...
+
+    def disk_sizes(self, paths: Iterable[str]) -> dict[str, int]:
+        """Path → bytes of the file or block device, as the host sees it."""
+        ...
+
+    def bridges(self) -> tuple[str, ...]: ...
+
+    def memory_available_bytes(self) -> int: ...

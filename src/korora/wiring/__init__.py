@@ -1,0 +1,200 @@
+"""The one place that picks adapters and puts a host together.
+
+Promise: nothing else knows which technology serves which port. Limit: builds; decides nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from cryptography import x509
+
+from korora.adapters.authorization.toml_file import TomlAuthorizer
+from korora.adapters.channel import tls
+from korora.adapters.channel.listener import Listener
+from korora.adapters.channel.reception import TicketReception
+from korora.adapters.hypervisor.qemu import Qemu
+from korora.adapters.journal.sqlite import SqliteJournal
+from korora.adapters.premises.local import LocalPremises
+from korora.adapters.tpm.esys import EsysTpm
+from korora.adapters.vtpm.swtpm import Swtpm
+from korora.agents.vtpm.custody import Custody
+from korora.errors import KororaError, UsageError
+from korora.migration.service import Migrations
+from korora.migration.setting import Setting
+from korora.model.configuration import HostConfiguration
+from korora.model.evidence import HostEvidence
+from korora.model.identity import HostName
+from korora.policy.appraisal import Presented, TrustAnchors, Trusted, Untrusted
+from korora.policy.reference_values import parse as parse_reference_values
+from korora.ports.channel import Channel
+from korora.ports.clock import SystemClock
+from korora.protocol.host_appraisal import appraise_host
+from korora.supervision.archive import HostLog, Receipts
+from korora.supervision.boots.appraiser import GuestBootAppraiser
+from korora.supervision.guests import Guests
+from korora.wiring.identity import HostIdentity
+
+DATA_CONNECT_DEADLINE_S: Final = 15.0
+
+
+class Startable(Protocol):
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class HostServices:
+    """What the API speaks to."""
+
+    configuration: HostConfiguration
+    guests: Guests
+    migrations: Migrations
+    attestation: HostIdentity
+    enrolment: HostIdentity
+    receipts: Receipts
+    log: HostLog
+
+
+@dataclass(frozen=True, slots=True)
+class WiredHost:
+    services: HostServices
+    listeners: Sequence[Startable]
+
+
+async def wire_host(configuration: HostConfiguration) -> WiredHost:
+    """Put one host together. KororaError when a file it needs is missing or wrong."""
+    state, clock = configuration.state, SystemClock()
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    journal = SqliteJournal(state / "journal.db")
+    tpm = EsysTpm(configuration.tpm)
+    own = HostIdentity(
+        configuration.name, tpm, state / "identity", configuration.event_log, configuration.site.authority
+    )
+    await own.load()
+    hypervisor = Qemu(state / "cache", configuration.qemu)
+    vtpms = Custody(tpm, Swtpm(state / "vtpm-ca"))
+    guests = Guests(hypervisor, vtpms, journal, state / "vms", appraiser=GuestBootAppraiser())
+    reception = TicketReception()
+    setting = Setting(
+        host=configuration.name,
+        state=state,
+        guests=guests,
+        hypervisor=hypervisor,
+        vtpms=vtpms,
+        tpm=tpm,
+        journal=journal,
+        clock=clock,
+        authorizer=TomlAuthorizer(configuration.authorization),
+        attester=own,
+        verify=Verification(configuration, clock),
+        signer=own,
+        dial=Dialer(own),
+        dial_data=dial_data,
+        reception=reception,
+        address_of=AddressBook(configuration),
+        premises=LocalPremises(),
+        incoming_limit=configuration.incoming_limit,
+    )
+    migrations = Migrations(setting)
+    listener = Listener(str(configuration.listen), own.tls, migrations.welcome, reception.arrived)
+    services = HostServices(
+        configuration=configuration,
+        guests=guests,
+        migrations=migrations,
+        attestation=own,
+        enrolment=own,
+        receipts=Receipts(state / "receipts"),
+        log=HostLog(configuration.name, journal, clock, own),
+    )
+    return WiredHost(services, (listener, migrations))
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The site's appraisal of other hosts; anchors are read anew each time, so that an edit takes effect."""
+
+    configuration: HostConfiguration
+    clock: SystemClock
+
+    def __call__(
+        self, presented: Presented, evidence: HostEvidence, *, host: HostName, qualifying: bytes
+    ) -> Trusted | Untrusted:
+        site = self.configuration.site
+        anchors = TrustAnchors(
+            authority=_certificate(site.authority),
+            manufacturers=tuple(_certificate(path) for path in site.manufacturers),
+            reference=parse_reference_values(_text(site.reference_values)),
+        )
+        return appraise_host(
+            presented,
+            evidence,
+            host=host,
+            qualifying_data=qualifying,
+            anchors=anchors,
+            now=self.clock.now(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Dialer:
+    """Opens control channels as this host."""
+
+    own: HostIdentity
+
+    async def __call__(self, host: HostName, address: str) -> Channel:
+        identity = self.own.tls()
+        if identity is None:
+            await self.own.presented()  # raises why
+            raise AssertionError("unreachable: a host without identity presents nothing")
+        return await tls.connect(address, host, identity)
+
+
+@dataclass(frozen=True, slots=True)
+class AddressBook:
+    configuration: HostConfiguration
+
+    def __call__(self, host: HostName) -> str:
+        endpoint = self.configuration.hosts.get(host)
+        if endpoint is None:
+            known = ", ".join(sorted(self.configuration.hosts)) or "none"
+            raise UsageError(
+                f"no host {host} is known to {self.configuration.name} (it knows: {known})",
+                kind="unknown-host",
+                remedy=f"add [hosts.{host}] with its address to the configuration",
+            )
+        return str(endpoint)
+
+
+def dial_data(address: str) -> socket.socket:
+    """One TCP connection for the data plane. Blocking; OSError when there is none in time."""
+    host, _, port = address.rpartition(":")
+    connection = socket.create_connection((host.strip("[]"), int(port)), DATA_CONNECT_DEADLINE_S)
+    connection.settimeout(None)
+    return connection
+
+
+def _certificate(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(_text(path).encode())
+    except ValueError as error:
+        raise _unusable(path, f"it is no PEM certificate: {error}") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unusable(path, str(error)) from error
+
+
+def _unusable(path: Path, problem: str) -> KororaError:
+    return UsageError(
+        f"the trust anchor {path} cannot be used: {problem}",
+        kind="bad-anchor",
+        remedy="correct [site] in hostd.toml",
+    )

@@ -1,0 +1,41 @@
+"""Work while watching."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from korora.migration.vigil import while_watching
+
+
+async def _after(seconds: float, result: str) -> str:
+    await asyncio.sleep(seconds)
+    return result
+
+
+async def _fail(seconds: float, reason: str) -> None:
+    await asyncio.sleep(seconds)
+    raise RuntimeError(reason)
+
+
+def test_the_work_is_done_though_a_watch_returns_early() -> None:
+    assert asyncio.run(while_watching(_after(0.05, "done"), _after(0.01, "no news"))) == "done"
+
+
+def test_a_watch_that_raises_ends_the_work_at_once() -> None:
+    with pytest.raises(RuntimeError, match="the peer left"):
+        asyncio.run(while_watching(_after(30, "done"), _fail(0.01, "the peer left")))
+
+
+def test_the_watchs_reason_counts_when_the_work_fails_of_it() -> None:
+    with pytest.raises(RuntimeError, match="cause"):
+        asyncio.run(while_watching(_fail(0.0, "symptom"), _fail(0.0, "cause")))
+
+
+def test_watches_do_not_outlive_the_work() -> None:
+    async def story() -> int:
+        await while_watching(_after(0.01, "done"), _after(30, "never"))
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(story()) == 1
