@@ -181,6 +181,29 @@ def test_a_stream_that_korora_did_not_start_takes_no_tpm_along(move: Move) -> No
         run(awaited.moved())
 
 
+def test_a_guest_that_lies_about_a_commands_size_hangs_neither_qemu_nor_its_tpm(move: Move) -> None:
+    _, source = move.boot()
+    honest = tpm_commands.pcr_read([0])
+    for size in (4, 12, 3000, 0x7FFFFFFF):
+        source.tpm(honest[:2] + size.to_bytes(4, "big") + honest[6:])
+        assert source.status == "running"
+    assert code_of(source.tpm(honest)) == 0
+
+
+def test_ending_the_vtpm_frees_a_qemu_that_waits_for_an_answer_to_nothing(move: Move) -> None:
+    _, source = move.boot()
+    nothing = bytes(10)  # QEMU 7.2 sends as many bytes as the header says, none, and waits for a response
+    waiting: list[bytes] = []
+    guest = threading.Thread(target=lambda: waiting.append(source.tpm(nothing)))
+    guest.start()
+    guest.join(1)
+    assert guest.is_alive()
+    run(move.custodies["a"].stopped(VM, move.directory / "a"))
+    guest.join(30)
+    assert not guest.is_alive()
+    assert source.status == "running"
+
+
 def _until_running(qemu: TinyQemu) -> None:
     until = time.monotonic() + 30
     while qemu.status != "running":

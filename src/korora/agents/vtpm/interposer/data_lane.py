@@ -2,7 +2,8 @@
 
 Promise: one command at a time, whole ones only; a command that lies about its size hangs nobody; when swtpm
 is gone the guest gets TPM_RC_FAILURE instead of silence.
-Limit: while a guest command runs inside swtpm, whoever asks next waits for it.
+Limits: while a guest command runs inside swtpm, whoever asks next waits for it; QEMU 7.2 sends nothing for a
+command of size 0 and waits for an answer to it until this lane closes.
 """
 
 from __future__ import annotations
