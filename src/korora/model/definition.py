@@ -58,6 +58,7 @@ def parse_definition(text: str, origin: str = "VM definition") -> VmDefinition:
         disks=_disks(root),
         nics=_nics(root),
         adopted=root.flag("adopted", default=False),
+        hardware=root.texts("hardware"),
     )
     for table in (firmware, boot, vtpm, root):
         table.end()
@@ -150,6 +151,8 @@ def _refuse_twins(root: StrictTable, key: str, what: str, values: list[str]) -> 
 
 def _check_together(definition: VmDefinition, origin: str) -> None:
     """What no single key shows."""
+    if definition.hardware and not definition.adopted:
+        raise wrong(origin, "hardware", "is only for adopted VMs", "remove it")
     if definition.secure_boot and definition.firmware is not Firmware.UEFI:
         raise wrong(origin, "firmware.secure_boot", "needs UEFI", 'set firmware.kind = "uefi"')
     if definition.firmware is Firmware.BIOS and (definition.firmware_code or definition.firmware_variables):
@@ -168,6 +171,8 @@ def _lines(definition: VmDefinition) -> Iterator[str]:
     yield f"accelerator = {_quoted(definition.accelerator)}"
     if definition.adopted:
         yield "adopted = true"
+    if definition.hardware:
+        yield f"hardware = [{', '.join(map(_quoted, definition.hardware))}]"
     yield "\n[firmware]"
     yield f"kind = {_quoted(definition.firmware.value)}"
     yield f"secure_boot = {_word(definition.secure_boot)}"

@@ -69,6 +69,16 @@ class StrictTable:
             )
         return value
 
+    def texts(self, key: str, *, limit: int = 512, each: int = 4096) -> tuple[str, ...]:
+        """A list of strings; empty where the key is absent."""
+        raw = self._left.pop(key, [])
+        if not isinstance(raw, list) or len(raw) > limit:
+            raise self.refuse(key, f"is {_kind(raw)}", f"write a list of at most {limit} strings")
+        items = StrictTable(
+            {str(index): item for index, item in enumerate(raw)}, self.name(key), self._origin
+        )
+        return tuple(items.text(str(index), limit=each) for index in range(len(raw)))
+
     def matching(self, key: str, pattern: re.Pattern[str], example: str, default: str | None = None) -> str:
         value = self.text(key, default, limit=4096)
         if not pattern.fullmatch(value):

@@ -47,7 +47,7 @@ class Boot:
 
 @dataclass(frozen=True, slots=True)
 class VmDefinition:
-    """One VM, as written in TOML. `memory_bytes` is guest RAM; paths are absolute on every host that runs it."""
+    """One VM, as written in TOML. `memory_bytes` is guest RAM; paths are absolute, the same on every host."""
 
     name: VmName
     uuid: str
@@ -65,6 +65,7 @@ class VmDefinition:
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     adopted: bool = False  # started by somebody else; Korora only speaks QMP to it
+    hardware: tuple[str, ...] = ()  # of an adopted VM: the arguments that make the same hardware elsewhere
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,9 +56,9 @@ def firmware_files(definition: VmDefinition) -> tuple[str, str] | None:
     return definition.firmware_code or code, definition.firmware_variables or variables
 
 
-def socket_path(path: Path, directory: Path) -> str:
-    """`path` as a process that runs in `directory` can name it within sun_path's 107 bytes."""
-    names = (str(path), os.path.relpath(path, directory))
+def socket_path(path: Path, directory: Path | None) -> str:
+    """`path` as a process in `directory` (None: anywhere) can name it within sun_path's 107 bytes."""
+    names = [str(path)] if directory is None else [str(path), os.path.relpath(path, directory)]
     shortest = min(names, key=lambda name: len(os.fsencode(name)))
     if len(os.fsencode(shortest)) > SOCKET_PATH_MAX:
         raise UsageError(

@@ -76,9 +76,15 @@ class QemuMachine:
 
     async def resume(self) -> None:
         """Run. An incoming VM is first recorded as one that may have run; on failure it stays paused."""
-        self._record_run()
-        async with self._explained():
-            await self._qmp.execute("cont")
+        before = self._record()
+        self._record_run(before)
+        try:
+            async with self._explained():
+                await self._qmp.execute("cont")
+        except ToolError as error:
+            if error.kind == "qmp-refused":  # QEMU's own word that it did not run
+                self._rewrite(before)
+            raise
 
     async def power_down(self, deadline_s: float) -> None:
         with contextlib.suppress(ToolError):
@@ -152,11 +158,14 @@ class QemuMachine:
         record = self._record()
         return record is not None and record.incoming and not record.may_have_run
 
-    def _record_run(self) -> None:
+    def _record_run(self, record: ProcessRecord | None) -> None:
         """Before the first `cont`: should the daemon die in between, doubt must fall on "it may have run"."""
-        record = self._record()
-        if self._directory is not None and record is not None and not record.may_have_run:
-            process.write_record(self._directory, msgspec.structs.replace(record, may_have_run=True))
+        if record is not None and not record.may_have_run:
+            self._rewrite(msgspec.structs.replace(record, may_have_run=True))
+
+    def _rewrite(self, record: ProcessRecord | None) -> None:
+        if self._directory is not None and record is not None:
+            process.write_record(self._directory, record)
 
     def _record(self) -> ProcessRecord | None:
         return None if self._directory is None else process.read_record(self._directory)

@@ -11,7 +11,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from korora.adapters.hypervisor import adoption, network, process
+from korora.adapters.hypervisor import network, process
+from korora.adapters.hypervisor.adoption.adopt import adopt
+from korora.adapters.hypervisor.adoption.launch import adopted_arguments
 from korora.adapters.hypervisor.command_line import Launch, arguments, firmware_files
 from korora.adapters.hypervisor.machine import Ends, QemuMachine, forget
 from korora.adapters.hypervisor.probe import facts as probing
@@ -83,7 +85,7 @@ class Qemu:
 
     async def start(self, definition: VmDefinition, place: Place, *, incoming: bool) -> QemuMachine:
         """Start it. A fresh one runs when this returns; on failure it never ran and nothing is left."""
-        _refuse_unknown_machine(definition)
+        _refuse_what_cannot_start(definition, incoming=incoming)
         pinned = await self.pinned(definition)
         place.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         await _refuse_second(definition, place)
@@ -116,7 +118,7 @@ class Qemu:
         return QemuMachine(pinned, Ends(held, qmp, place.directory))
 
     async def adopt(self, qmp_socket: Path) -> QemuMachine:
-        return await adoption.adopt(qmp_socket)
+        return await adopt(qmp_socket)
 
     async def _launched(self, pinned: VmDefinition, place: Place, *, incoming: bool) -> QemuMachine:
         """The process, paused and answering QMP, on record."""
@@ -147,7 +149,8 @@ class Qemu:
         with network.taps(pinned.nics) as taps:
             launch = Launch(place.directory, place.vtpm_socket, taps, incoming)
             log = place.directory / process.LOG
-            return process.spawn(self._binary, arguments(pinned, launch), place.directory, log, taps)
+            made = adopted_arguments if pinned.adopted else arguments
+            return process.spawn(self._binary, made(pinned, launch), place.directory, log, taps)
 
     async def _qemu_facts(self) -> probing.QemuFacts:
         async with self._probing:
@@ -158,7 +161,15 @@ class Qemu:
             return await working_accelerator(self._binary, self._cache, self._probe_kernel)
 
 
-def _refuse_unknown_machine(definition: VmDefinition) -> None:
+def _refuse_what_cannot_start(definition: VmDefinition, *, incoming: bool) -> None:
+    if definition.adopted:
+        if incoming:
+            return
+        raise UsageError(
+            f"{definition.name} was adopted; Korora can move it, but not boot it",
+            kind="adopted",
+            remedy="start it with the tool that made it, then adopt it",
+        )
     if definition.machine != "q35" and not definition.machine.startswith("pc-q35-"):
         raise UsageError(
             f"Korora starts q35 machines only, not {definition.machine}",

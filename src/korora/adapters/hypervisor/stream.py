@@ -39,7 +39,7 @@ _STATES = {
 
 def address(socket: Path, directory: Path | None) -> str:
     """The socket as QEMU can name it. Our own QEMUs run in their place; an adopted one runs anywhere."""
-    return "unix:" + socket_path(socket, directory if directory is not None else Path("/"))
+    return "unix:" + socket_path(socket, directory)
 
 
 async def listen(qmp: Qmp, uri: str, settings: StreamSettings) -> None:

@@ -1,0 +1,1 @@
+"""A QEMU that somebody else started: what it is, and how to make the same hardware elsewhere."""
