@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from korora.agents.dataplane.lane import Cut, Lane
+from korora.agents.dataplane.handover import Cut
+from korora.agents.dataplane.lane import Lane
 from korora.agents.dataplane.relay import Relay
 from korora.agents.dataplane.sockets import peer_failure, prepare_tcp, prepare_unix
 from korora.errors import PeerError, ToolError

@@ -1,23 +1,22 @@
 """One stream of a relay: a TCP connection, a hypervisor connection, and the two directions between them.
 
-Promise: each direction is one thread's loop; a stream that is cut wakes both at once, and its sockets are
-closed by whoever leaves last, so no thread ever meets a file number that means something else by now.
+Promise: each direction is one thread's loop, with one read, one seal or open, and one write per frame.
 Limit: a lane knows nothing of other lanes; order and failure of the whole are the relay's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import select
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from korora.agents.dataplane.handover import Handover
 from korora.agents.dataplane.sealing import Opener, Sealer
 from korora.agents.dataplane.sockets import (
     Closed,
-    cut,
     hypervisor_failure,
     peer_failure,
     receive_whole,
@@ -28,55 +27,6 @@ from korora.model.evidence import StreamRoot
 from korora.protocol.frames import NETWORK_REMEDY, PREAMBLE_BYTES, Direction, Kind, StreamKeys
 
 ALIVE_PER_DEADLINE: Final = 4  # an idle direction says so this often within the peer's stall deadline
-
-
-class Cut(Exception):  # noqa: N818  not an error of its own; the reason is the relay's
-    """The relay ended while this thread waited."""
-
-
-class Handover:
-    """A socket that one thread brings and others wait for; closed when brought too late."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._socket: socket.socket | None = None
-        self._over = False
-
-    def give(self, connection: socket.socket) -> None:
-        with self._changed:
-            if self._over:
-                connection.close()
-                raise Cut
-            self._socket = connection
-            self._changed.notify_all()
-
-    def wait(self) -> socket.socket:
-        """The socket, however long it takes. Raises Cut."""
-        while (connection := self.wait_for(None)) is None:
-            pass
-        return connection
-
-    def wait_for(self, timeout_s: float | None) -> socket.socket | None:
-        """The socket, or None when time is up. Raises Cut."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._over or self._socket is not None, timeout_s)
-            if self._over:
-                raise Cut
-            return self._socket
-
-    def cut(self) -> None:
-        with self._changed:
-            self._over = True
-            if self._socket is not None:
-                cut(self._socket)
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        with self._changed:
-            self._over = True
-            if self._socket is not None:
-                self._socket.close()
-            self._changed.notify_all()
 
 
 class Outbound:
@@ -127,7 +77,8 @@ class Outbound:
         if not ready:
             self._write(peer, self._sealer.alive())
         if any(fd == peer.fileno() for fd, _ in ready):
-            lost = ConnectionResetError(peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "")
+            error = peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or errno.ECONNRESET
+            lost = OSError(error, "")  # becomes TimeoutError for ETIMEDOUT
             raise peer_failure(lost, self._lane.stall_deadline_s)
 
     def _write(self, peer: socket.socket, frame: memoryview) -> None:

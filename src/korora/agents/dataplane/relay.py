@@ -15,7 +15,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
-from korora.agents.dataplane.lane import Cut, Lane
+from korora.agents.dataplane.handover import Cut
+from korora.agents.dataplane.lane import Lane
 from korora.errors import KororaError, ToolError
 from korora.model.evidence import StreamRoot
 

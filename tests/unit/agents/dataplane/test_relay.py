@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import resource
 import socket
@@ -23,10 +22,8 @@ from korora.protocol.frames import FRAMES_PER_KEY, OVERHEAD_BYTES, PREAMBLE_BYTE
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
-    gc.collect()
     before = open_files()
     yield
-    gc.collect()
     assert [t.name for t in threading.enumerate() if t.name.startswith(("korora-data", "rig"))] == []
     assert open_files() <= before
 
