@@ -42,7 +42,7 @@ class On(StrEnum):
     QUERY = "QUERY"  # the destination asks what became of the session
     CREATED = "created"  # an administrator defined the VM here
     OFFERED = "offered"  # source: the hypervisor says the stream is complete and the VM stopped
-    BEGUN = "begun"  # destination: a session begins to bring the VM, as the source's epoch plus one
+    BEGUN = "begun"  # destination: a session (each only once) brings the VM, as the source's epoch + 1
     VERIFIED = "verified"  # destination: loaded, and equal to the manifest
     FAILED = "failed"  # a local failure, a broken connection or a cancel
     RUN_SUCCEEDED = "run-succeeded"  # it runs, or has run
