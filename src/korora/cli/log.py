@@ -1,0 +1,74 @@
+"""`korora log`: a host's append-only log of migrations and decisions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from korora.cli.invocation import Invocation
+from korora.cli.options import AsJson, HostArgument, group
+from korora.cli.render import say, say_json, table
+from korora.errors import KororaError
+
+if TYPE_CHECKING:
+    from korora.protocol.log import LogEntry
+
+app = group("A host's append-only log.")
+
+
+@app.command()
+def show(context: typer.Context, host: HostArgument = None, as_json: AsJson = False) -> None:
+    """The entries of a host's log, oldest first. Nothing is verified here: see `korora log verify`."""
+    invocation = Invocation.of(context)
+    with invocation.daemon(invocation.chosen(host)) as daemon:
+        log = daemon.log()
+    entries = [_read(leaf) for leaf in log.leaves]
+    if as_json:
+        say_json({"host": log.host, "size": log.size, "root": log.root, "entries": entries})
+        return
+    say(f"log of {log.host}: {log.size} entries, root {log.root}")
+    table(
+        ("ENTRY", "KIND", "VM", "SESSION", "DIGEST"),
+        [(index, *_row(entry)) for index, entry in enumerate(entries)],
+    )
+
+
+@app.command()
+def verify(context: typer.Context, host: HostArgument = None, as_json: AsJson = False) -> None:
+    """Recompute a host's log, compare it with the signed head, and with what was seen of it before.
+
+    Exit code 0 when all holds, 5 when not.
+    """
+    from korora.cli.evidence.checks import told
+    from korora.cli.evidence.log import verify as verified
+
+    invocation = Invocation.of(context)
+    chosen = invocation.chosen(host)
+    with invocation.daemon(chosen) as daemon:
+        found = verified(invocation.site, chosen.name, daemon)
+    code = told(
+        f"the log of {chosen.name}",
+        found.checks,
+        {"host": chosen.name, "size": found.size, "head": found.head},
+        as_json=as_json,
+        remedy="keep the log and its heads: they are the evidence; find out who changed the host's history",
+    )
+    raise typer.Exit(code)
+
+
+def _read(leaf: bytes) -> LogEntry | dict[str, str]:
+    """The entry; of one that is not in the format, its bytes."""
+    from korora.protocol import canonical
+    from korora.protocol.log import LogEntry
+
+    try:
+        return canonical.decoded(leaf, LogEntry)
+    except KororaError:
+        return {"unknown": leaf.hex()}
+
+
+def _row(entry: LogEntry | dict[str, str]) -> tuple[object, ...]:
+    if isinstance(entry, dict):
+        return "unknown", None, None, entry["unknown"][:40]
+    return entry.kind, entry.vm, entry.session[:16], entry.digest
