@@ -123,7 +123,7 @@ def _capabilities(vm: VmDefinition, source: SourceFacts, destination: Destinatio
             yield Finding(
                 "migration-capabilities",
                 host,
-                f"{facts.name} {facts.version} on {host} lacks {', '.join(missing)}: no safe move of {vm.name}",
+                f"{facts.name} {facts.version} on {host} lacks {', '.join(missing)}, which {vm.name} needs",
                 f"upgrade {facts.name} on {host} to 7.2 or newer",
             )
 
@@ -259,3 +259,4 @@ CHECKS: tuple[Check, ...] = (
     _name,
     _incoming,
 )
+PRECHECKS = tuple(check.__name__.strip("_").replace("_", "-") for check in CHECKS)

@@ -47,12 +47,9 @@ def read_record(directory: Path) -> ProcessRecord | None:
 
 
 def write_record(directory: Path, record: ProcessRecord) -> None:
-    """Replace the record in one step, on stable storage."""
+    """Replace the record in one step. Not synced: it says nothing that outlives the host's boot."""
     fresh = directory / (RECORD + ".new")
-    with fresh.open("wb") as file:
-        file.write(msgspec.json.encode(record))
-        file.flush()
-        os.fsync(file.fileno())
+    fresh.write_bytes(msgspec.json.encode(record))
     fresh.replace(directory / RECORD)
 
 

@@ -133,7 +133,7 @@ async def _disks(qmp: Qmp) -> tuple[Disk, ...]:
 
 
 async def _nics(qmp: Qmp, arguments: list[str]) -> tuple[Nic, ...]:
-    """Its cards on taps, in the order in which QEMU made the taps: the order of the arguments and of the fds."""
+    """Its cards on taps, in the order of the arguments, which is that of the descriptors."""
     backends = [parse_options(value, "type") for value in _all(arguments, "-netdev")]
     names = [found.get("id") for found in backends if found.kind in {"tap", "bridge"}]
     macs = await _macs(qmp)
@@ -156,7 +156,7 @@ async def _macs(qmp: Qmp) -> dict[str | None, str]:
 
 
 def _taps(pid: int) -> list[str | None]:
-    """The bridge of each tap that the process holds, by ascending descriptor; None where it is on no bridge."""
+    """The bridge of each tap that the process holds, by ascending descriptor; None where it has none."""
     bridges = []
     with contextlib.suppress(OSError):
         for entry in sorted(Path(f"/proc/{pid}/fdinfo").iterdir(), key=lambda path: int(path.name)):
