@@ -57,6 +57,15 @@ class Vtpm(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Rested:
+    """The vTPM of a stopped VM, as it leaves or as it arrived. Its identity is known by its permanent state."""
+
+    state: bytes  # encrypted for one move
+    blobs: BlobDigests
+    identity: VtpmIdentity
+
+
 class VtpmAgent(Protocol):
     """Custody of all vTPMs of one host (A1)."""
 
@@ -73,6 +82,17 @@ class VtpmAgent(Protocol):
 
     async def attach(self, vm: VmName, directory: Path) -> Vtpm | None:
         """Find a live one after a restart of the daemon; None when it is gone."""
+        ...
+
+    async def carry_out(self, vm: VmName, directory: Path, key: Secret, binding: BlobBinding) -> Rested:
+        """Source, VM stopped: its vTPM's state, encrypted. What is at rest here stays until `wipe`."""
+        ...
+
+    async def carry_in(
+        self, vm: VmName, directory: Path, key: Secret, binding: BlobBinding, state: bytes
+    ) -> Rested:
+        """Destination: verify it and put it to rest here. IntegrityError when it is not authentic; then, or
+        when the move fails later, `wipe`."""
         ...
 
     async def stopped(self, vm: VmName, directory: Path) -> None:

@@ -20,10 +20,12 @@ from korora.agents.vtpm import erasure, processes
 from korora.agents.vtpm.at_rest import RUNNING, KeyAtRest, write_durably
 from korora.agents.vtpm.home import VtpmHome, end, launch
 from korora.agents.vtpm.live import LiveVtpm
+from korora.agents.vtpm.porter import Porter, RestingState
 from korora.errors import KororaError, RefusedError
 from korora.model.evidence import WipeStep
 from korora.model.identity import Secret, VmName
 from korora.ports.tpm import Tpm
+from korora.ports.vtpm import BlobBinding, Rested
 from korora.ports.vtpm_emulator import VtpmEmulator
 
 _KEY_BYTES = 32
@@ -51,6 +53,34 @@ class Custody:
             return None
         live = home.live()
         return live if (await live.status()).tpm_alive else None
+
+    async def carry_out(self, vm: VmName, directory: Path, key: Secret, binding: BlobBinding) -> Rested:
+        """RefusedError as for `start`."""
+        live = await self.start(vm, directory)
+        try:
+            await live.send_under(key, binding)
+            with await asyncio.to_thread(Porter, live.socket) as porter:
+                state = await asyncio.to_thread(porter.take_out)
+                return Rested(state.encoded(), await live.moved(), await live.identity())
+        finally:
+            await self.stopped(vm, directory)
+
+    async def carry_in(
+        self, vm: VmName, directory: Path, key: Secret, binding: BlobBinding, state: bytes
+    ) -> Rested:
+        """RefusedError as for `start_incoming`."""
+        resting = RestingState.parse(state)
+        live = await self.start_incoming(vm, directory)
+        await live.accept_under(key, binding)
+        with await asyncio.to_thread(Porter, live.socket) as porter:
+            try:
+                await asyncio.to_thread(porter.put_in, resting)
+            except KororaError:
+                await live.moved()  # raises the interposer's reason, if it has one
+                raise
+            rested = Rested(state, await live.moved(), await live.identity())
+        await self.stopped(vm, directory)
+        return rested
 
     async def stopped(self, vm: VmName, directory: Path) -> None:
         """A retired vTPM's remains are left as they are, for `wipe`. Idempotent."""
