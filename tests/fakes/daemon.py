@@ -74,7 +74,7 @@ def lines(*events: dict[str, Any]) -> Iterator[bytes]:
 def serving(daemon: FakeDaemon) -> Iterator[FakeDaemon]:
     """Listen on the daemon's socket until the end of the block; the socket's file is gone afterwards."""
     server = _Server(daemon)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.002}, daemon=True)
     thread.start()
     try:
         yield daemon

@@ -17,8 +17,8 @@ from typer.core import TyperGroup
 
 from korora.cli.failure import told, trace, understood
 from korora.cli.invocation import Invocation
-from korora.cli.render import say
-from korora.errors import CancelledError, ExitCode, KororaError
+from korora.cli.render import say, unwritten
+from korora.errors import CancelledError, ExitCode, KororaError, ToolError
 
 if TYPE_CHECKING:
     from typer._click.core import Command, Context
@@ -103,7 +103,14 @@ def run(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(int(answer(words)))
+    code = answer(words)
+    lost = unwritten()
+    if code == ExitCode.DONE and lost is not None:
+        error = ToolError(
+            f"the answer could not be written: {lost}", kind="output", remedy="make room for it"
+        )
+        code = told(error, as_json=False)
+    sys.exit(int(code))
 
 
 def answer(words: list[str]) -> int:

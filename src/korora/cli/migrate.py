@@ -21,7 +21,7 @@ from korora.model.plan import Mode
 if TYPE_CHECKING:
     from korora.cli.migration.cancellation import Cancellation
     from korora.cli.migration.follow import Ticket
-    from korora.client import MigrationOutcome
+    from korora.client import Daemon, MigrationOutcome
     from korora.client.events import Failure
     from korora.model.site import SiteHost
 
@@ -60,12 +60,13 @@ def never_begun(error: KororaError) -> ExitCode:
 
 @dataclass(slots=True)
 class _Order:
-    """What was asked for; `source` once it is known."""
+    """What was asked for; `source` once it is known, and `owner` when it was seen to own the VM."""
 
     vm: str
     destination: str
     mode: Mode
     source: str | None = None
+    owner: str | None = None
 
     def carried_out(self, invocation: Invocation, *, as_json: bool) -> MigrationOutcome:
         """Ask, and follow to the outcome."""
@@ -75,11 +76,21 @@ class _Order:
 
         with Cancellation() as cancellation:
             try:
-                ticket = self._ask(invocation, cancellation)
+                ticket = self._accepted(invocation, cancellation)
                 with closing(watcher(as_json=as_json)) as watch:
                     return follow(invocation, ticket, watch)
             except KeyboardInterrupt as leaving:
                 raise _left(self.vm) from leaving
+
+    def _accepted(self, invocation: Invocation, cancellation: Cancellation) -> Ticket:
+        """Ask. Whoever refuses did not touch the VM: it is where it was seen."""
+        try:
+            return self._ask(invocation, cancellation)
+        except InDoubtError:
+            raise
+        except KororaError as error:
+            error.vm_runs_on = error.vm_runs_on or self.owner
+            raise
 
     def _ask(self, invocation: Invocation, cancellation: Cancellation) -> Ticket:
         """Sign the request and hand it to the source's daemon."""
@@ -88,17 +99,37 @@ class _Order:
         from korora.cli.migration.request import signed_request
 
         destination = invocation.site.host(self.destination)
-        source = invocation.chosen() if invocation.host else invocation.find(self.vm)[0]
-        self.source = source.name
+        source = self._find_source(invocation)
         request = signed_request(invocation.site, self.vm, source.name, destination.name, self.mode)
         if cancellation.asked:
-            raise CancelledError(
-                "cancelled before anything was asked", kind="cancelled", vm_runs_on=source.name
-            )
+            raise CancelledError("cancelled before anything was asked", kind="cancelled")
         with invocation.daemon(source) as daemon:
-            number = daemon.migrate(request.decode(), address_of(destination))
+            number = _begun(daemon, request.decode(), address_of(destination))
         cancellation.can_cancel(lambda: _cancel(invocation, source, number))
         return Ticket(number, self.vm, source, destination, self.mode)
+
+    def _find_source(self, invocation: Invocation) -> SiteHost:
+        if invocation.host:
+            source = invocation.chosen()
+        else:
+            source, view = invocation.find(self.vm)
+            self.owner = source.name if view.owned else None
+        self.source = source.name
+        return source
+
+
+def _begun(daemon: Daemon, request: str, address: str | None) -> str:
+    """The migration's id. InDoubtError when the daemon was lost before it said one."""
+    from korora.client.transport import ConnectionLostError
+
+    try:
+        return daemon.migrate(request, address)
+    except ConnectionLostError as error:
+        raise InDoubtError(
+            f"{error.message}; it is not known whether the migration began",
+            kind=error.kind,
+            remedy="`korora vm show` says where the VM runs, and whether it is moving",
+        ) from error
 
 
 def _completed(outcome: MigrationOutcome, order: _Order | None) -> MigrationOutcome:

@@ -16,6 +16,7 @@ from korora.errors import KororaError
 
 _MESSAGE_CHARS = 4000
 _KEPT = {ord("\n"), ord("\t")}
+_UNWRITTEN: list[str] = []
 
 
 def say(text: str = "") -> None:
@@ -107,11 +108,18 @@ def milliseconds(value: float | None) -> str:
     return f"{minutes} min {seconds} s"
 
 
+def unwritten() -> str | None:
+    """Why not all could be written, such as a full disk; None when it was, or when the reader left."""
+    return _UNWRITTEN[0] if _UNWRITTEN else None
+
+
 def _write(stream: TextIO, text: str) -> None:
+    """What was asked for is done to its end, whatever becomes of the output."""
     try:
         print(text, file=stream, flush=True)
-    except BrokenPipeError:
-        # Whoever read has left. What was asked for is still done to its end, and the exit code stays true.
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            _UNWRITTEN.append(error.strerror or str(error))
         sink = os.open(os.devnull, os.O_WRONLY)
         os.dup2(sink, stream.fileno())
         os.close(sink)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +41,7 @@ def list_vms(context: typer.Context, as_json: AsJson = False) -> None:
         table(
             ("VM", "HOST", "STATE", "OWNERSHIP", "EPOCH", "MEMORY", "VTPM"),
             [
-                (vm.name, host.name, vm.state, vm.ownership, vm.epoch, size(vm.memory_bytes), vm.vtpm)
+                (vm.name, host.name, _state(vm), vm.ownership, vm.epoch, size(vm.memory_bytes), vm.vtpm)
                 for host, vm in vms
             ],
         )
@@ -125,19 +126,31 @@ def _tell(host: SiteHost, view: VmView, *, as_json: bool) -> None:
     if as_json:
         say_json(described(host, view))
         return
-    fields(
-        [
-            ("name", view.name),
-            ("host", host.name),
-            ("state", view.state),
-            ("ownership", f"{view.ownership} (epoch {view.epoch})"),
-            ("uuid", view.uuid),
-            ("memory", size(view.memory_bytes)),
-            ("cpus", view.cpus),
-            ("vTPM", view.vtpm),
-            ("adopted", view.adopted or None),
-            ("process", view.pid),
-            ("session", view.session),
-            ("peer", view.peer),
-        ]
-    )
+    fields(_pairs(host, view))
+
+
+def _pairs(host: SiteHost, view: VmView) -> Iterator[tuple[str, object]]:
+    """What a person wants to know of a VM; what is not so is left out."""
+    yield "name", view.name
+    yield "host", host.name
+    yield "state", _state(view)
+    yield "ownership", f"{view.ownership} (epoch {view.epoch})"
+    yield "moved with", view.peer
+    yield "session", view.session
+    yield "uuid", view.uuid
+    yield "memory", size(view.memory_bytes)
+    yield "cpus", view.cpus
+    yield "firmware", view.firmware
+    yield "vTPM", "lost: stop and start the VM" if view.vtpm_lost else view.vtpm
+    if view.boot is not None:
+        yield "measured boot", "; ".join((view.boot.verdict, *view.boot.reasons))
+    if view.adopted:
+        yield "adopted", "started by somebody else; Korora speaks QMP to it"
+    yield "process", view.pid
+
+
+def _state(view: VmView) -> str:
+    words = [view.state]
+    if view.moving:
+        words.append("moving")
+    return ", ".join(words) + (f" ({view.reason})" if view.reason else "")

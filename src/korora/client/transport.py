@@ -123,7 +123,8 @@ class Transport:
             failure = msgspec.json.decode(data, type=_Refusal).error
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             raise self._garbage(response.url.path, f"HTTP status {response.status_code}") from None
-        raise error_of(failure.exit_code, failure.kind, failure.message, failure.remedy, failure.vm_runs_on)
+        runs_on = self.host if failure.vm_runs_on == "here" else failure.vm_runs_on
+        raise error_of(failure.exit_code, failure.kind, failure.message, failure.remedy, runs_on)
 
     def _unreachable(self, error: Exception) -> KororaError:
         code = _errno(error)

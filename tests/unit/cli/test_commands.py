@@ -327,6 +327,18 @@ def test_a_reader_that_leaves_does_not_change_the_exit_code(site: CliSite) -> No
     assert done.stdout.startswith("VM ")
 
 
+def test_an_answer_that_cannot_be_written_is_not_done(site: CliSite) -> None:
+    import subprocess
+
+    program = f"from korora.cli.main import run; run({site.command('vm', 'list')!r})"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 6
+    assert done.stderr.startswith("korora: the answer could not be written: No space left")
+
+
 # -- doctor ------------------------------------------------------------------------------------------------
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from korora.protocol.statements import open_request
 
 from fakes.cli_site import CliSite, cli_site, documents, knows, vm
 from fakes.daemon import Answer, lines, refusal
 from korora.cli.main import answer
 from korora.model.plan import Mode
 from korora.protocol import dsse
+from korora.protocol.statements import open_request
 
 Captured = pytest.CaptureFixture[str]
 
@@ -381,3 +381,17 @@ def test_a_closed_terminal_does_not_end_the_watch(site: CliSite, tmp_path: Path)
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["event"] == "progress"
+
+
+def test_a_daemon_lost_before_it_answered_leaves_it_in_doubt(site: CliSite, capsys: Captured) -> None:
+    site.a.routes[ASK] = lambda _: Answer(iter([b'{"id": ']), whole=False)
+    assert answer(site.command("migrate", "web", "--to", "b", "--json")) == 7
+    last = documents(capsys.readouterr().out)[-1]
+    assert (last["outcome"], last["error"]["vm_runs_on"]) == ("in-doubt", None)
+    assert "not known whether the migration began" in last["error"]["message"]
+
+
+def test_what_was_refused_at_once_says_where_the_vm_was_seen(site: CliSite, capsys: Captured) -> None:
+    site.a.routes[ASK] = refusal("not-allowed", "no rule allows it", exit_code=3)
+    assert answer(site.command("migrate", "web", "--to", "b", "--json")) == 3
+    assert documents(capsys.readouterr().out)[-1]["error"]["vm_runs_on"] == "a"

@@ -50,6 +50,7 @@ def follow(invocation: Invocation, ticket: Ticket, watch: Watcher) -> MigrationO
                 lost_at = time.monotonic()
                 watch.see(MigrationNote(f"{error.message}; the migration may go on, asking again"))
             if forgotten or time.monotonic() - lost_at > PATIENCE_S:
+                watch.see(MigrationNote(f"asking both hosts what became of {ticket.vm}"))
                 return _aftermath(invocation, ticket, over=forgotten)
             time.sleep(_PAUSE_S)
 
