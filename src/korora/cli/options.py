@@ -8,7 +8,7 @@ import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
 HostArgument = Annotated[
-    str | None, typer.Argument(metavar="[HOST]", help="The host; default: -H, or the only one in reach.")
+    str | None, typer.Argument(metavar="HOST", help="The host; default: -H, or the only one in reach.")
 ]
 VmArgument = Annotated[str, typer.Argument(metavar="VM", help="The VM's name.")]
 To = Annotated[str, typer.Option("--to", metavar="HOST", help="The destination.")]
