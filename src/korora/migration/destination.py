@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from korora.agents.dataplane import DestinationRelay
 from korora.errors import KororaError, RefusedError
 from korora.migration import docket, gate, handover, receipts, survey
+from korora.migration.cold import ColdInbound
 from korora.migration.conversation import WORK_DEADLINE_S, Conversation
 from korora.migration.file import MigrationFile
 from korora.migration.inbound import Inbound
@@ -57,7 +58,7 @@ class Arrival:
         first: tuple[messages.Hello, bytes],
         *,
         arriving: Callable[[], int],
-        keep: Callable[[VmName, Inbound], None],
+        keep: Callable[[VmName, Inbound | ColdInbound], None],
     ) -> None:
         self._at = setting
         self.tell = teller
@@ -107,22 +108,33 @@ class Arrival:
         prepare = await self._talk.expect(messages.Prepare, WORK_DEADLINE_S)
         directory = self._at.guests.directory(self._definition.name)
         survey.lay_variables(directory, self._definition, prepare.variables)
-        self._in = Inbound(self._at.hypervisor, self._at.vtpms, directory)
-        self._in.boot_record = prepare.boot_record
         begun = Event(On.BEGUN, self._session, epoch=self._order.epoch, peer=self._talk.channel.peer)
         await known(self.standing).on(begun, {})
+        self._in: Inbound | ColdInbound = (
+            ColdInbound(self._at.vtpms, directory, self._definition)
+            if self._order.cold
+            else Inbound(self._at.hypervisor, self._at.vtpms, directory)
+        )
+        self._in.boot_record = prepare.boot_record
         self._undo.push_async_callback(self._in.abandon, "the migration stopped")
-        self.file.clean_memory = await self._watching(self._in.prepare(self._definition))
+        if isinstance(self._in, Inbound):
+            self.file.clean_memory = await self._watching(self._in.prepare(self._definition))
         self.file.wrapping = await self._wrapping_key()
         await self._talk.say(messages.Ready(self.file.clean_memory, self.file.wrapping))
         self._key = await self._receive_key()
-        await self._open_for_data()
+        if isinstance(self._in, Inbound):
+            await self._open_for_data(self._in)
         if self._key is not None:
             await self._talk.say(messages.KeyOpened())
 
     async def transfer(self) -> None:
         """Everything arrives; the VM is loaded here, and paused."""
-        self.file.received = await self._watching_for_manifest(self._in.loaded())
+        if isinstance(self._in, Inbound):
+            self.file.received = await self._watching_for_manifest(self._in.loaded())
+        else:
+            self._manifest = await self._talk.expect(messages.Manifest, WORK_DEADLINE_S)
+            state = self._manifest.cold_state
+            self.file.received = await self._watching(self._in.put(self._key, self._binding, state))
 
     async def verify(self) -> None:
         """The source's manifest, held against what arrived; then this host gives its word."""
@@ -177,6 +189,14 @@ class Arrival:
         return self._met.greeted.session
 
     @property
+    def _binding(self) -> BlobBinding:
+        return BlobBinding(self._definition.name, self._session, self._order.epoch)
+
+    @property
+    def _vtpm_in_custody(self) -> bool:
+        return self._definition.vtpm and not self._definition.adopted
+
+    @property
     def _peer_key(self) -> ec.EllipticCurvePublicKey:
         return handover.certified_key(self._talk.channel.peer_certificate)
 
@@ -205,7 +225,7 @@ class Arrival:
         return precheck(self._definition, self._order.facts, facts)
 
     async def _wrapping_key(self) -> WrappingKey | None:
-        if self._in.vtpm is None:
+        if not self._vtpm_in_custody:
             return None
         nonce = wrap_nonce(self._met.greeted)
         forget = asyncio.to_thread
@@ -213,7 +233,7 @@ class Arrival:
         return await asyncio.to_thread(self._at.tpm.create_wrapping_key, nonce, PLATFORM_PCRS)
 
     async def _receive_key(self) -> Secret | None:
-        if self._in.vtpm is None:
+        if not self._vtpm_in_custody:
             return None
         sent = await self._talk.expect(messages.TransferKey, WORK_DEADLINE_S)
         context = blob_context(self._definition.name, self._session, self._order.epoch)
@@ -224,11 +244,11 @@ class Arrival:
             context,
         )
 
-    async def _open_for_data(self) -> None:
+    async def _open_for_data(self, inbound: Inbound) -> None:
         rule, export = self._order.rule, self._talk.channel.export_key
         keys = [stream_keys(export, self._session, number) for number in range(rule.streams)]
         relay = DestinationRelay(
-            deliver_to=self._in.socket,
+            deliver_to=inbound.socket,
             keys=keys,
             chunk_bytes=rule.chunk_bytes,
             stall_deadline_s=STALL_DEADLINE_S,
@@ -236,8 +256,7 @@ class Arrival:
         tickets = [key.ticket for key in keys]
         self._at.reception.expect(tickets, relay)
         self._undo.callback(self._at.reception.forget, tickets)
-        binding = BlobBinding(self._definition.name, self._session, self._order.epoch)
-        await self._in.start(relay, StreamSettings(channels=rule.streams - 1), self._key, binding)
+        await inbound.start(relay, StreamSettings(channels=rule.streams - 1), self._key, self._binding)
 
     async def _watching(self, work: Coroutine[Any, Any, T]) -> T:
         return await while_watching(work, self._talk.listen_for_abort())

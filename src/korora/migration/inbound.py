@@ -14,6 +14,7 @@ from typing import Final
 from korora.agents.dataplane import DestinationRelay
 from korora.errors import IntegrityError, KororaError, PeerError, ToolError
 from korora.migration.known import known
+from korora.migration.vigil import while_watching
 from korora.model.crossing import Carried
 from korora.model.evidence import CleanMemoryProof
 from korora.model.identity import Secret
@@ -83,7 +84,7 @@ class Inbound:
     async def loaded(self) -> Carried:
         """Wait until all has arrived and verified. The VM is paused; nothing of it has run here."""
         assert self._relay is not None  # noqa: S101 `start` was called
-        await self._until_complete()
+        await while_watching(self._until_complete(), self._changed_on_the_way(self._relay))
         report = await self._relay.finished()
         if self.vtpm is None:
             return Carried(report.roots, report.payload_bytes, report.wire_bytes, None, None)
@@ -126,6 +127,15 @@ class Inbound:
                 raise await self._why_it_failed()
         if await self._machine().run_state() is RunState.STOPPED:
             raise await self._why_it_failed()
+
+    async def _changed_on_the_way(self, relay: DestinationRelay) -> None:
+        """Raise at once what only this side can know; the hypervisor would take its time to notice."""
+        try:
+            await relay.finished()
+        except IntegrityError:
+            raise
+        except KororaError:
+            return  # whatever else ended the stream, `_until_complete` finds the nearest reason
 
     async def _why_it_failed(self) -> KororaError:
         """The relay's or the interposer's reason, if they have one: QEMU only says that it ended."""

@@ -74,10 +74,12 @@ def _told(at: Setting, file: MigrationFile) -> Event:
     one, two = (sent.vtpm if sent else None), (arrived.vtpm if arrived else None)
     vtpm: dict[str, bool | None] = {"ek_same": None, "pcrs_same": None, "nv_same": None}
     if one is not None and two is not None:
+        same_state = one.permanent is not None and one.permanent == two.permanent
         vtpm = {
-            "ek_same": one.ek_name == two.ek_name,
-            "pcrs_same": one.pcrs == two.pcrs,
-            "nv_same": one.nv == two.nv and one.permanent == two.permanent,
+            # A TPM that is switched off tells no name; its permanent state holds the seed of its EK.
+            "ek_same": one.ek_name == two.ek_name if one.ek_name else same_state,
+            "pcrs_same": one.pcrs == two.pcrs if one.pcrs else None,
+            "nv_same": one.nv == two.nv and same_state,
         }
     return {
         "session": file.move.session if file.move else None,

@@ -32,6 +32,11 @@ class Source(Protocol):
 class Destination(Protocol):
     """The host that is asked to take the VM."""
 
+    @property
+    def dry_run(self) -> bool:
+        """Known after `agree`: the source only wanted the prechecks."""
+        ...
+
     async def attest(self) -> None: ...
     async def agree(self) -> None: ...
     async def baseline(self) -> None: ...
@@ -57,6 +62,8 @@ async def depart(source: Source, tell: Tell) -> None:
 async def arrive(destination: Destination, tell: Tell) -> None:
     await tell(Phase.ATTEST, destination.attest)
     await tell(Phase.AGREE, destination.agree)
+    if destination.dry_run:
+        return
     await tell(Phase.BASELINE, destination.baseline)
     await tell(Phase.TRANSFER, destination.transfer)
     await tell(Phase.VERIFY, destination.verify)

@@ -1,4 +1,4 @@
-"""The receipt of a finished migration: drafted by the source, countersigned by the destination, filed by both.
+"""The receipt of a finished migration: drafted by the source, countersigned by the destination, filed.
 
 Promise: the destination signs only what it saw itself; each host's log has the receipt before its file has.
 """
@@ -48,7 +48,7 @@ def draft(at: Setting, file: MigrationFile, phases_ms: dict[str, float]) -> byte
 def countersigned(
     at: Setting, file: MigrationFile, envelope: bytes, signer: ec.EllipticCurvePublicKey
 ) -> messages.Countersigned:
-    """Add this host's signature, and file it. IntegrityError when the draft tells what this host did not see."""
+    """Add this host's signature, and file it. IntegrityError when the draft tells what it did not see."""
     told = paper.opened(envelope, [signer])
     seen = _receipt(at, file, _parts(file, source=False), {})
     wrong = [name for name in paper.disagreements(told, seen) if name in _SEEN_BY_BOTH]

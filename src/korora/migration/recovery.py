@@ -17,6 +17,7 @@ import structlog
 from korora.errors import KororaError
 from korora.migration import docket
 from korora.migration.conversation import WORK_DEADLINE_S, Conversation
+from korora.migration.cold import ColdInbound
 from korora.migration.inbound import Inbound
 from korora.migration.setting import Setting
 from korora.migration.settling import Settling, event_of
@@ -39,16 +40,16 @@ class Settlement:
     def __init__(self, setting: Setting, busy: Callable[[str], bool]) -> None:
         self._at = setting
         self._busy = busy
-        self._kept: dict[VmName, Inbound] = {}
+        self._kept: dict[VmName, Inbound | ColdInbound] = {}
         self._locks: dict[VmName, asyncio.Lock] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def keep(self, vm: VmName, arrived: Inbound) -> None:
+    def keep(self, vm: VmName, arrived: Inbound | ColdInbound) -> None:
         """A VM that was accepted here, whose source went silent: it stays loaded and paused."""
         self._kept[vm] = arrived
 
     async def start(self) -> None:
-        """After a restart: first every open hand-over goes on from the journal, then this host keeps asking."""
+        """After a restart: every open hand-over goes on from the journal; then this host keeps asking."""
         for record in self._at.journal.vms():
             if Status(record.ownership) in OPEN | {Status.OWNER}:
                 await self._restarted(record)

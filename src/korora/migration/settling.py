@@ -13,6 +13,7 @@ import structlog
 
 from korora.errors import IntegrityError, KororaError
 from korora.migration import docket, handover, wiping
+from korora.migration.cold import ColdInbound
 from korora.migration.conversation import Conversation
 from korora.migration.inbound import Inbound
 from korora.migration.known import known
@@ -74,7 +75,7 @@ class Settling:
         self,
         setting: Setting,
         vm: VmName,
-        kept: MutableMapping[VmName, Inbound],
+        kept: MutableMapping[VmName, Inbound | ColdInbound],
         conversation: Conversation | None,
     ) -> None:
         self._at = setting

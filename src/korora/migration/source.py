@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from korora.agents.dataplane import SourceRelay
 from korora.errors import PeerError, RefusedError
 from korora.migration import docket, gate, handover, receipts, survey
+from korora.migration.cold import take_out
 from korora.migration.conversation import WORK_DEADLINE_S, Conversation
 from korora.migration.file import MigrationFile
 from korora.migration.known import known
@@ -24,6 +25,7 @@ from korora.migration.outbound import Outbound
 from korora.migration.refusals import refuse_changed_boot, refuse_findings
 from korora.migration.setting import Setting
 from korora.migration.standing import Standing
+from korora.migration.subject import find_subject
 from korora.migration.teller import Teller
 from korora.migration.vigil import while_watching
 from korora.migration.wiping import wipe_source
@@ -40,6 +42,7 @@ from korora.protocol.handshake import choose_rule, wrap_nonce
 from korora.protocol.key_wrap import wrap
 from korora.protocol.statements import move_of
 from korora.protocol.vtpm_blob import blob_context
+from korora.supervision.live import LiveVm
 
 STALL_DEADLINE_S: Final = 30.0
 T = TypeVar("T")
@@ -61,6 +64,7 @@ class Departure:
         self._undo = AsyncExitStack()
         self._talk: Conversation | None = None
         self._key: Secret | None = None
+        self._cold_state: bytes | None = None
         self.standing: Standing | None = None
 
     @property
@@ -73,7 +77,7 @@ class Departure:
     async def authorize(self) -> None:
         """Ask this host's own policy; the destination asks its own before it answers the order."""
         request = self.file.request
-        self._live = self._at.guests.live(request.vm)
+        self._vm = find_subject(self._at, request.vm, request.mode)
         admission = gate.admit(
             self._at, self.file.envelope, source=self._at.host, destination=request.destination
         )
@@ -97,7 +101,7 @@ class Departure:
 
     async def agree(self) -> None:
         """Order and prechecks: every finding is in one refusal."""
-        talk, vm, met = known(self._talk), self._live.definition, known(self.file.met)
+        talk, vm, met = known(self._talk), self._vm.definition, known(self.file.met)
         self.file.rule = choose_rule(
             met.greeted,
             tls_version=talk.channel.tls_version,
@@ -108,11 +112,11 @@ class Departure:
             messages.Order(
                 request=self.file.envelope,
                 authorized_by=known(self.file.source_allowed_by),
-                definition=definition_text(self._live.machine.definition),
-                facts=await survey.source_facts(self._at, vm, self._live.machine),
+                definition=definition_text(vm),
+                facts=await survey.source_facts(self._at, vm, self._vm.machine),
                 rule=self.file.rule,
                 epoch=self._epoch,
-                cold=False,
+                cold=self._vm.live is None,
                 dry_run=False,
                 adopted=vm.adopted,
             )
@@ -124,19 +128,22 @@ class Departure:
 
     async def baseline(self) -> None:
         """Send what must lie ready there; receive the proof of clean memory and the key to wrap for."""
-        talk, vm = known(self._talk), self._live.definition
-        self.file.boot = await self._at.guests.boot_verdict(vm.name)
-        refuse_changed_boot(self.file.boot, vm.name, self._at.host)
-        store = survey.variables(self._live.place.directory, vm)
+        talk, vm = known(self._talk), self._vm.definition
+        if self._vm.live is not None:
+            self.file.boot = await self._at.guests.boot_verdict(vm.name)
+            refuse_changed_boot(self.file.boot, vm.name, self._at.host)
+        store = survey.variables(self._vm.directory, vm)
         await talk.say(messages.Prepare(store, self._at.guests.boot_record(vm.name)))
         ready = await talk.expect(messages.Ready, WORK_DEADLINE_S)
         self.file.clean_memory, self.file.wrapping = ready.clean_memory, ready.wrapping_key
-        if self._live.vtpm is not None:
+        if self._vm.vtpm_in_custody:
             self._key = await self._hand_over_key(ready)
 
     async def transfer(self) -> None:
-        """Pre-copy, until the guest is paused with little left to send."""
-        self._out = self._outbound()
+        """Pre-copy, until the guest is paused with little left to send. A stopped VM has nothing to copy."""
+        if self._vm.live is None:
+            return
+        self._out = self._outbound(self._vm.live)
         self._undo.push_async_callback(self._out.abandon, "the migration stopped")
         suspend = self.file.request.mode is Mode.OFFLINE
         if suspend:
@@ -148,8 +155,11 @@ class Departure:
 
     async def switch_over(self) -> None:
         """The last pages, devices and the vTPM; then the signed manifest. The VM is paused on both sides."""
-        self.file.sent = await self._watching(self._out.switch_over())
-        self.file.files = survey.file_digests(self._live.place.directory, self._live.machine.definition)
+        if self._vm.live is not None:
+            self.file.sent = await self._watching(self._out.switch_over())
+        else:
+            self.file.sent, self._cold_state = await take_out(self._at, self._vm, self._key, self._binding)
+        self.file.files = survey.file_digests(self._vm.directory, self._vm.definition)
         offered = Event(On.OFFERED, self._session, peer=self.file.request.destination)
         await known(self.standing).on(offered, {Do.SEND_MANIFEST: self._send_manifest})
 
@@ -227,8 +237,8 @@ class Departure:
         """Work while listening: the destination may give up at any moment."""
         return await while_watching(work, known(self._talk).listen_for_abort())
 
-    def _outbound(self) -> Outbound:
-        rule, live, talk = known(self.file.rule), self._live, known(self._talk)
+    def _outbound(self, live: LiveVm) -> Outbound:
+        rule, talk = known(self.file.rule), known(self._talk)
         out = self._at.guests.directory(live.definition.name) / "out.sock"
         relay = SourceRelay(
             listen_on=out,
@@ -262,7 +272,7 @@ class Departure:
 
     async def _send_manifest(self) -> None:
         self.file.manifest = handover.manifest(self._at, self.file)
-        await known(self._talk).say(messages.Manifest(self.file.manifest))
+        await known(self._talk).say(messages.Manifest(self.file.manifest, self._cold_state))
 
     async def _send_release(self) -> None:
         self.file.release = handover.release(self._at, self.file)
@@ -273,13 +283,15 @@ class Departure:
         await known(self._talk).say(messages.Closed(self._session))
 
     async def _wipe(self) -> None:
-        self.file.wiped = await wipe_source(self._at, self._live)
+        self.file.wiped = await wipe_source(self._at, self._vm)
 
     async def _take_back(self, answer: messages.Decline) -> None:
         """The destination never ran it and durably never will: it runs on here, with the next epoch."""
         declined = handover.declined(self.file, answer.envelope, self._peer_key)
         event = Event(On.DECLINE, self._session, epoch=self._epoch)
-        hands = {Do.RESUME: self._out.resume, Do.SEND_CLOSED: self._send_closed}
+        hands = {Do.SEND_CLOSED: self._send_closed}
+        if self._vm.live is not None:
+            hands[Do.RESUME] = self._out.resume
         await known(self.standing).on(event, hands)
         raise RefusedError(
             f"host {self.file.request.destination} could not run {self.file.request.vm}: {declined.reason}",

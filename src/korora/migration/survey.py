@@ -31,7 +31,7 @@ async def source_facts(at: Setting, definition: VmDefinition, machine: Machine |
 
 
 async def destination_facts(at: Setting, definition: VmDefinition, *, incoming: int) -> DestinationFacts:
-    """This host as a destination for the VM. `incoming` counts the moves that arrive now, without this one."""
+    """This host as a destination. `incoming` counts the moves that arrive now, without this one."""
     features, problem = {}, ""
     try:
         features = await at.hypervisor.cpu_features(definition)
@@ -62,7 +62,7 @@ def variables(directory: Path, definition: VmDefinition) -> bytes | None:
 
 
 def lay_variables(directory: Path, definition: VmDefinition, store: bytes | None) -> None:
-    """Put the variable store where the incoming VM opens it. What the guest last wrote comes with its state."""
+    """Put the store where the incoming VM opens it. What the guest last wrote comes with its state."""
     if store is not None and definition.firmware is Firmware.UEFI:
         (directory / VARIABLES).write_bytes(store)
 

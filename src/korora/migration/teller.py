@@ -61,7 +61,8 @@ class Teller:
         seen = max(0, self._told - 1)
         while True:
             async with self._news:
-                await self._news.wait_for(lambda: self._told > seen)
+                while self._told <= seen:
+                    await self._news.wait()
                 missed = min(self._told - seen, len(self._history))
                 fresh, seen = list(self._history)[-missed:], self._told
             for event in fresh:

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
-_MOMENT_S: Final = 0.5
+_MOMENT_S: Final = 3.0  # a peer that is busy undoing may be slow to say why
 
 
 async def while_watching(work: Coroutine[Any, Any, T], *watches: Coroutine[Any, Any, object]) -> T:

@@ -7,34 +7,39 @@ import shutil
 from typing import Final
 
 from korora.migration.setting import Setting
+from korora.migration.subject import Subject
 from korora.model.evidence import WipeCertificate, WipeStep
 from korora.model.vm import VmDefinition
 from korora.ports.hypervisor import Machine
 from korora.ports.vtpm import Vtpm
-from korora.supervision.live import LiveVm
 
-LIMITS: Final = (
+MEMORY_LIMITS: Final = (
     "not overwritten: copies of guest data inside QEMU's own heap, its translated code, ROM and ACPI blocks,"
     " which ended with its process",
-    "not reached: what the kernel or the machine's firmware may have kept of the freed pages, and swap, if the"
-    " host has any",
-    "disks on shared storage are the destination's now and were not touched",
+    "not reached: what the kernel or the machine's firmware may have kept of the freed pages, and swap, if"
+    " the host has any",
 )
+DISKS: Final = "disks on shared storage are the destination's now and were not touched"
 NO_MEMORY: Final = (
     "guest memory could not be reached from outside QEMU: it ended with its process, unverified"
 )
 NO_CUSTODY: Final = "the vTPM was not in Korora's custody on the source: its remains there were not wiped"
 
 
-async def wipe_source(at: Setting, live: LiveVm) -> WipeCertificate:
-    """Shut down the vTPM, overwrite and verify memory, end QEMU, destroy vTPM state, key and files. Repeatable."""
-    await at.guests.release(live.definition.name)
-    steps, limits = await retire(live.machine, live.vtpm), list(LIMITS)
-    if live.machine.memory is None:
-        limits.append(NO_MEMORY)
-    if live.vtpm is None and live.definition.vtpm:
+async def wipe_source(at: Setting, vm: Subject) -> WipeCertificate:
+    """vTPM shut down, memory overwritten and verified, QEMU ended, vTPM state, key and files destroyed.
+
+    Repeatable after a crash.
+    """
+    steps: list[WipeStep] = []
+    limits = [DISKS]
+    if vm.live is not None:
+        await at.guests.release(vm.definition.name)
+        steps += await retire(vm.live.machine, vm.live.vtpm)
+        limits += [*MEMORY_LIMITS, *([] if vm.live.machine.memory is not None else [NO_MEMORY])]
+    if vm.definition.vtpm and not vm.vtpm_in_custody:
         limits.append(NO_CUSTODY)
-    steps += await wipe_remains(at, live.definition)
+    steps += await wipe_remains(at, vm.definition)
     return WipeCertificate(tuple(steps), tuple(limits))
 
 

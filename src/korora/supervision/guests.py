@@ -220,6 +220,13 @@ class Guests:
         self._roster.enter(live, f"arrived from host {record.peer or 'unknown'} with epoch {epoch}")
         return live
 
+    def admit_stopped(self, name: VmName, epoch: int, boots: bytes | None = None) -> None:
+        """Take in a stopped VM that arrived: only what is known of its boots is laid ready."""
+        record = self._known(name)
+        if not may_run(record) or record.epoch != epoch:
+            raise refusals.not_owner(record)
+        boot_files.take_over(self.directory(name), boots)
+
     async def release(self, name: str) -> None:
         """Let go of a VM that left. Its record stays, its process is not touched, its machine not closed."""
         live = self._roster.live(VmName(name))

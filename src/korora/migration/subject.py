@@ -1,0 +1,52 @@
+"""The VM that moves: as it lives on the source, or as it rests there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from korora.errors import RefusedError
+from korora.migration.setting import Setting
+from korora.model.definition import parse_definition
+from korora.model.identity import VmName
+from korora.model.ownership import Status
+from korora.model.plan import Mode
+from korora.model.vm import VmDefinition
+from korora.ports.hypervisor import Machine
+from korora.supervision.live import LiveVm
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """`live` is None for a stopped VM. `definition` has machine type and accelerator as they were pinned."""
+
+    definition: VmDefinition
+    directory: Path
+    live: LiveVm | None
+
+    @property
+    def machine(self) -> Machine | None:
+        return self.live.machine if self.live is not None else None
+
+    @property
+    def vtpm_in_custody(self) -> bool:
+        """Whether Korora moves its vTPM under a key of its own; an adopted VM's rides in the stream."""
+        return self.live.vtpm is not None if self.live is not None else self.definition.vtpm
+
+
+def find_subject(at: Setting, name: VmName, mode: Mode) -> Subject:
+    """UsageError unknown-vm; RefusedError not-owner, or not-running with a remedy when it is stopped."""
+    try:
+        live = at.guests.live(name)
+    except RefusedError as refused:
+        record = at.journal.vm(name)
+        if refused.kind != "not-running" or record is None or record.ownership != Status.OWNER:
+            raise
+        if mode is Mode.OFFLINE:
+            return Subject(parse_definition(record.definition), at.guests.directory(name), None)
+        raise RefusedError(
+            refused.message,
+            kind=refused.kind,
+            remedy=f"{refused.remedy}, or move it as it is: korora migrate {name} --mode offline --to HOST",
+        ) from refused
+    return Subject(live.machine.definition, live.place.directory, live)
