@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
+from korora.errors import KororaError, PeerError
+
 T = TypeVar("T")
 _MOMENT_S: Final = 3.0  # a peer that is busy undoing may be slow to say why
 
@@ -13,7 +15,8 @@ _MOMENT_S: Final = 3.0  # a peer that is busy undoing may be slow to say why
 async def while_watching(work: Coroutine[Any, Any, T], *watches: Coroutine[Any, Any, object]) -> T:
     """The work's result. A watch that returns is no news; one that raises cancels the work.
 
-    When the work fails, the watches get a moment to say why: their reason is nearer to the cause.
+    When the work fails because the peer left, the watches get a moment to say why: their reason is nearer to
+    the cause. Any other failure of the work is this side's own to tell, at once: the peer is waiting for it.
     """
     working = asyncio.create_task(work)
     watching = {asyncio.create_task(watch) for watch in watches}
@@ -23,7 +26,7 @@ async def while_watching(work: Coroutine[Any, Any, T], *watches: Coroutine[Any, 
             for watch in done & watching:
                 watching.discard(watch)
                 watch.result()
-        if working.exception() is not None:
+        if _may_be_a_symptom(working.exception()):
             for watch in await _first_of(watching):
                 watch.result()
         return working.result()
@@ -31,6 +34,12 @@ async def while_watching(work: Coroutine[Any, Any, T], *watches: Coroutine[Any, 
         for task in (working, *watching):
             task.cancel()
         await asyncio.gather(working, *watching, return_exceptions=True)
+
+
+def _may_be_a_symptom(failure: BaseException | None) -> bool:
+    if isinstance(failure, KororaError):
+        return isinstance(failure, PeerError)
+    return failure is not None
 
 
 async def _first_of(watching: set[asyncio.Task[object]]) -> set[asyncio.Task[object]]:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from korora.errors import IntegrityError, PeerError
 from korora.migration.vigil import while_watching
 
 
@@ -31,6 +32,22 @@ def test_a_watch_that_raises_ends_the_work_at_once() -> None:
 def test_the_watchs_reason_counts_when_the_work_fails_of_it() -> None:
     with pytest.raises(RuntimeError, match="cause"):
         asyncio.run(while_watching(_fail(0.0, "symptom"), _fail(0.0, "cause")))
+
+
+def test_a_change_on_the_way_is_told_at_once_though_the_peer_may_have_a_reason_too() -> None:
+    async def opened_a_forged_frame() -> None:
+        raise IntegrityError("a frame was changed")
+
+    with pytest.raises(IntegrityError, match="a frame was changed"):
+        asyncio.run(while_watching(opened_a_forged_frame(), _fail(0.05, "the peer left")))
+
+
+def test_a_lost_peer_is_told_by_the_peers_own_reason() -> None:
+    async def lost_the_connection() -> None:
+        raise PeerError("the connection ended")
+
+    with pytest.raises(RuntimeError, match="its disk is full"):
+        asyncio.run(while_watching(lost_the_connection(), _fail(0.05, "its disk is full")))
 
 
 def test_watches_do_not_outlive_the_work() -> None:
