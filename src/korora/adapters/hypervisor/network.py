@@ -10,7 +10,6 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -30,7 +29,7 @@ _NAME = b"kora%d"  # the kernel counts
 def taps(nics: Sequence[Nic]) -> Iterator[tuple[int, ...]]:
     """One tap per card, up and on its bridge. Descriptors to hand to QEMU; ours are closed on leaving.
 
-    Blocking. ToolError(kind="no-bridge" or "tap"); no tap is left behind then.
+    Blocking: never on the event loop. ToolError(kind="no-bridge" or "tap"); no tap is left behind then.
     """
     with contextlib.ExitStack() as opened:
         descriptors = []
@@ -43,8 +42,18 @@ def taps(nics: Sequence[Nic]) -> Iterator[tuple[int, ...]]:
 
 
 def bridges() -> tuple[str, ...]:
-    """The bridges of this network namespace, by name."""
-    return tuple(sorted(path.parent.name for path in Path("/sys/class/net").glob("*/bridge")))
+    """The bridges of this network namespace, by name. Blocking: never on the event loop."""
+    with IPRoute() as links:
+        return tuple(sorted(link.get("ifname") for link in links.get_links(kind="bridge")))
+
+
+def bridge_of(interface: str) -> str | None:
+    """The bridge (or other master) that an interface of this namespace belongs to. Blocking, likewise."""
+    with IPRoute() as links:
+        for index in links.link_lookup(ifname=interface):
+            master = links.get_links(index)[0].get("master")
+            return None if master is None else str(links.get_links(master)[0].get("ifname"))
+    return None
 
 
 def _open_tap() -> tuple[int, str]:

@@ -7,6 +7,7 @@ that it is the same after every move.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from korora.ports.hypervisor import Place
 
 START_DEADLINE_S = 60.0
 ATTACH_DEADLINE_S = 10.0
+UNRECORDED_DEADLINE_S = 2.0
 VARIABLES = "variables.fd"
 
 
@@ -101,11 +103,15 @@ class Qemu:
         return machine
 
     async def attach(self, definition: VmDefinition, place: Place) -> QemuMachine | None:
+        await _end_unrecorded(place)
         record = process.read_record(place.directory)
         if record is None or not process.is_alive(record):
             forget(place.directory)
             return None
         held = Process(record.pid)
+        if not process.is_alive(record):  # it ended, and its pid was given away, just before we held it
+            held.release()
+            return None
         try:
             qmp = await Qmp.connect(place.qmp, ATTACH_DEADLINE_S, lambda: not held.is_gone)
         except ToolError:
@@ -124,18 +130,8 @@ class Qemu:
         """The process, paused and answering QMP, on record."""
         log = place.directory / process.LOG
         said_before = log.stat().st_size if log.exists() else 0
-        held = await asyncio.to_thread(self._spawned, pinned, place, incoming)
-        watched = Process(held.pid)
+        watched = await self._spawned_whole(pinned, place, incoming=incoming)
         try:
-            record = ProcessRecord(
-                pid=held.pid,
-                start_ticks=held.start_ticks,
-                boot_id=process.boot_id(),
-                definition=definition_text(pinned),
-                incoming=incoming,
-                may_have_run=False,
-            )
-            process.write_record(place.directory, record)
             qmp = await Qmp.connect(place.qmp, START_DEADLINE_S, lambda: not watched.is_gone)
         except BaseException as error:
             await process.end(watched)
@@ -145,12 +141,33 @@ class Qemu:
             raise
         return QemuMachine(pinned, Ends(watched, qmp, place.directory))
 
+    async def _spawned_whole(self, pinned: VmDefinition, place: Place, *, incoming: bool) -> Process:
+        """Also when we are cancelled in between, the process is ours to end."""
+        spawning = asyncio.ensure_future(asyncio.to_thread(self._spawned, pinned, place, incoming))
+        try:
+            return Process((await asyncio.shield(spawning)).pid)
+        except asyncio.CancelledError:
+            await process.end(Process((await spawning).pid))
+            forget(place.directory)
+            raise
+
     def _spawned(self, pinned: VmDefinition, place: Place, incoming: bool) -> process.Spawned:
+        """Blocking. The process is paused, and on record before it can do anything."""
         with network.taps(pinned.nics) as taps:
             launch = Launch(place.directory, place.vtpm_socket, taps, incoming)
             log = place.directory / process.LOG
             made = adopted_arguments if pinned.adopted else arguments
-            return process.spawn(self._binary, made(pinned, launch), place.directory, log, taps)
+            spawned = process.spawn(self._binary, made(pinned, launch), place.directory, log, taps)
+        record = ProcessRecord(
+            pid=spawned.pid,
+            start_ticks=spawned.start_ticks,
+            boot_id=process.boot_id(),
+            definition=definition_text(pinned),
+            incoming=incoming,
+            may_have_run=False,
+        )
+        process.write_record(place.directory, record)
+        return spawned
 
     async def _qemu_facts(self) -> probing.QemuFacts:
         async with self._probing:
@@ -178,7 +195,18 @@ def _refuse_what_cannot_start(definition: VmDefinition, *, incoming: bool) -> No
         )
 
 
+async def _end_unrecorded(place: Place) -> None:
+    """A QEMU that a daemon started and died before it could record: it was paused and never ran."""
+    if process.read_record(place.directory) is not None or not place.qmp.exists():
+        return
+    with contextlib.suppress(ToolError):
+        qmp = await Qmp.connect(place.qmp, UNRECORDED_DEADLINE_S, lambda: False)
+        await process.end(Process(qmp.peer_pid))
+        await qmp.close()
+
+
 async def _refuse_second(definition: VmDefinition, place: Place) -> None:
+    await _end_unrecorded(place)
     record = process.read_record(place.directory)
     if record is not None and process.is_alive(record):
         raise ToolError(

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from korora.adapters.hypervisor.command_line import socket_path
-from korora.adapters.hypervisor.process import Process
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.errors import ToolError
 from korora.ports.hypervisor import StreamSettings, StreamState, StreamStatus
 
 POLL_S = 0.5
+ASK_DEADLINE_S = 2.0
 CANCEL_DEADLINE_S = 15.0
 FINAL = frozenset({StreamState.COMPLETED, StreamState.FAILED, StreamState.CANCELLED})
 NEEDED = ("return-path", "pause-before-switchover", "events")
@@ -35,6 +35,13 @@ _STATES = {
     "failed": StreamState.FAILED,
     "cancelled": StreamState.CANCELLED,
 }
+
+
+class Watched(Protocol):
+    """Whoever knows whether QEMU still lives."""
+
+    @property
+    def is_gone(self) -> bool: ...
 
 
 def address(socket: Path, directory: Path | None) -> str:
@@ -65,14 +72,23 @@ async def switch_over(qmp: Qmp) -> None:
 async def cancel(qmp: Qmp) -> None:
     """Give up and wait until the VM is back as it was. ToolError(kind="stream-completed"): too late."""
     await qmp.execute("migrate_cancel")
-    async with asyncio.timeout(CANCEL_DEADLINE_S):
-        while True:
-            found = (await status(qmp)).state
-            if found is StreamState.COMPLETED:
-                raise ToolError("the stream had completed already", kind="stream-completed")
-            if (found in FINAL or found is StreamState.NONE) and not await _between_states(qmp):
-                return
-            await asyncio.sleep(0.01)
+    try:
+        async with asyncio.timeout(CANCEL_DEADLINE_S):
+            while not await _is_over(qmp):  # noqa: ASYNC110 (QEMU tells no event for the CPUs' return)
+                await asyncio.sleep(0.01)
+    except TimeoutError as error:
+        raise ToolError(
+            f"QEMU did not give the stream up within {CANCEL_DEADLINE_S:g} s",
+            kind="qmp-silent",
+            remedy="close the other end of its migration socket",
+        ) from error
+
+
+async def _is_over(qmp: Qmp) -> bool:
+    found = (await status(qmp)).state
+    if found is StreamState.COMPLETED:
+        raise ToolError("the stream had completed already", kind="stream-completed")
+    return (found in FINAL or found is StreamState.NONE) and not await _between_states(qmp)
 
 
 async def status(qmp: Qmp) -> StreamStatus:
@@ -100,7 +116,7 @@ def folded(word: str) -> StreamState:
     return _STATES.get(word, StreamState.ACTIVE)
 
 
-async def states(qmp: Qmp, process: Process) -> AsyncIterator[StreamState]:
+async def states(qmp: Qmp, process: Watched) -> AsyncIterator[StreamState]:
     """The present state, then each change, by event or, should one be missed, by asking; ends when final."""
     with qmp.events("MIGRATION") as events:
         seen = (await status(qmp)).state
@@ -112,7 +128,7 @@ async def states(qmp: Qmp, process: Process) -> AsyncIterator[StreamState]:
                 yield seen
 
 
-async def _next_state(qmp: Qmp, events: Any, process: Process) -> StreamState | None:
+async def _next_state(qmp: Qmp, events: Any, process: Watched) -> StreamState | None:
     try:
         event = await asyncio.wait_for(events.get(), POLL_S)
     except TimeoutError:
@@ -120,12 +136,12 @@ async def _next_state(qmp: Qmp, events: Any, process: Process) -> StreamState | 
     return folded(str(event["data"]["status"]))
 
 
-async def _asked(qmp: Qmp, process: Process) -> StreamState | None:
+async def _asked(qmp: Qmp, process: Watched) -> StreamState | None:
     """By query-migrate; None while QEMU is too busy to answer, which at switchover is no failure."""
     if process.is_gone:
         raise ToolError("the process has ended", kind="vm-process-gone")
     try:
-        found = await qmp.execute("query-migrate", deadline_s=2.0)
+        found = await qmp.execute("query-migrate", deadline_s=ASK_DEADLINE_S)
     except ToolError as error:
         if error.kind == "qmp-silent":
             return None

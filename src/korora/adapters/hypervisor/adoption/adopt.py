@@ -6,6 +6,7 @@ hardware that cannot be made elsewhere is found when it is to move, not when it 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import uuid
@@ -17,6 +18,7 @@ from typing import Any
 from korora.adapters.hypervisor.adoption.hardware import portable
 from korora.adapters.hypervisor.adoption.options import parse_options
 from korora.adapters.hypervisor.machine import Ends, QemuMachine
+from korora.adapters.hypervisor.network import bridge_of
 from korora.adapters.hypervisor.process import Process, boot_id, start_ticks
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.errors import KororaError, RefusedError, ToolError, UsageError
@@ -137,7 +139,7 @@ async def _nics(qmp: Qmp, arguments: list[str]) -> tuple[Nic, ...]:
     backends = [parse_options(value, "type") for value in _all(arguments, "-netdev")]
     names = [found.get("id") for found in backends if found.kind in {"tap", "bridge"}]
     macs = await _macs(qmp)
-    taps = _taps(qmp.peer_pid)
+    taps = await asyncio.to_thread(_taps, qmp.peer_pid)
     cards = zip(names, taps, strict=False)
     return tuple(Nic(bridge, macs[name]) for name, bridge in cards if bridge and name in macs)
 
@@ -157,13 +159,12 @@ async def _macs(qmp: Qmp) -> dict[str | None, str]:
 
 def _taps(pid: int) -> list[str | None]:
     """The bridge of each tap that the process holds, by ascending descriptor; None where it has none."""
-    bridges = []
+    bridges: list[str | None] = []
     with contextlib.suppress(OSError):
         for entry in sorted(Path(f"/proc/{pid}/fdinfo").iterdir(), key=lambda path: int(path.name)):
             name = re.search(r"^iff:\s*(\S+)", entry.read_text(), re.MULTILINE)
             if name:
-                master = Path(f"/sys/class/net/{name[1]}/master")
-                bridges.append(master.readlink().name if master.exists() else None)
+                bridges.append(bridge_of(name[1]))
     return bridges
 
 

@@ -1,0 +1,168 @@
+"""From a foreign command line to the same hardware elsewhere: closed, stable, and without the host's ends."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from korora.adapters.hypervisor.adoption.hardware import portable, ram_name
+from korora.adapters.hypervisor.adoption.launch import adopted_arguments
+from korora.adapters.hypervisor.adoption.options import parse_options
+from korora.adapters.hypervisor.command_line import Launch
+from korora.errors import RefusedError
+from korora.model.definition import definition_text, parse_definition
+from korora.model.identity import VmName
+from korora.model.vm import VmDefinition
+
+FOREIGN = shlex.split(
+    "-name web -machine q35,accel=kvm,smm=on -enable-kvm -cpu EPYC,+avx -m 512 -smp 2 -nographic -daemonize"
+    " -kernel /k -append 'console=ttyS0 quiet' -object memory-backend-ram,id=m0,size=512M"
+    " -chardev socket,id=c0,path=/run/swtpm.sock -tpmdev emulator,id=t0,chardev=c0 -device tpm-tis,tpmdev=t0"
+    " -chardev socket,id=agent,path=/run/agent.sock,server=on -device virtio-serial-pci"
+    " -device virtserialport,chardev=agent,name=org.qemu.guest_agent.0"
+    " -drive file=/srv/a,,b.img,if=virtio -netdev tap,id=n0,ifname=tap7,script=no"
+    " -device virtio-net-pci,netdev=n0"
+    " -serial mon:stdio -qmp unix:/run/q.sock,server=on,wait=off -pidfile /run/p --no-reboot"
+)
+FORMATS = {"/srv/a,b.img": "qcow2"}
+VM = VmDefinition(
+    name=VmName("web"),
+    uuid="0b7c9e1e-6a49-4b5a-9b0b-1b8f6d9c2e11",
+    memory_bytes=512 * 2**20,
+    machine="pc-q35-7.2",
+    accelerator="tcg",
+    adopted=True,
+    hardware=portable(FOREIGN, FORMATS),
+)
+HERE = Launch(Path("/vms/web"), Path("/vms/web/vtpm.sock"), taps=(7,), incoming=True)
+
+
+def test_what_belongs_to_the_host_stays_there() -> None:
+    kept = " ".join(portable(FOREIGN, FORMATS))
+    for gone in (
+        "/run/",
+        "tap7",
+        "-qmp",
+        "-pidfile",
+        "-daemonize",
+        "accel",
+        "-name",
+        "memory-backend-ram",
+        "stdio",
+    ):
+        assert gone not in kept
+    for stays in ("-cpu EPYC,+avx", "-smp 2", "smm=on", "tpm-tis", "org.qemu.guest_agent.0", "-no-reboot"):
+        assert stays in kept
+
+
+def test_a_drive_without_a_format_gets_the_one_that_qemu_found() -> None:
+    assert "file=/srv/a,,b.img,if=virtio,format=qcow2" in portable(FOREIGN, FORMATS)
+    with pytest.raises(RefusedError, match="format is not known"):
+        portable(FOREIGN)
+
+
+def test_screening_twice_changes_nothing() -> None:
+    assert portable(VM.hardware) == VM.hardware
+
+
+def test_the_destinations_command_line_has_its_own_ends() -> None:
+    args = adopted_arguments(VM, HERE)
+    assert "socket,id=c0,path=vtpm.sock" in args
+    assert "null,id=agent" in args
+    assert "tap,id=n0,fd=7,vhost=off" in args
+    assert "memory-backend-memfd,id=pc.ram,size=536870912,share=on" in args
+    assert args.count("-machine") == 1
+    assert "pc-q35-7.2,smm=on,memory-backend=pc.ram" in args
+    assert "-sandbox" in args
+    assert args[-2:] == ["-incoming", "defer"]
+
+
+def test_the_memory_keeps_the_name_it_has_in_the_stream() -> None:
+    assert ram_name(["-m", "1G"]) == "pc.ram"
+    named = ["-M", "type=q35,memory-backend=m0", "-object", "memory-backend-file,id=m0,size=1G,mem-path=/x"]
+    assert ram_name(portable(named)) == "m0"
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "-device vfio-pci,host=01:00.0",
+        "-device ivshmem-plain,memdev=m",
+        '-device {"driver":"vhost-user-fs-pci"}',
+        "-virtfs local,path=/,mount_tag=r",
+        "-hda /disk.img",
+        "-drive file=relative.img,format=raw",
+        "-drive file=/a/../../etc/shadow,format=raw",
+        "-drive file=/a,format=raw,backing.file=/etc/shadow",
+        "-drive driver=nbd,host=x",
+        "-drive if=pflash,format=raw,file=/vars.fd",
+        '-blockdev {"driver":"nbd","node-name":"n"}',
+        '-blockdev {"driver":"qcow2","node-name":"n","file":{"driver":"file","filename":"/a"},"backing":"b"}',
+        '-blockdev {"driver":"raw","node-name":"n","file":{"driver":"ssh","path":"/a"}}',
+        '-blockdev {"driver":"raw","node-name":"n","file":{"driver":"file","filename":"a"}}',
+        "-blockdev [1]",
+        "-blockdev {",
+        "-tpmdev passthrough,id=t0,path=/dev/tpm0",
+        "-netdev socket,id=n,connect=1.2.3.4:5",
+        "-nic tap",
+        "-object secret,id=s,file=/etc/shadow",
+        "-fw_cfg name=opt/x,file=/etc/shadow",
+        "-smbios file=/etc/shadow",
+        "-chardev file,path=/etc/passwd",
+        "-loadvm x",
+        "-readconfig /x",
+        "-plugin /x.so",
+        "-kernel ../../k",
+        "/disk.img",
+    ],
+)
+def test_what_is_not_known_to_be_portable_is_refused_by_name(argument: str) -> None:
+    words = argument.split(" ", 1)
+    with pytest.raises(RefusedError) as caught:
+        portable([*FOREIGN, *words], FORMATS)
+    assert caught.value.kind == "adopted-hardware"
+    assert words[0] in caught.value.message
+
+
+def test_hardware_that_was_changed_on_the_way_starts_nothing() -> None:
+    for changed in (
+        (),
+        (*VM.hardware, "-chardev", "file,id=x,path=/etc/passwd"),
+        (*VM.hardware, "-qmp", "tcp::1"),
+    ):
+        with pytest.raises(RefusedError):
+            adopted_arguments(replace(VM, hardware=changed), HERE)
+
+
+def test_a_card_on_no_bridge_is_refused_at_the_start() -> None:
+    with pytest.raises(RefusedError, match="on no bridge"):
+        adopted_arguments(VM, replace(HERE, taps=()))
+
+
+def test_hardware_travels_in_the_definition() -> None:
+    assert parse_definition(definition_text(VM)) == VM
+
+
+@given(st.lists(st.text(max_size=40), max_size=8))
+def test_no_command_line_does_more_than_be_refused(arguments: list[str]) -> None:
+    try:
+        kept = portable(arguments)
+    except RefusedError:
+        return
+    assert portable(kept) == kept
+
+
+_words = st.text(st.characters(codec="ascii", exclude_characters="=\0"), min_size=1, max_size=12)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z-]{1,8}", fullmatch=True).filter(lambda k: k != "driver"), _words))
+def test_options_read_back_as_they_were_written(values: dict[str, str]) -> None:
+    written = ",".join(["virtio", *(f"{key}={value.replace(',', ',,')}" for key, value in values.items())])
+    found = parse_options(written)
+    assert (found.kind, found.values) == ("virtio", values)
+    assert str(found) == written
