@@ -72,8 +72,8 @@ class Inbound:
         """Open for the stream."""
         machine = self._machine()
         self._relay = relay
-        if self.vtpm is not None and key is not None:
-            await self.vtpm.accept_under(key, binding)
+        if self.vtpm is not None:
+            await (self.vtpm.accept_under(key, binding) if key is not None else self.vtpm.accept_bare())
         await machine.listen(self.socket, settings)
         relay.start()
 
@@ -86,7 +86,7 @@ class Inbound:
         assert self._relay is not None  # noqa: S101 `start` was called
         await while_watching(self._until_complete(), self._changed_on_the_way(self._relay))
         report = await self._relay.finished()
-        if self.vtpm is None:
+        if self.vtpm is None or known(self._definition).adopted:  # the source could not look at its vTPM
             return Carried(report.roots, report.payload_bytes, report.wire_bytes, None, None)
         blobs, identity = await self.vtpm.moved(), await self.vtpm.identity()
         return Carried(report.roots, report.payload_bytes, report.wire_bytes, blobs, identity)

@@ -11,6 +11,7 @@ from korora.migration.setting import Setting
 from korora.migration.teller import Event
 from korora.model.identity import SessionId
 
+_RUNS_NOWHERE = frozenset({"not-running", "unknown-vm", "not-owner"})  # or at least not because of this
 _WORDS = {ExitCode.REFUSED: "refused", ExitCode.IN_DOUBT: "in-doubt", ExitCode.QUESTION: "question"}
 
 
@@ -28,7 +29,7 @@ def completed_late(at: Setting, file: MigrationFile) -> Event:
 def failed(at: Setting, file: MigrationFile, error: BaseException, *, released: bool) -> Event:
     """The failure, and where the VM runs: here before the release, at the destination once that is proved."""
     known = _understood(error)
-    if known.vm_runs_on is None:
+    if known.vm_runs_on is None and known.kind not in _RUNS_NOWHERE:
         known.vm_runs_on = _whereabouts(at, file, released=released)
     word = "cancelled" if isinstance(known, CancelledError) else _WORDS.get(known.exit_code, "failed")
     told = {

@@ -41,6 +41,10 @@ class Vtpm(Protocol):
         """Destination: let in only three verified blobs, and refuse INIT until then."""
         ...
 
+    async def accept_bare(self) -> None:
+        """Destination of an adopted VM: let in unencrypted state; only the stream protects it."""
+        ...
+
     async def moved(self) -> BlobDigests:
         """The digests of what was sent (source) or verified and loaded (destination).
 

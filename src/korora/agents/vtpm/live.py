@@ -64,6 +64,10 @@ class LiveVtpm:
         """RefusedError when the key has served before, or the vTPM did not start as an incoming one."""
         await self._order(wire.AcceptUnder(key.reveal(), binding.vm, binding.session, binding.epoch))
 
+    async def accept_bare(self) -> None:
+        """RefusedError when the vTPM did not start as an incoming one."""
+        await self._order(wire.AcceptBare())
+
     async def moved(self) -> BlobDigests:
         status = await self.status()
         arriving = status.mode in ("awaiting", "accepting")

@@ -162,3 +162,27 @@ def test_only_the_table_moves_the_mode(orders: list[Order], incoming: bool) -> N
             assert guard.mode is before
         else:
             assert guard.mode is TRANSITIONS[before, order]
+
+
+def test_an_adopted_vms_state_enters_as_it_is_and_is_digested() -> None:
+    guard = BlobGuard(incoming=True)
+    guard.accept_bare()
+    assert guard.incoming(BlobType.PERMANENT, 0, b"p") == {BlobType.PERMANENT: (0, b"p")}
+    with pytest.raises(RefusedError):
+        guard.check_start()
+
+
+def test_an_adopted_vms_tpm_starts_without_a_savestate() -> None:
+    guard = BlobGuard(incoming=True)
+    guard.accept_bare()
+    guard.incoming(BlobType.PERMANENT, 0, b"p")
+    guard.incoming(BlobType.VOLATILE, 0, b"v")
+    guard.check_start()
+    guard.started()
+    assert guard.mode is Mode.HOME
+    assert guard.digests[BlobType.SAVESTATE] == sha256(b"")
+
+
+def test_a_tpm_at_home_takes_no_unencrypted_state() -> None:
+    with pytest.raises(RefusedError):
+        BlobGuard(incoming=False).accept_bare()

@@ -93,6 +93,9 @@ class Interposer:
             case wire.AcceptUnder(key, vm, session, epoch):
                 with lane.lock:
                     guard.accept_under(Secret(key), VmName(vm), SessionId(session), epoch)
+            case wire.AcceptBare():
+                with lane.lock:
+                    guard.accept_bare()
             case wire.Stay():
                 with lane.lock:
                     guard.stay()

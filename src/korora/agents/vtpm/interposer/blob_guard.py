@@ -52,6 +52,7 @@ class BlobGuard:
         self.reason = ""  # the first refusal of the present or last move
         self.digests: dict[BlobType, Digest] = {}  # of the blobs that left, or entered and verified
         self.loaded = False
+        self._bare = False  # the blobs come as a QEMU that nobody interposed sends them
         self._key: Secret | None = None
         self._context = b""
         self._spent: set[bytes] = set()  # SHA-256 of every key this process has seen
@@ -68,6 +69,11 @@ class BlobGuard:
         if self.mode is Mode.ACCEPTING and self._is_present(key, vm, session, epoch):
             return
         self._install(Order.ACCEPT_UNDER, key, blob_context(vm, session, epoch))
+
+    def accept_bare(self) -> None:
+        """Let in unencrypted state, of a VM whose source had no interposer: only the stream protects it."""
+        self._move(Order.ACCEPT_UNDER)
+        self._bare = True
 
     def stay(self) -> None:
         """The move failed: forget the key."""
@@ -107,6 +113,9 @@ class BlobGuard:
             raise RefusedError(f"an earlier blob was refused: {self.reason}", kind="spoiled")
         if kind in self.digests:
             raise self._note(IntegrityError(f"the vTPM's {kind.label} blob came twice", kind="vtpm-blob"))
+        if self._bare:
+            self.digests[kind] = sha256(blob)
+            return {kind: (flags, blob)}
         try:
             state = open_blob(self._present_key(), self._context, kind, flags, blob)
         except IntegrityError as refusal:
@@ -129,6 +138,8 @@ class BlobGuard:
     def started(self) -> None:
         """INIT succeeded. After a move the TPM is at home from here on."""
         if self.mode is Mode.ACCEPTING:
+            # An unencrypted move brings no savestate where there is none; QEMU leaves empty ones out.
+            self.digests.setdefault(BlobType.SAVESTATE, sha256(b""))
             self._move(Order.LOADED)
             self._forget_key()
             self.loaded = True
@@ -156,7 +167,8 @@ class BlobGuard:
         return self._key == key and self._context == blob_context(vm, session, epoch)
 
     def _is_whole(self) -> bool:
-        return not self.reason and len(self.digests) == len(BlobType)
+        needed = set(BlobType) - ({BlobType.SAVESTATE} if self._bare else set())
+        return not self.reason and needed <= set(self.digests)
 
     def _missing(self) -> str:
         return ", ".join(kind.label for kind in BlobType if kind not in self.digests) or "every blob"

@@ -40,6 +40,10 @@ class AcceptUnder(_Keyed, frozen=True):
     pass
 
 
+class AcceptBare(_Frame, frozen=True):
+    """Let in unencrypted state: the source's vTPM was not in Korora's custody."""
+
+
 class Stay(_Frame, frozen=True):
     pass
 
@@ -96,7 +100,7 @@ class Failed(_Frame, frozen=True):
     message: str
 
 
-Orders = SendUnder | AcceptUnder | Stay | Retire | GetStatus | GetPermanent | Execute | End
+Orders = SendUnder | AcceptUnder | AcceptBare | Stay | Retire | GetStatus | GetPermanent | Execute | End
 Answers = Done | Response | Permanent | Status | Failed
 
 _encoder = msgspec.msgpack.Encoder()
