@@ -16,13 +16,13 @@ from korora.adapters.hypervisor import network, process
 from korora.adapters.hypervisor.adoption.adopt import adopt
 from korora.adapters.hypervisor.adoption.launch import adopted_arguments
 from korora.adapters.hypervisor.command_line import Launch, arguments, firmware_files
+from korora.adapters.hypervisor.images import refuse_escaping_images
 from korora.adapters.hypervisor.machine import Ends, QemuMachine, forget
 from korora.adapters.hypervisor.probe import facts as probing
 from korora.adapters.hypervisor.probe.accelerator import Verdict, working_accelerator
 from korora.adapters.hypervisor.probe.cache import Cache
 from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
-from korora.adapters.hypervisor.surroundings import refuse_escaping_images
 from korora.errors import ToolError, UsageError
 from korora.model.definition import definition_text, parse_definition
 from korora.model.vm import HypervisorFacts, VmDefinition
