@@ -1,9 +1,9 @@
-"""A small world for the ownership table: two hosts, their journals, a network that forgets nothing and
-delivers anything at any time, crashes between any two actions, dying hypervisors, and a host that never
-comes back.
+"""A small world for the ownership table: two hosts, their journals, a network that delivers anything at any
+time, crashes between any two actions, dying hypervisors, and a host that never comes back.
 
-A message once sent may be delivered never, once or many times, early or late: that is loss, repetition and
-reordering in one. `moves` gives every next world with the name of what happened and whether it was a fault.
+A message once sent may be delivered never, once or many times, early or late; and once, the network may
+lose all that it holds, so that only asking again helps. `moves` gives every next world with the name of
+what happened, and whether it was a fault.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class World(NamedTuple):
     whole: frozenset[tuple[int, int]]  # host, version: copies that ran or are journalled as verified
     ran: frozenset[int]  # sessions whose destination has run the VM
     decided: bool  # a person has decided something
+    losses: int
     refusals: int
     crashes: int
     deaths: int
@@ -94,6 +95,7 @@ class Limits:
     deaths: int
     departures: int
     returns: bool = False  # a later session may start at either host
+    losses: int = 0  # how often the network loses everything
     refusals: int = 1  # how often a hypervisor refuses to run the VM
     patient: bool = False  # nobody gives a living host up for silent
 
@@ -119,6 +121,7 @@ def first_world(limits: Limits) -> World:
         frozenset({(0, 1)}),
         frozenset(),
         False,
+        limits.losses,
         limits.refusals,
         limits.crashes,
         limits.deaths,
@@ -132,6 +135,8 @@ def cached_step(state: OwnershipState, event: Event) -> Step | Refused:
 
 
 def moves(world: World, limits: Limits) -> Iterator[Move]:
+    if world.losses and world.mail:
+        yield Move("all mail is lost", True, world._replace(mail=frozenset(), losses=world.losses - 1))
     for me in (0, 1):
         host = world.hosts[me]
         if host.gone:

@@ -18,19 +18,20 @@ from korora.model.ownership import Do, End, On, Status
 from korora.protocol import ownership
 from korora.protocol.ownership_table import TABLE, Row, When
 
-CRASH = Limits(sessions=1, crashes=1, deaths=0, departures=0)
+CRASH = Limits(sessions=1, crashes=1, deaths=0, departures=0, losses=1)
 DEATH = Limits(sessions=1, crashes=0, deaths=1, departures=0)
 QUICK = [
-    Limits(sessions=1, crashes=1, deaths=1, departures=0),
-    Limits(sessions=1, crashes=0, deaths=0, departures=1),
+    CRASH,
+    DEATH,
+    Limits(sessions=1, crashes=0, deaths=0, departures=1, losses=1),
     Limits(sessions=2, crashes=0, deaths=0, departures=0, returns=True, refusals=0, patient=True),
 ]
 EXHAUSTIVE = [
-    Limits(sessions=1, crashes=2, deaths=1, departures=0),
-    Limits(sessions=1, crashes=1, deaths=1, departures=1),
-    Limits(sessions=2, crashes=1, deaths=0, departures=0, returns=True),
-    Limits(sessions=2, crashes=0, deaths=1, departures=0, returns=True),
-    Limits(sessions=2, crashes=1, deaths=1, departures=0, returns=True, refusals=0, patient=True),
+    Limits(sessions=1, crashes=2, deaths=1, departures=0, losses=1),
+    Limits(sessions=1, crashes=1, deaths=1, departures=1, losses=1),
+    Limits(sessions=2, crashes=1, deaths=0, departures=0, losses=1, returns=True),
+    Limits(sessions=2, crashes=0, deaths=1, departures=0, losses=1, returns=True),
+    Limits(sessions=2, crashes=1, deaths=1, departures=0, losses=1, returns=True, refusals=0, patient=True),
 ]
 exhaustive = pytest.mark.skipif(
     not os.environ.get("KORORA_EXHAUSTIVE"), reason="minutes long; set KORORA_EXHAUSTIVE=1"
