@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from end_to_end.travelling import HOSTS, KEEPER, WALKER, Traveller
 from korora.errors import KororaError
 from korora.lab.layout import Layout
 from korora.lab.lifecycle import bring_up, korora_command, take_down
@@ -23,6 +24,7 @@ from korora.lab.observer import Observer
 T = TypeVar("T")
 _TOOLS = ("qemu-system-x86_64", "swtpm", "swtpm_setup", "ip")
 _DEADLINE_S = 600.0
+_KEPT_LAB = "KORORA_TEST_LAB"  # a folder: the lab there is used and left up, for whoever writes tests
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ def lab_of(hosts: int) -> Iterator[Lab]:
     missing = [tool for tool in _TOOLS if not shutil.which(tool)]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
-    folder = Path(tempfile.mkdtemp(prefix="kl-", dir="/tmp"))
-    layout = Layout.at(folder)
+    kept = os.environ.get(_KEPT_LAB)
+    layout = Layout.at(Path(kept or tempfile.mkdtemp(prefix="kl-", dir="/tmp")))
     try:
         bring_up(layout, hosts)
         yield Lab(layout)
@@ -66,13 +68,14 @@ def lab_of(hosts: int) -> Iterator[Lab]:
         _show_logs(layout)
         raise
     finally:
-        take_down(layout)
+        if not kept:
+            take_down(layout)
 
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """Three hosts: enough for a chain."""
-    yield from lab_of(3)
+    yield from lab_of(HOSTS)
 
 
 @pytest.fixture
@@ -80,6 +83,25 @@ def observer(lab: Lab) -> Iterator[Observer]:
     """Hears the guests' ticks for the length of one test."""
     with Observer(lab.layout.observer_ip, bind=lab.inside) as listening:
         yield listening
+
+
+@pytest.fixture
+def walker(lab: Lab, observer: Observer) -> Traveller:
+    """A small SeaBIOS guest that runs on a or b; it goes on from test to test."""
+    return settled(Traveller(lab, observer, WALKER))
+
+
+@pytest.fixture
+def keeper(lab: Lab, observer: Observer) -> Iterator[Traveller]:
+    """A UEFI guest with Secure Boot, stopped after the test."""
+    guest = settled(Traveller(lab, observer, KEEPER))
+    yield guest
+    lab.answer("vm", "stop", guest.name, "--force")
+
+
+def settled(guest: Traveller) -> Traveller:
+    guest.settled()
+    return guest
 
 
 def _show_logs(layout: Layout) -> None:
