@@ -25,7 +25,7 @@ from korora.migration.outbound import Outbound
 from korora.migration.refusals import refuse_changed_boot, refuse_findings
 from korora.migration.setting import Setting
 from korora.migration.standing import Standing
-from korora.migration.subject import find_subject
+from korora.migration.subject import find_subject, limits_of
 from korora.migration.teller import Teller
 from korora.migration.vigil import while_watching
 from korora.migration.wiping import wipe_source
@@ -189,6 +189,7 @@ class Departure:
     async def receipt(self) -> None:
         """Both sign one receipt; it goes into both logs, and as a bundle into both hosts' files."""
         talk = known(self._talk)
+        self.file.limits += limits_of(self._vm, self.file)
         draft = receipts.draft(self._at, self.file, self._tell.timings_ms)
         await talk.say(messages.ReceiptDraft(draft))
         answer = await talk.expect(messages.Countersigned, WORK_DEADLINE_S)

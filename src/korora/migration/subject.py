@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from korora.errors import RefusedError
+from korora.migration.file import MigrationFile
 from korora.migration.setting import Setting
 from korora.model.definition import parse_definition
 from korora.model.identity import VmName
@@ -13,6 +14,7 @@ from korora.model.ownership import Status
 from korora.model.plan import Mode
 from korora.model.vm import VmDefinition
 from korora.ports.hypervisor import Machine
+from korora.protocol.receipt.document import Limit
 from korora.supervision.live import LiveVm
 
 
@@ -32,6 +34,16 @@ class Subject:
     def vtpm_in_custody(self) -> bool:
         """Whether Korora moves its vTPM under a key of its own; an adopted VM's rides in the stream."""
         return self.live.vtpm is not None if self.live is not None else self.definition.vtpm
+
+
+def limits_of(vm: Subject, file: MigrationFile) -> list[str]:
+    """What the receipt of this move must admit."""
+    limits: list[str] = []
+    if file.clean_memory is None:
+        limits.append(Limit.NO_MEMORY if vm.live is None else Limit.MEMORY_NOT_PROVED)
+    if not vm.vtpm_in_custody:
+        limits.append(Limit.VTPM_IN_STREAM if vm.definition.vtpm else Limit.NO_VTPM)
+    return limits
 
 
 def find_subject(at: Setting, name: VmName, mode: Mode) -> Subject:

@@ -244,7 +244,18 @@ def _mib(size: int) -> str:
     return f"{-(-size // 2**20)} MiB"
 
 
+def _adopted(vm: VmDefinition, source: SourceFacts, _: DestinationFacts) -> Iterator[Finding]:
+    if vm.adopted and not vm.hardware:
+        yield Finding(
+            "adopted-hardware",
+            source.host,
+            f"{vm.name} was adopted, and some of its QEMU arguments cannot be made on another host",
+            "define the VM for Korora and start it again to move it",
+        )
+
+
 CHECKS: tuple[Check, ...] = (
+    _adopted,
     _hypervisor,
     _machine,
     _accelerator,

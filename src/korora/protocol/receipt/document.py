@@ -39,6 +39,7 @@ class Limit(StrEnum):
     """What a receipt must admit where the proof is missing; the words stand in `Receipt.limits`."""
 
     MEMORY_NOT_PROVED = "the destination's memory could not be looked at before the VM arrived"
+    NO_MEMORY = "the VM was stopped: it had no memory to move, to prove clean or to wipe"
     VTPM_IN_STREAM = "the vTPM's state was protected by the encrypted stream alone, not by a key of its own"
     NO_VTPM = "no vTPM was in the hosts' custody"
 

@@ -127,7 +127,8 @@ def _allowed(case: Case) -> str:
 def _clean_memory(case: Case) -> str:
     proof = case.receipt.clean_memory
     if proof is None:
-        return _admitted(case, Limit.MEMORY_NOT_PROVED)
+        stopped = not case.manifest().carried.roots
+        return _admitted(case, Limit.NO_MEMORY if stopped else Limit.MEMORY_NOT_PROVED)
     if not proof.clean:
         raise bad("the destination's memory was not clean before the VM arrived")
     return f"{proof.size_bytes} bytes, {proof.allocated_bytes} of them in use before ({proof.method})"
@@ -136,8 +137,10 @@ def _clean_memory(case: Case) -> str:
 def _vtpm_key(case: Case) -> str:
     wrapping = case.receipt.wrapping
     if wrapping is None:
-        in_custody = case.manifest().carried.vtpm is not None
-        return _admitted(case, Limit.VTPM_IN_STREAM if in_custody else Limit.NO_VTPM)
+        in_stream = Limit.VTPM_IN_STREAM in case.receipt.limits
+        if case.manifest().carried.blobs is not None and not in_stream:
+            raise bad("the vTPM's state moved, and no key was wrapped for it")
+        return _admitted(case, Limit.VTPM_IN_STREAM if in_stream else Limit.NO_VTPM)
     greeted, part = case.greeting(), case.receipt.destination_host
     ak = attest.parse_public(hello_of(part).ak_public)
     key_wrap.checked(wrapping, ak, nonce=handshake.wrap_nonce(greeted), pcrs=part.evidence.pcrs)
