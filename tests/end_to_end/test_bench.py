@@ -1,0 +1,54 @@
+"""The benchmark runs, completes every way, and writes the figures it promises. Nothing here is about speed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.end_to_end,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="QEMU is not installed"),
+    pytest.mark.skipif(not shutil.which("certtool"), reason="certtool is not installed"),
+]
+PROJECT = Path(__file__).parents[2]
+PROMISED = {"wall_vs_tcp", "wall_vs_tls", "wall_vs_multifd_tls", "cpu_vs_tls", "downtime_vs_tcp"}
+
+
+def test_a_quick_benchmark_completes_every_way_and_writes_what_is_promised(tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.migrate", "--quick", "--json", str(results)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(results.read_text())
+    assert set(told) >= {"runs", "medians", "ratios", "machine"}
+    assert set(told["ratios"]) >= PROMISED
+    assert {run["way"] for run in told["runs"]} == {"tcp", "tls", "multifd-tls-2", "korora"}
+    for run in told["runs"]:
+        assert run["wall_s"] > 0
+        assert run["bytes_sent"] > 300e6
+        assert run["ticks"]["received"] > 50
+        assert run["ticks"]["doubled"] == 0
+        if run["way"] == "korora":
+            assert 0 < max(run["peak_mib"].values())
+            assert run["phases_ms"]["transfer"] > 0
+
+
+def test_an_unknown_benchmark_is_a_usage_error() -> None:
+    done = subprocess.run(
+        [PROJECT / "script" / "bench", "nothing"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "script/bench migrate" in done.stderr
