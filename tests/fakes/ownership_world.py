@@ -230,7 +230,9 @@ def _event(world: World, me: int, event: Event, *, fault: bool = False) -> Itera
     host = world.hosts[me]
     before = host.journal if host.state is None else host.state
     taken = cached_step(before, event)
-    if isinstance(taken, Refused):
+    if isinstance(taken, Refused) or (
+        host.state == taken.state and _says_nothing_new(world, me, taken, event)
+    ):
         return
     ended = None if taken.ended is None else (int(taken.ended.session), taken.ended.how)
     pending = tuple(
@@ -247,6 +249,22 @@ def _event(world: World, me: int, event: Event, *, fault: bool = False) -> Itera
         moving=None if event.on in (On.FAILED, On.OFFERED) else host.moving,
     )
     yield Move(f"{me}: {event.on} {event.session or ''}", fault, _put(world, me, after))
+
+
+def _says_nothing_new(world: World, me: int, taken: Step, event: Event) -> bool:
+    """It only sends again what is still under way: the same world."""
+    host = world.hosts[me]
+    for action in taken.actions:
+        do: Do | None = action.do
+        if do is Do.REPEAT and action.session is not None:
+            do = answer(dict(host.ended).get(int(action.session)), event.on)
+        if do in {None, Do.ASK}:
+            continue
+        if do not in SENDS or action.session is None:
+            return False
+        if _send(world, me, do, int(action.session)) is not world:
+            return False
+    return True
 
 
 def _act(world: World, me: int) -> Iterator[Move]:  # noqa: PLR0912 - one case for each action
@@ -335,7 +353,8 @@ def _send(world: World, me: int, do: Do, session: int) -> World:
     state = world.hosts[me].state
     assert state is not None
     epoch = state.epoch if do is Do.SEND_DECISION else _epoch(world, session)
-    return world._replace(mail=world.mail | {Mail(1 - me, SENDS[do], session, epoch)})
+    mail = Mail(1 - me, SENDS[do], session, epoch)
+    return world if mail in world.mail else world._replace(mail=world.mail | {mail})
 
 
 def _hypervisor_dies(world: World, me: int) -> World:
