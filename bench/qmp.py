@@ -1,4 +1,4 @@
-"""QMP as a benchmark wants it: synchronous, one connection for a process's life, events instead of polling."""
+"""QMP as a benchmark wants it: synchronous, one connection for a process's life, events, no polling."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Qmp:
         return answer["return"]
 
     def wait_for(self, event: str, **data: str) -> None:
-        """Until an event of that name, with that data, has come; earlier ones that nobody waited for count."""
+        """Until an event of that name, with that data, has come; earlier ones count."""
         while True:
             seen = self._events.popleft() if self._events else self._read()
             if seen.get("event") == event and all(seen["data"].get(k) == v for k, v in data.items()):

@@ -1,4 +1,4 @@
-"""The benchmark runs, completes every way, and writes the figures it promises. Nothing here is about speed."""
+"""The benchmark runs, completes every way, and writes the figures it promises. Nothing about speed here."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_quick_benchmark_completes_every_way_and_writes_what_is_promised(tmp_p
         assert run["ticks"]["received"] > 50
         assert run["ticks"]["doubled"] == 0
         if run["way"] == "korora":
-            assert 0 < max(run["peak_mib"].values())
+            assert max(run["peak_mib"].values()) > 0
             assert run["phases_ms"]["transfer"] > 0
 
 
