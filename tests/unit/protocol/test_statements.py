@@ -16,6 +16,8 @@ from korora.model.identity import Digest, HostName, OperatorName, SessionId, VmN
 from korora.model.plan import MigrationRequest, Mode
 from korora.protocol import dsse, statements
 from korora.protocol.dsse import KeyPair
+from korora.protocol.log import LogEntry
+from korora.protocol.merkle import leaf_hash
 from korora.protocol.statements import Accept, Decline, Manifest, Release, Running, move_of
 
 HOST = KeyPair(ec.derive_private_key(11, ec.SECP256R1()))
@@ -168,3 +170,19 @@ def test_a_request_with_anything_odd_in_it_is_refused(change: dict[str, object])
     envelope = dsse.envelope(statements.REQUEST_TYPE, text.encode(), [OPERATOR])
     with pytest.raises(IntegrityError):
         statements.peek_request(envelope)
+
+
+def test_the_documented_vectors_come_out() -> None:
+    key = KeyPair(ed25519.Ed25519PrivateKey.from_private_bytes(b"\1" * 32))
+    asked = replace(REQUEST, nonce="00" * 32)
+    request = dsse.envelope(statements.REQUEST_TYPE, statements.encode_request(asked), [key])
+    assert statements.digest(request) == (
+        "sha256:3429c23c15b0bfade4c59084ba3e7fbfe76b1286f813214aeac0cc00075909dd"
+    )
+    host = KeyPair(ec.derive_private_key(1, ec.SECP256R1()))
+    release = statements.signed(Release(move=MOVE, at=1_700_000_100, accept=DIGEST), host)
+    assert statements.digest(release) == (
+        "sha256:dced17f03bffdcd7fb2963ca0ecc3c1ec15766245ec9ffe9a4574673e3e69ccf"
+    )
+    leaf = LogEntry(kind="receipt", vm="web", session="ab" * 64, digest=DIGEST).leaf()
+    assert leaf_hash(leaf).hex() == "d5a7064281faf8546973cc432b00c6f6e1b0e80759fdd21fd23488f259d40320"
