@@ -215,7 +215,7 @@ def test_no_request_makes_the_authority_fail(alpha: Candidate, data: st.DataObje
 
 
 def test_the_specified_answer_vector_holds() -> None:
-    """docs/protocol-attestation.md, "Enrolment", test vector."""
+    """docs/protocol/attestation.md, "Enrolment", test vector."""
     answer = credential_answer(Secret(bytes(range(32))), "sha256:" + "00" * 32)
     assert answer.hex() == "0f95e8310f34fa323f672ac3d8f16f540e786cfa008178d3088faed2984bdef0"
 

@@ -1,4 +1,4 @@
-"""The data plane's wire format: preamble, frames, keys, nonces and running roots (docs/protocol-frames.md).
+"""The data plane's wire format: preamble, frames, keys, nonces and running roots (docs/protocol/frames.md).
 
 Promise: a frame of another session, connection, direction or position never opens, the end of a stream is
 authenticated like its bytes, and a parser here checks every byte it is given.

@@ -5,7 +5,7 @@ Promise: a blob opens only under the key, VM, session, epoch, type and flags it 
 byte.
 Limit: freshness comes from the key. The nonce is the blob's type, so a key must seal each type at most
 once; `agents.vtpm.interposer.blob_guard` sees to that. The layout and test vectors are in
-docs/protocol-vtpm.md.
+docs/protocol/vtpm.md.
 """
 
 from __future__ import annotations

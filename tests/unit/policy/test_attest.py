@@ -94,7 +94,7 @@ def test_a_quote_over_another_bank_is_refused() -> None:
 
 
 def test_the_specified_vectors_hold() -> None:
-    """docs/protocol-attestation.md, "PCRs", test vectors."""
+    """docs/protocol/attestation.md, "PCRs", test vectors."""
     zeros = {pcr: bytes(32).hex() for pcr in range(8)}
     assert selection_bytes(range(8)).hex() == "00000001000b03ff0000"
     assert selection_bytes([0, 9, 23]).hex() == "00000001000b03010280"

@@ -55,7 +55,7 @@ def test_what_was_wrapped_opens_again() -> None:
 
 
 def test_the_specified_vector_holds() -> None:
-    """docs/protocol-attestation.md, "Key wrap", test vector."""
+    """docs/protocol/attestation.md, "Key wrap", test vector."""
     wrapped = wrap(GOOD.key)
     assert name_of(GOOD.public).hex() == VECTOR["key name"]
     assert wrapped.ephemeral.hex() == VECTOR["ephemeral"]
@@ -69,7 +69,7 @@ def test_the_specified_vector_holds() -> None:
 
 
 def test_the_document_shows_the_vector() -> None:
-    text = (Path(__file__).parents[3] / "docs/protocol-attestation.md").read_text()
+    text = (Path(__file__).parents[3] / "docs/protocol/attestation.md").read_text()
     shown = "".join(text.split())
     for value in (*VECTOR.values(), GOOD.public.hex(), GOOD.creation_data.hex()):
         assert value in shown

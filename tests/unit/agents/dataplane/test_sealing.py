@@ -128,7 +128,7 @@ def test_the_first_key_opens_nothing_after_the_change() -> None:
         AESGCM(KEYS.forward.reveal()).decrypt(nonce(FRAMES_PER_KEY), frame[16:], frame[:16])
 
 
-# docs/protocol-frames.md, "Test vectors": these bytes are the specification's.
+# docs/protocol/frames.md, "Test vectors": these bytes are the specification's.
 VECTOR_DATA = (
     "00000001000000060000000000000000"
     "624daa4fa16a46403e89fcc8fea488ea79185094e7a14cb4c84fb65d3f4b8f82cb92a3051272"
