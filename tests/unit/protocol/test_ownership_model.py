@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import pytest
@@ -18,10 +19,10 @@ from korora.model.ownership import Do, End, On, Status
 from korora.protocol import ownership
 from korora.protocol.ownership_table import TABLE, Row, When
 
-CRASH = Limits(sessions=1, crashes=1, deaths=0, departures=0, losses=1)
+CRASH = Limits(sessions=1, crashes=1, deaths=0, departures=0)
 DEATH = Limits(sessions=1, crashes=0, deaths=1, departures=0)
 QUICK = [
-    CRASH,
+    replace(CRASH, losses=1),
     DEATH,
     Limits(sessions=1, crashes=0, deaths=0, departures=1, losses=1),
     Limits(sessions=2, crashes=0, deaths=0, departures=0, returns=True, refusals=0, patient=True),
