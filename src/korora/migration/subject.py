@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from korora.errors import RefusedError
@@ -61,4 +61,6 @@ def find_subject(at: Setting, name: VmName, mode: Mode) -> Subject:
             kind=refused.kind,
             remedy=f"{refused.remedy}, or move it as it is: korora migrate {name} --mode offline --to HOST",
         ) from refused
-    return Subject(live.machine.definition, live.place.directory, live)
+    # As it was pinned when it started; an adopted one under the name it was adopted by.
+    pinned = replace(live.machine.definition, name=name, adopted=live.definition.adopted)
+    return Subject(pinned, live.place.directory, live)
