@@ -9,9 +9,10 @@ import typer
 from korora.cli.invocation import Invocation
 from korora.cli.options import AsJson, HostArgument, group
 from korora.cli.render import say, say_json, table
-from korora.errors import KororaError
+from korora.errors import ExitCode, KororaError
 
 if TYPE_CHECKING:
+    from korora.model.site import SiteHost
     from korora.protocol.log import LogEntry
 
 app = group("A host's append-only log.")
@@ -38,23 +39,27 @@ def show(context: typer.Context, host: HostArgument = None, as_json: AsJson = Fa
 def verify(context: typer.Context, host: HostArgument = None, as_json: AsJson = False) -> None:
     """Recompute a host's log, compare it with the signed head, and with what was seen of it before.
 
-    Exit code 0 when all holds, 5 when not.
+    Without a host: each that is in reach, an object a line with --json. Exit code 0 when all holds, 5 when not.
     """
-    from korora.cli.evidence.checks import told
-    from korora.cli.evidence.log import verify as verified
-
     invocation = Invocation.of(context)
-    chosen = invocation.chosen(host)
+    hosts = [invocation.chosen(host)] if host else invocation.asked()
+    codes = [_verified(invocation, chosen, as_json=as_json) for chosen in hosts]
+    raise typer.Exit(max(codes))
+
+
+def _verified(invocation: Invocation, chosen: SiteHost, *, as_json: bool) -> ExitCode:
+    from korora.cli.evidence.checks import told
+    from korora.cli.evidence.log import verify
+
     with invocation.daemon(chosen) as daemon:
-        found = verified(invocation.site, chosen.name, daemon)
-    code = told(
+        found = verify(invocation.site, chosen.name, daemon)
+    return told(
         f"the log of {chosen.name}",
         found.checks,
         {"host": chosen.name, "size": found.size, "head": found.head},
         as_json=as_json,
         remedy="keep the log and its heads: they are the evidence; find out who changed the host's history",
     )
-    raise typer.Exit(code)
 
 
 def _read(leaf: bytes) -> LogEntry | dict[str, str]:

@@ -18,6 +18,7 @@ _T = TypeVar("_T")
 
 BINDING_LABEL: Final = "EXPERIMENTAL korora/1 channel binding"
 QUOTE_DOMAIN: Final = b"korora/1 quote\x00"
+LOCAL_DOMAIN: Final = b"korora/1 attest\x00"
 WRAP_DOMAIN: Final = b"korora/1 wrap\x00"
 SOURCE: Final = "source"
 DESTINATION: Final = "destination"
@@ -82,6 +83,14 @@ def qualifying_data(role: str, greeted: Greeting, binding: bytes) -> bytes:
     return hashlib.sha256(
         QUOTE_DOMAIN + role_byte + greeted.session_bytes + greeted.digest + binding
     ).digest()
+
+
+def local_question(nonce: bytes) -> bytes:
+    """What a host quotes for a caller of its own API: never what a session's quote is over.
+
+    SHA-256(domain ‖ nonce); the nonce has 32 bytes.
+    """
+    return hashlib.sha256(LOCAL_DOMAIN + nonce).digest()
 
 
 def wrap_nonce(greeted: Greeting) -> bytes:

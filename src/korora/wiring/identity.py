@@ -23,6 +23,7 @@ from korora.model.tpm import Credential
 from korora.policy.appraisal import Presented
 from korora.ports.tpm import Tpm
 from korora.protocol.dsse import PublicKey
+from korora.protocol.handshake import local_question
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class HostIdentity:
             ek_certificate=presented.ek_certificate,
             ek_public=await asyncio.to_thread(self._tpm.endorsement_public),
             ak_public=presented.ak_public,
-            evidence=await attester.evidence(nonce),
+            evidence=await attester.evidence(local_question(nonce)),
         )
 
     async def tpm_trouble(self) -> str | None:

@@ -139,3 +139,9 @@ def test_a_changed_hello_is_refused_or_changes_the_quote(position: int, change: 
     assert handshake.qualifying_data("source", greeted, binding) != handshake.qualifying_data(
         "source", GREETED, binding
     )
+
+
+def test_a_local_question_is_never_what_a_session_quotes() -> None:
+    nonce = handshake.qualifying_data("source", GREETED, b"b" * 32)
+    assert handshake.local_question(nonce) != nonce
+    assert handshake.local_question(nonce) != handshake.local_question(bytes(32))

@@ -24,6 +24,7 @@ from korora.policy import event_log
 from korora.policy.appraisal import Presented, Trusted, Untrusted
 from korora.policy.event_log import Event, EventType
 from korora.policy.measured_boot import described
+from korora.protocol.handshake import local_question
 from korora.protocol.host_appraisal import appraise_host
 
 # What tells one boot from another; the rest are separators and tables.
@@ -60,7 +61,12 @@ def appraise(site: SiteConfiguration, host: HostName, daemon: Daemon) -> Apprais
     else:
         presented = Presented(shown.ek_certificate, shown.ak_public, shown.enrolment, shown.certificate)
         verdict = appraise_host(
-            presented, shown.evidence, host=host, qualifying_data=nonce, anchors=anchors, now=time.time()
+            presented,
+            shown.evidence,
+            host=host,
+            qualifying_data=local_question(nonce),
+            anchors=anchors,
+            now=time.time(),
         )
     return Appraised(verdict, shown.pcrs, _highlights(shown))
 
