@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from fakes.hypervisor_stream import GarbledError, receive_guest, send_guest
 from korora.errors import ToolError
@@ -34,6 +35,14 @@ FACTS = HypervisorFacts(
 )
 FINAL = frozenset({StreamState.COMPLETED, StreamState.FAILED, StreamState.CANCELLED})
 CHUNK_BYTES = 64 * 2**10
+
+
+class Device(Protocol):
+    """Something that the VM's stream carries too, such as its vTPM. Both may raise ToolError."""
+
+    def take_out(self) -> bytes: ...
+
+    def put_in(self, data: bytes) -> None: ...
 
 
 class Trouble(StrEnum):
@@ -91,6 +100,7 @@ class World:
     violations: list[str] = field(default_factory=list)
     latest: dict[VmName, tuple[int, ...]] = field(default_factory=dict)
     pids: itertools.count[int] = field(default_factory=lambda: itertools.count(4_000_000))
+    device_of: Callable[[Path], Device | None] = lambda _directory: None
 
     def trouble(self, step: str, what: Trouble, host: str | None = None) -> None:
         """The next time `step` comes (on `host`), this happens instead, once.
@@ -396,7 +406,9 @@ async def _save(guest: Guest, world: World, socket: Path, settings: StreamSettin
         await guest.go.wait()
         await guest.become(StreamState.DEVICE)
         await world.meet(guest.host, "stream-device", guest)
-        return ",".join(map(str, guest.runs)).encode()
+        device = world.device_of(guest.directory)
+        state = device.take_out() if device is not None else b""
+        return ",".join(map(str, guest.runs)).encode() + b"|" + state
 
     def count(sent: int) -> None:
         guest.sent_bytes += sent
@@ -422,9 +434,13 @@ async def _load(
 
     async def loaded(memory: bytes, rest: bytes) -> None:
         await world.meet(guest.host, "stream-load", guest)
+        runs, _, state = rest.partition(b"|")
+        device = world.device_of(guest.directory)
+        if device is not None:
+            device.put_in(state)
         guest.memory[:] = memory
         guest.sent_bytes = len(memory)
-        guest.runs = tuple(int(mark) for mark in rest.decode().split(",") if mark)
+        guest.runs = tuple(int(mark) for mark in runs.decode().split(",") if mark)
 
     try:
         await receive_guest(socket, settings.channels, ready, began, loaded)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from korora.errors import IntegrityError, KororaError
+from korora.migration.first_run import FirstRun, Ran
 from korora.migration.known import known
 from korora.migration.setting import Setting
 from korora.migration.subject import Subject
@@ -50,8 +51,12 @@ class ColdInbound:
             raise IntegrityError(f"the vTPM of {name} did not come", kind="vtpm-blob")
         return _carried(await self._vtpms.carry_in(name, self._directory, known(key), binding, state))
 
-    async def run(self) -> None:
+    async def run(self) -> FirstRun:
         """It was stopped, and stays so."""
+        return FirstRun(Ran.YES)
+
+    async def is_there(self) -> bool:
+        return True
 
     def admit(self, guests: Guests, epoch: int) -> None:
         """It is this host's now, and stopped. The journal says owner(epoch) already."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final, TypeVar
 
-from korora.errors import KororaError, PeerError, error_of
+from korora.errors import KororaError, PeerError, RefusedError, error_of
 from korora.ports.channel import Channel
-from korora.protocol.messages import Abort, Message, decode, encode
+from korora.protocol.messages import Abort, Closed, Message, decode, encode
 
 DEADLINE_S: Final = 60.0  # for an answer that needs no bulk work
 WORK_DEADLINE_S: Final = 600.0  # for an answer that waits for a hypervisor or a TPM
@@ -67,6 +67,8 @@ class Conversation:
         if isinstance(message, Abort):
             said = f"host {peer} stopped: {message.message}"
             return error_of(message.exit_code, message.kind, said, message.remedy, None)
+        if isinstance(message, Closed):
+            return RefusedError(f"host {peer} kept the VM", kind="closed", remedy="see its reason there")
         return PeerError(
             f"host {peer} sent {type(message).__name__} where {wanted} belongs", kind="out-of-order"
         )

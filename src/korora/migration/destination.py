@@ -15,14 +15,15 @@ from typing import Any, Final, TypeVar
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from korora.agents.dataplane import DestinationRelay
-from korora.errors import KororaError, RefusedError
+from korora.errors import RefusedError, ToolError
 from korora.migration import docket, gate, handover, receipts, survey
 from korora.migration.cold import ColdInbound
 from korora.migration.conversation import WORK_DEADLINE_S, Conversation
 from korora.migration.file import MigrationFile
+from korora.migration.first_run import Ran
 from korora.migration.inbound import Inbound
 from korora.migration.known import known
-from korora.migration.meeting import meet_as_destination
+from korora.migration.meeting import Meeting, meet_as_destination
 from korora.migration.setting import Setting
 from korora.migration.source import STALL_DEADLINE_S
 from korora.migration.standing import Standing
@@ -44,7 +45,8 @@ from korora.protocol.statements import move_of
 from korora.protocol.vtpm_blob import blob_context
 
 T = TypeVar("T")
-WAITING: Final = frozenset({Status.LOADED, Status.ORPHANED, Status.STARTING})
+# What was accepted is kept until the hand-over is settled, also what this host has declined.
+KEPT: Final = frozenset({Status.LOADED, Status.ORPHANED, Status.STARTING, Status.DECLINED})
 
 
 class Arrival:
@@ -66,8 +68,10 @@ class Arrival:
         self._first = first
         self._arriving = arriving
         self._keep = keep
-        self._undo = AsyncExitStack()
+        self._undo = AsyncExitStack()  # so that nothing of the VM is left here
+        self._after = AsyncExitStack()  # in any case
         self._file: MigrationFile | None = None
+        self._met: Meeting | None = None
         self._manifest: messages.Manifest | None = None
         self._refusal = ""
         self.standing: Standing | None = None
@@ -80,7 +84,20 @@ class Arrival:
     @property
     def accepted(self) -> bool:
         """Whether this host has given its word: only the source can end it then."""
-        return self._file is not None and self._file.accept is not None
+        if self.standing is None or self.standing.state.session != self.session:
+            return False
+        return self.standing.state.status not in {Status.LOADING, Status.ABSENT}
+
+    @property
+    def vm(self) -> VmName | None:
+        return self._file.request.vm if self._file is not None else None
+
+    @property
+    def session(self) -> SessionId | None:
+        return self._met.greeted.session if self._met is not None else None
+
+    async def break_off(self) -> None:
+        await self._talk.channel.close()
 
     # -- the phases -------------------------------------------------------------------------------------
 
@@ -94,7 +111,7 @@ class Arrival:
         order = await self._talk.expect(messages.Order, WORK_DEADLINE_S)
         channel = self._talk.channel
         check_rule(
-            order.rule, self._met.greeted, tls_version=channel.tls_version, tls_group=channel.tls_group
+            order.rule, known(self._met).greeted, tls_version=channel.tls_version, tls_group=channel.tls_group
         )
         self._order, self._definition = order, parse_definition(order.definition)
         if order.dry_run:
@@ -106,10 +123,9 @@ class Arrival:
     async def baseline(self) -> None:
         """Lay ready what must be there, start the empty VM, prove its memory clean, make the wrapping key."""
         prepare = await self._talk.expect(messages.Prepare, WORK_DEADLINE_S)
-        directory = self._at.guests.directory(self._definition.name)
-        survey.lay_variables(directory, self._definition, prepare.variables)
         begun = Event(On.BEGUN, self._session, epoch=self._order.epoch, peer=self._talk.channel.peer)
         await known(self.standing).on(begun, {})
+        directory = self._at.guests.directory(self._definition.name)
         self._in: Inbound | ColdInbound = (
             ColdInbound(self._at.vtpms, directory, self._definition)
             if self._order.cold
@@ -117,6 +133,7 @@ class Arrival:
         )
         self._in.boot_record = prepare.boot_record
         self._undo.push_async_callback(self._in.abandon, "the migration stopped")
+        survey.lay_variables(directory, self._definition, prepare.variables)
         if isinstance(self._in, Inbound):
             self.file.clean_memory = await self._watching(self._in.prepare(self._definition))
         self.file.wrapping = await self._wrapping_key()
@@ -144,6 +161,8 @@ class Arrival:
         self.file.files = {name: Digest(digest) for name, digest in manifest.files.items()}
         here = known(self.standing)
         await here.on(Event(On.MANIFEST, self._session, epoch=self._order.epoch), {})
+        self.file.accept = handover.accept(self._at, self.file)
+        docket.enter(self._at, self.file, role="destination", address=None, cold=self._order.cold)
         await here.on(Event(On.VERIFIED), {Do.SEND_ACCEPT: self._send_accept})
 
     async def commit(self) -> None:
@@ -155,7 +174,9 @@ class Arrival:
             raise RefusedError("the source kept the VM", kind="closed", remedy="see the source's reason")
         self.file.release = answer.envelope
         handover.check_release(self.file, self._peer_key)
-        docket.enter(self._at, self.file, role="destination", address=None)
+        docket.note_release(self._at, self._session, answer.envelope)
+        if not await self._in.is_there():
+            await here.on(Event(On.HYPERVISOR_FAILED), {})
         released = Event(On.RELEASE, self._session, epoch=self._order.epoch)
         await here.on(released, {Do.RUN: self._run, Do.SEND_DECLINE: self._send_decline})
 
@@ -169,24 +190,39 @@ class Arrival:
     # -- the end ----------------------------------------------------------------------------------------
 
     async def close(self, error: BaseException | None) -> None:
-        """Before ACCEPT: leave nothing here. After it: keep what was accepted, for the source to decide."""
-        if error is not None and not self.accepted:
-            await self._talk.abort(error)
-            if self.standing is not None and self.standing.state.session is not None:
-                await self.standing.on(Event(On.FAILED), {})
-            await self._undo.aclose()
-        elif self._file is not None:
+        """Before ACCEPT: leave nothing here. After it: keep what was accepted, for the source to decide.
+
+        A KororaError says that something was not undone: the journal tells how to go on.
+        """
+        try:
+            if error is not None:
+                await self._talk.abort(error)
+            if self.accepted:
+                self._keep_what_is_open()
+            elif error is not None:
+                await self._leave_nothing()
+        finally:
             self._undo.pop_all()
-            if known(self.standing).state.status in WAITING:
-                self._keep(self._definition.name, self._in)
-            await self._at.guests.end_move(self._definition.name)
-        await self._talk.channel.close()
+            await self._after.aclose()
+            await self._talk.channel.close()
+
+    async def _leave_nothing(self) -> None:
+        standing = self.standing
+        try:
+            if standing is not None and standing.state.status is Status.LOADING:
+                await standing.on(Event(On.FAILED), {})
+        finally:
+            await self._undo.aclose()
+
+    def _keep_what_is_open(self) -> None:
+        if known(self.standing).state.status in KEPT:
+            self._keep(self._definition.name, self._in)
 
     # -- inside -----------------------------------------------------------------------------------------
 
     @property
     def _session(self) -> SessionId:
-        return self._met.greeted.session
+        return known(self.session)
 
     @property
     def _binding(self) -> BlobBinding:
@@ -212,7 +248,7 @@ class Arrival:
         if findings:
             raise RefusedError(f"{vm} cannot come here: {len(findings)} prechecks failed", kind="precheck")
         self._at.guests.begin_move(vm)
-        self._undo.push_async_callback(self._at.guests.end_move, vm)
+        self._after.push_async_callback(self._at.guests.end_move, vm)
         self._file = MigrationFile(order.request, admission.request, met=self._met, rule=order.rule)
         self._file.source_allowed_by = order.authorized_by
         self._file.destination_allowed_by = admission.by
@@ -227,9 +263,9 @@ class Arrival:
     async def _wrapping_key(self) -> WrappingKey | None:
         if not self._vtpm_in_custody:
             return None
-        nonce = wrap_nonce(self._met.greeted)
+        nonce = wrap_nonce(known(self._met).greeted)
         forget = asyncio.to_thread
-        self._undo.push_async_callback(forget, self._at.tpm.forget_wrapping_key, nonce)
+        self._after.push_async_callback(forget, self._at.tpm.forget_wrapping_key, nonce)
         return await asyncio.to_thread(self._at.tpm.create_wrapping_key, nonce, PLATFORM_PCRS)
 
     async def _receive_key(self) -> Secret | None:
@@ -239,7 +275,7 @@ class Arrival:
         context = blob_context(self._definition.name, self._session, self._order.epoch)
         return await asyncio.to_thread(
             self._at.tpm.open_wrapped,
-            wrap_nonce(self._met.greeted),
+            wrap_nonce(known(self._met).greeted),
             WrappedKey(sent.ephemeral, sent.ciphertext),
             context,
         )
@@ -255,7 +291,7 @@ class Arrival:
         )
         tickets = [key.ticket for key in keys]
         self._at.reception.expect(tickets, relay)
-        self._undo.callback(self._at.reception.forget, tickets)
+        self._after.callback(self._at.reception.forget, tickets)
         await inbound.start(relay, StreamSettings(channels=rule.streams - 1), self._key, self._binding)
 
     async def _watching(self, work: Coroutine[Any, Any, T]) -> T:
@@ -271,20 +307,20 @@ class Arrival:
         return await while_watching(work, listen())
 
     async def _send_accept(self) -> None:
-        self.file.accept = handover.accept(self._at, self.file)
-        docket.enter(self._at, self.file, role="destination", address=None)
-        await self._talk.say(messages.Accept(self.file.accept))
+        await self._talk.say(messages.Accept(known(self.file.accept)))
 
     async def _run(self) -> None:
         here = known(self.standing)
-        try:
-            await self._in.run()
-        except KororaError as error:
-            self._refusal = error.message
+        done = await self._in.run()
+        if done.ran is Ran.YES:
+            await here.on(Event(On.RUN_SUCCEEDED), {})
+            self._in.admit(self._at.guests, self._order.epoch)
+            await self._send_running()
+            return
+        self._refusal = done.reason
+        if done.ran is Ran.NO:
             await here.on(Event(On.RUN_REFUSED), {Do.SEND_DECLINE: self._send_decline})
-            raise
-        await here.on(Event(On.RUN_SUCCEEDED), {Do.SEND_RUNNING: self._send_running})
-        self._in.admit(self._at.guests, self._order.epoch)
+        raise ToolError(f"{self._definition.name} does not run here: {done.reason}", kind="not-run")
 
     async def _send_running(self) -> None:
         self.file.running = handover.running(self._at, self.file)

@@ -19,7 +19,7 @@ Envelope = Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
 
 
 class Docket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The signed statements so far, and where the other host was reached."""
+    """The signed statements so far, and where the other host was reached. `cold`: the VM has no process."""
 
     request: Envelope
     move: Move
@@ -28,12 +28,17 @@ class Docket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     release: Envelope | None
     peer_certificate: Envelope
     address: str | None
+    cold: bool = False
 
 
-def enter(at: Setting, file: MigrationFile, *, role: str, address: str | None) -> None:
-    """Write down what there is, durably."""
+def enter(at: Setting, file: MigrationFile, *, role: str, address: str | None, cold: bool = False) -> None:
+    """Write down what there is, durably.
+
+    The source does before it offers the VM, the destination before it accepts: a session that the other host
+    may ask about is known here.
+    """
     move, peer = known(file.move), known(file.met).peer.presented.tls_certificate
-    said = Docket(file.envelope, move, file.manifest, file.accept, file.release, peer, address)
+    said = Docket(file.envelope, move, file.manifest, file.accept, file.release, peer, address, cold)
     other = move.destination if role == "source" else move.source
     at.journal.write_session(
         SessionRecord(
@@ -48,20 +53,22 @@ def enter(at: Setting, file: MigrationFile, *, role: str, address: str | None) -
     )
 
 
+def note_accept(at: Setting, session: SessionId, envelope: bytes) -> None:
+    """Before the VM is released for it: the release names it by digest."""
+    _note(at, session, accept=envelope)
+
+
 def note_release(at: Setting, session: SessionId, envelope: bytes) -> None:
-    """Before it is sent: the answer to it names it by digest, so it must always be the same one."""
-    record = at.journal.session(session)
-    if record is not None:
-        said = msgspec.structs.replace(msgspec.json.decode(record.detail, type=Docket), release=envelope)
-        at.journal.write_session(replace(record, detail=msgspec.json.encode(said)))
+    """Before it is sent, and before it is acted upon: the answer names it, so it must always be the same."""
+    _note(at, session, release=envelope)
 
 
 def read(at: Setting, session: SessionId) -> Docket:
-    """ToolError(kind="journal") when the journal does not know the session."""
+    """ToolError(kind="journal") when the journal does not know the session, or not what it was about."""
     record = at.journal.session(session)
     if record is None:
         raise ToolError(f"the journal knows nothing of session {session[:16]}…", kind="journal")
-    return msgspec.json.decode(record.detail, type=Docket)
+    return _docket(record)
 
 
 def reopened(docket: Docket) -> MigrationFile:
@@ -74,3 +81,21 @@ def reopened(docket: Docket) -> MigrationFile:
         accept=docket.accept,
         release=docket.release,
     )
+
+
+def _note(at: Setting, session: SessionId, **said: bytes) -> None:
+    record = at.journal.session(session)
+    if record is not None:
+        docket = msgspec.structs.replace(_docket(record), **said)
+        at.journal.write_session(replace(record, detail=msgspec.json.encode(docket)))
+
+
+def _docket(record: SessionRecord) -> Docket:
+    try:
+        return msgspec.json.decode(record.detail, type=Docket)
+    except msgspec.MsgspecError as error:
+        raise ToolError(
+            f"what the journal holds of session {record.session[:16]}… cannot be read: {error}",
+            kind="journal",
+            remedy="it was written by another version of Korora: settle it with that one",
+        ) from error

@@ -13,13 +13,14 @@ from typing import Final
 
 from korora.agents.dataplane import DestinationRelay
 from korora.errors import IntegrityError, KororaError, PeerError, ToolError
+from korora.migration.first_run import FirstRun, first_run, is_there
 from korora.migration.known import known
 from korora.migration.vigil import while_watching
 from korora.model.crossing import Carried
 from korora.model.evidence import CleanMemoryProof
 from korora.model.identity import Secret
 from korora.model.vm import RunState, VmDefinition
-from korora.ports.hypervisor import Hypervisor, Machine, Place, StreamSettings, StreamState
+from korora.ports.hypervisor import GuestMemory, Hypervisor, Machine, Place, StreamSettings, StreamState
 from korora.ports.vtpm import BlobBinding, Vtpm, VtpmAgent
 from korora.supervision.guests import Guests
 
@@ -63,7 +64,7 @@ class Inbound:
                 kind="memory-not-clean",
                 remedy="nothing was sent; look for what touches QEMU's memory on the destination",
             )
-        self._fault_in = asyncio.create_task(asyncio.to_thread(memory.fault_in))
+        self._fault_in = asyncio.create_task(_fault_in(memory))
         return proof
 
     async def start(
@@ -91,10 +92,13 @@ class Inbound:
         blobs, identity = await self.vtpm.moved(), await self.vtpm.identity()
         return Carried(report.roots, report.payload_bytes, report.wire_bytes, blobs, identity)
 
-    async def run(self) -> None:
-        """First run after the move. ToolError leaves it paused, and it has not run."""
-        await self._machine().resume()
-        await self._machine().announce()
+    async def run(self) -> FirstRun:
+        """The first run after the move."""
+        return await first_run(self._machine())
+
+    async def is_there(self) -> bool:
+        """Whether what arrived is still here. ToolError when its process does not say."""
+        return await is_there(self._machine())
 
     def admit(self, guests: Guests, epoch: int) -> None:
         """Hand the running VM to this host's supervision. The journal says owner(epoch) already."""
@@ -110,7 +114,7 @@ class Inbound:
         if self.machine is not None:
             with suppress(KororaError):
                 await self.machine.quit()
-        if self.vtpm is not None and self._definition is not None:
+        if self._definition is not None and self._definition.vtpm:
             with suppress(KororaError):
                 await self._vtpms.wipe(self._definition.name, self._directory)
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
@@ -158,3 +162,9 @@ class Inbound:
             kind="stream-failed",
             remedy="see qemu.log of this VM on the destination",
         )
+
+
+async def _fault_in(memory: GuestMemory) -> None:
+    """Only saves time later; a machine that cannot do it ahead does it then."""
+    with suppress(KororaError):
+        await asyncio.to_thread(memory.fault_in)

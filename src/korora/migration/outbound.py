@@ -88,19 +88,16 @@ class Outbound:
         return Carried(report.roots, report.payload_bytes, report.wire_bytes, blobs, identity)
 
     async def abandon(self, why: str) -> None:
-        """Undo: the VM is as it was. Idempotent."""
+        """Undo: the VM is as it was. Idempotent. A KororaError says that it does not run, and should."""
         self._relay.abort(why)
         if not self._begun:
             return
-        with suppress(ToolError):  # a stream that has completed or failed already cannot be cancelled
+        with suppress(KororaError):  # a stream that has completed or failed already cannot be cancelled
             await self._machine.cancel_stream()
         if self._vtpm is not None:
-            await self._vtpm.stay()
-        await self.resume()
-
-    async def resume(self) -> None:
-        """Let the VM run on here, if it ran before."""
-        if self._ran and await self._machine.run_state() is not RunState.RUNNING:
+            with suppress(KororaError):  # a VM without its vTPM is better off than one that stands still
+                await self._vtpm.stay()
+        if self._ran and await self._machine.run_state() not in {RunState.RUNNING, RunState.STOPPED}:
             await self._machine.resume()
 
     async def _vtpm_sent(self) -> tuple[BlobDigests | None, VtpmIdentity | None]:

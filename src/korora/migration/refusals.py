@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from korora.errors import RefusedError
 from korora.model.identity import HostName, VmName
+from korora.model.ownership import OwnershipState, Status
 from korora.model.plan import Finding
 from korora.supervision.boots.record import BootVerdict, BootWord
 
@@ -31,4 +32,15 @@ def refuse_changed_boot(boot: BootVerdict, vm: VmName, host: HostName) -> None:
         kind="guest-boot",
         remedy="find out what changed; if it was meant, remove baseline.json in the VM's directory, restart it",
         vm_runs_on=host,
+    )
+
+
+def refuse_unsettled(state: OwnershipState, vm: VmName) -> None:
+    """RefusedError(kind="not-owner") for a VM whose last hand-over is open: its copy here may be the last."""
+    if state.status is Status.OWNER:
+        return
+    raise RefusedError(
+        f"{vm} cannot move from here: its ownership here is {state.status} ({state.epoch})",
+        kind="not-owner",
+        remedy=f"wait until its hand-over with host {state.peer} is settled",
     )

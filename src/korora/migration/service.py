@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -15,7 +15,7 @@ from korora.migration.checking import check
 from korora.migration.conversation import DEADLINE_S, Conversation
 from korora.migration.destination import Arrival
 from korora.migration.phases import arrive, depart
-from korora.migration.recovery import Settlement
+from korora.migration.recovery import Pace, Settlement
 from korora.migration.setting import Setting
 from korora.migration.source import Departure
 from korora.migration.teller import Event, Teller
@@ -40,12 +40,12 @@ class _Running:
 class Migrations:
     """Implements host.services.Migrations, and answers other hosts (`welcome`)."""
 
-    def __init__(self, setting: Setting, *, channels: int = 0) -> None:
+    def __init__(self, setting: Setting, *, channels: int = 0, pace: Pace | None = None) -> None:
         self._at = setting
         self._channels = channels
         self._known: dict[str, _Running] = {}
         self._arrivals: set[asyncio.Task[None]] = set()
-        self.settlement = Settlement(setting, self._moving)
+        self.settlement = Settlement(setting, pace or Pace())
 
     # -- what the API asks ------------------------------------------------------------------------------
 
@@ -109,35 +109,41 @@ class Migrations:
         await self.settlement.start()
 
     async def stop(self) -> None:
-        """Cancel what can be cancelled; what was released is left to the next start."""
+        """Cancel what is under way. What was released is journalled: the next start goes on from there."""
         await self.settlement.stop()
-        for running in self._known.values():
-            if running.task is not None and not running.departure.released:
-                running.task.cancel()
         tasks = [running.task for running in self._known.values() if running.task is not None]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for task in (*tasks, *self._arrivals):
+            task.cancel()
+        await asyncio.gather(*tasks, *self._arrivals, return_exceptions=True)
 
     # -- inside -----------------------------------------------------------------------------------------
 
     async def _depart(self, running: _Running) -> None:
         departure, teller = running.departure, running.teller
-        error: BaseException | None = None
-        try:
-            await depart(departure, teller)
-        except (Exception, asyncio.CancelledError) as failure:
-            error = failure
-        try:
-            await departure.close(error)
-        except KororaError as problem:
-            log.error("undo failed", vm=departure.file.request.vm, kind=problem.kind, error=problem.message)
+        async with self.settlement.beside(departure):
+            error = await self._played(depart(departure, teller))
+            try:
+                await departure.close(error)
+            except KororaError as problem:
+                vm = departure.file.request.vm
+                log.error("undo failed", vm=vm, kind=problem.kind, error=problem.message)
+                self.settlement.look_again(vm)
         await teller.finish(await self._outcome(departure, error))
+
+    async def _played(self, story: Coroutine[Any, Any, None]) -> BaseException | None:
+        """How it ended: None, or what stopped it."""
+        try:
+            await story
+        except (Exception, asyncio.CancelledError) as failure:
+            if not isinstance(failure, KororaError | asyncio.CancelledError):
+                log.exception("migration broke", exc_info=failure)
+            return failure
+        return None
 
     async def _outcome(self, departure: Departure, error: BaseException | None) -> Event:
         file = departure.file
         if error is None:
             return outcome.completed(self._at, file)
-        if not isinstance(error, KororaError | asyncio.CancelledError):
-            log.exception("migration broke", exc_info=error)
         if departure.released and file.running is None:
             match await self.settlement.settle_soon(file.request.vm):
                 case Status.WIPED:
@@ -157,29 +163,23 @@ class Migrations:
             arriving=lambda: len(self._arrivals) - 1,
             keep=self.settlement.keep,
         )
-        error: BaseException | None = None
-        try:
-            await arrive(arrival, arrival.tell)
-        except (Exception, asyncio.CancelledError) as failure:
-            error = failure
-            words = failure.message if isinstance(failure, KororaError) else repr(failure)
-            log.warning("arrival ended", peer=conversation.channel.peer, error=words)
-            if not isinstance(failure, KororaError | asyncio.CancelledError):
-                log.exception("arrival broke", exc_info=failure)
-        await arrival.close(error)
+        async with self.settlement.beside(arrival):
+            error = await self._played(arrive(arrival, arrival.tell))
+            if error is not None:
+                words = error.message if isinstance(error, KororaError) else repr(error)
+                log.warning("arrival ended", peer=conversation.channel.peer, error=words)
+            try:
+                await arrival.close(error)
+            except KororaError as problem:
+                log.error("undo failed", vm=arrival.vm, kind=problem.kind, error=problem.message)
+                if arrival.vm is not None:
+                    self.settlement.look_again(arrival.vm)
 
     def _of(self, name: str) -> _Running:
         running = self._known.get(name)
         if running is None:
             raise UsageError(f"no migration {name} is known here", kind="unknown-migration")
         return running
-
-    def _moving(self, vm: str) -> bool:
-        """Whether a live conversation is about this VM, so that recovery keeps out of it."""
-        return any(
-            running.departure.file.request.vm == vm and running.teller.outcome is None
-            for running in self._known.values()
-        )
 
     def _forget_old(self) -> None:
         over = [name for name, running in self._known.items() if running.teller.outcome is not None]

@@ -8,30 +8,32 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from korora.agents.dataplane import SourceRelay
-from korora.errors import PeerError, RefusedError
+from korora.errors import KororaError, PeerError, RefusedError
 from korora.migration import docket, gate, handover, receipts, survey
 from korora.migration.cold import take_out
 from korora.migration.conversation import WORK_DEADLINE_S, Conversation
 from korora.migration.file import MigrationFile
+from korora.migration.first_run import is_there
 from korora.migration.known import known
 from korora.migration.meeting import meet_as_source
 from korora.migration.outbound import Outbound
-from korora.migration.refusals import refuse_changed_boot, refuse_findings
+from korora.migration.refusals import refuse_changed_boot, refuse_findings, refuse_unsettled
 from korora.migration.setting import Setting
-from korora.migration.standing import Standing
+from korora.migration.standing import Hand, Standing
 from korora.migration.subject import find_subject, limits_of
 from korora.migration.teller import Teller
 from korora.migration.vigil import while_watching
 from korora.migration.wiping import wipe_source
 from korora.model.definition import definition_text
-from korora.model.identity import Secret, SessionId
-from korora.model.ownership import Do, Event, On
+from korora.model.identity import Secret, SessionId, VmName
+from korora.model.ownership import Do, Event, On, Status
 from korora.model.plan import Mode
 from korora.policy.precheck import PRECHECKS
 from korora.ports.hypervisor import StreamSettings
@@ -61,7 +63,8 @@ class Departure:
             envelope, statements.peek_request(envelope), begun_at=setting.clock.monotonic()
         )
         self._address = address or setting.address_of(self.file.request.destination)
-        self._undo = AsyncExitStack()
+        self._undo = AsyncExitStack()  # so that the VM is as it was
+        self._after = AsyncExitStack()  # in any case
         self._talk: Conversation | None = None
         self._key: Secret | None = None
         self._cold_state: bytes | None = None
@@ -71,6 +74,18 @@ class Departure:
     def released(self) -> bool:
         """Whether the point of no return is behind: the VM is not this host's to run any more."""
         return self.standing is not None and not self.standing.state.owns
+
+    @property
+    def vm(self) -> VmName:
+        return self.file.request.vm
+
+    @property
+    def session(self) -> SessionId | None:
+        return self.file.met.greeted.session if self.file.met is not None else None
+
+    async def break_off(self) -> None:
+        if self._talk is not None:
+            await self._talk.channel.close()
 
     # -- the phases -------------------------------------------------------------------------------------
 
@@ -83,12 +98,14 @@ class Departure:
         )
         self.file.source_allowed_by = admission.by
         self._at.guests.begin_move(request.vm)
-        self._undo.push_async_callback(self._at.guests.end_move, request.vm)
-        self.standing = Standing(self._at.journal, request.vm, copy=True)
+        self._after.push_async_callback(self._at.guests.end_move, request.vm)
+        standing = Standing(self._at.journal, request.vm, copy=True)
+        refuse_unsettled(standing.state, request.vm)
+        self.standing = standing
 
     async def attest(self) -> None:
         channel = await self._at.dial(self.file.request.destination, self._address)
-        self._undo.push_async_callback(channel.close)
+        self._after.push_async_callback(channel.close)
         self._talk = Conversation(channel)
         self.file.met = await meet_as_source(self._talk, self._at.host, self._at.attester, self._at.verify)
         self.file.move = move_of(
@@ -160,6 +177,8 @@ class Departure:
         else:
             self.file.sent, self._cold_state = await take_out(self._at, self._vm, self._key, self._binding)
         self.file.files = survey.file_digests(self._vm.directory, self._vm.definition)
+        self.file.manifest = handover.manifest(self._at, self.file)
+        self._enter_docket()
         offered = Event(On.OFFERED, self._session, peer=self.file.request.destination)
         await known(self.standing).on(offered, {Do.SEND_MANIFEST: self._send_manifest})
 
@@ -170,7 +189,7 @@ class Departure:
 
     async def commit(self) -> None:
         """RELEASE is durable before it is sent; from here on the VM is the destination's."""
-        docket.enter(self._at, self.file, role="source", address=self._address)
+        self._enter_docket()
         accepted = Event(On.ACCEPT, self._session, epoch=self._epoch)
         await known(self.standing).on(accepted, {Do.SEND_RELEASE: self._send_release})
         answer = await known(self._talk).expect_one_of((messages.Running, messages.Decline), WORK_DEADLINE_S)
@@ -199,22 +218,30 @@ class Departure:
     # -- the end ----------------------------------------------------------------------------------------
 
     async def close(self, error: BaseException | None) -> None:
-        """Undo what was done, unless the VM is the destination's already. Idempotent."""
-        if self.released:
-            await self._leave()
-            return
-        if error is not None and self._talk is not None:
+        """Undo what was done, unless the VM is the destination's already.
+
+        A KororaError says that something was not undone: the journal tells how to go on.
+        """
+        try:
+            if not self.released:
+                await self._give_up(error)
+        finally:
+            self._undo.pop_all()
+            await self._after.aclose()
+
+    async def _give_up(self, error: BaseException | None) -> None:
+        if self.standing is not None and self.standing.state.status is Status.OFFERED:
+            await self._withdraw()
+        elif error is not None and self._talk is not None:
             await self._talk.abort(error)
-        if self.standing is not None and self.standing.state.session is not None:
-            await self.standing.on(Event(On.FAILED), {Do.SEND_CLOSED: self._send_closed})
         await self._undo.aclose()
 
-    async def _leave(self) -> None:
-        """After the release nothing is undone but the talk and the lock."""
-        self._undo.pop_all()
-        if self._talk is not None:
-            await self._talk.channel.close()
-        await self._at.guests.end_move(self.file.request.vm)
+    async def _withdraw(self) -> None:
+        """Before the VM goes on here, the journal says that it was never released; then the other host hears."""
+        standing, live = known(self.standing), self._vm.live
+        if live is not None and not await is_there(live.machine):
+            await standing.on(Event(On.HYPERVISOR_FAILED), {})
+        await standing.on(Event(On.FAILED), {Do.SEND_CLOSED: self._send_closed})
 
     # -- inside -----------------------------------------------------------------------------------------
 
@@ -272,8 +299,7 @@ class Departure:
         return key
 
     async def _send_manifest(self) -> None:
-        self.file.manifest = handover.manifest(self._at, self.file)
-        await known(self._talk).say(messages.Manifest(self.file.manifest, self._cold_state))
+        await known(self._talk).say(messages.Manifest(known(self.file.manifest), self._cold_state))
 
     async def _send_release(self) -> None:
         self.file.release = handover.release(self._at, self.file)
@@ -281,7 +307,12 @@ class Departure:
         await known(self._talk).say(messages.Release(self.file.release))
 
     async def _send_closed(self) -> None:
-        await known(self._talk).say(messages.Closed(self._session))
+        with suppress(KororaError):  # it asks, if it does not hear
+            await known(self._talk).say(messages.Closed(self._session))
+
+    def _enter_docket(self) -> None:
+        cold = self._vm.live is None
+        docket.enter(self._at, self.file, role="source", address=self._address, cold=cold)
 
     async def _wipe(self) -> None:
         self.file.wiped = await wipe_source(self._at, self._vm)
@@ -290,9 +321,9 @@ class Departure:
         """The destination never ran it and durably never will: it runs on here, with the next epoch."""
         declined = handover.declined(self.file, answer.envelope, self._peer_key)
         event = Event(On.DECLINE, self._session, epoch=self._epoch)
-        hands = {Do.SEND_CLOSED: self._send_closed}
+        hands: dict[Do, Hand] = {Do.SEND_CLOSED: self._send_closed}
         if self._vm.live is not None:
-            hands[Do.RESUME] = self._out.resume
+            hands[Do.RESUME] = partial(self._out.abandon, "the destination declined")
         await known(self.standing).on(event, hands)
         raise RefusedError(
             f"host {self.file.request.destination} could not run {self.file.request.vm}: {declined.reason}",

@@ -1,6 +1,7 @@
 """A VM's standing on this host: the pure ownership table, driven and journalled.
 
-The one place that writes ownership to the journal. `JOURNAL` is durable before whatever follows it.
+The one place that writes ownership to the journal. `JOURNAL` is durable before whatever follows it, and what
+this object believes is never ahead of the journal.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import replace
 
 import structlog
 
-from korora.errors import KororaError, PeerError
+from korora.errors import PeerError
 from korora.model.identity import SessionId, VmName
 from korora.model.ownership import NOTHING, Do, Ended, Event, OwnershipState, Refused, Status
 from korora.ports.journal import Journal, VmRecord
@@ -39,26 +40,22 @@ class Standing:
     async def on(self, event: Event, hands: Mapping[Do, Hand]) -> None:
         """Take the step and do its actions, in order. An action without a hand is left to the next event.
 
-        PeerError when the table refuses the event: it has no place here, and nothing changed.
+        PeerError when the table refuses the event: it has no place here, and nothing changed. When a hand
+        fails, the new state stands if it was journalled, and does not otherwise.
         """
         step = ownership.step(self.state, event)
         if isinstance(step, Refused):
             raise PeerError(f"{self._vm}: {step.reason}", kind=step.kind)
-        before, self.state = self.state, step.state
-        try:
-            for action in step.actions:
-                if action.do is Do.JOURNAL:
-                    self._write(step.ended)
-                elif action.do in hands:
-                    await hands[action.do]()
-        except KororaError:
-            if not any(action.do is Do.JOURNAL for action in step.actions):
-                self.state = before
-            raise
+        for action in step.actions:
+            if action.do is Do.JOURNAL:
+                self._write(step.state, step.ended)
+                self.state = step.state
+            elif action.do in hands:
+                await hands[action.do]()
+        if all(action.do is not Do.JOURNAL for action in step.actions):
+            self.state = step.state  # only whether the copy lives may differ
 
-    def _write(self, ended: Ended | None) -> None:
-        state = self.state
-        log.info("ownership", vm=self._vm, status=state.status, epoch=state.epoch, session=state.session)
+    def _write(self, state: OwnershipState, ended: Ended | None) -> None:
         if ended is not None:
             self._note_end(ended)
         known = self._journal.vm(self._vm) or VmRecord(self._vm, self.definition, state.status, state.epoch)
@@ -72,6 +69,7 @@ class Standing:
                 peer=state.peer,
             )
         )
+        log.info("ownership", vm=self._vm, status=state.status, epoch=state.epoch, session=state.session)
 
     def _note_end(self, ended: Ended) -> None:
         record = self._journal.session(SessionId(ended.session))

@@ -237,6 +237,10 @@ class Guests:
         """Event log and baseline of a VM, to travel with it to the other side's `admit`; or None."""
         return boot_files.pack(self._vms_directory / checked_name(name, "VM name"))
 
+    def remains(self, name: str) -> bool:
+        """Whether the VM's directory is here, whoever owns the VM."""
+        return (self._vms_directory / checked_name(name, "VM name")).is_dir()
+
     def unclear(self, name: str) -> bool:
         """Whether it cannot be told at present if a process of this VM lives here."""
         return self._recovery.unclear(VmName(name))

@@ -1,0 +1,130 @@
+"""One fault at every point of the story, on either host: every call of a port, every message in either
+direction, either daemon or both. Afterwards the VM runs on exactly one host, and nothing of it is elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from fakes.faults import Fault
+from fakes.migration_site import Site
+from korora.model.plan import Mode
+
+AT_ONCE = 16  # stories that are told side by side: most of each is waiting
+RELEASED = "a:journal.write_vm#2"  # the record that says `released`
+Prepare = Callable[[Site], None]
+
+
+async def _points(directory: Path) -> list[str]:
+    site = Site(directory)
+    try:
+        await site.start()
+        outcome = await site.migrate("a", "b")
+        assert outcome["outcome"] == "completed", outcome
+        await site.recover()
+        return list(site.plan.passed)
+    finally:
+        await site.stop()
+
+
+async def _told(directory: Path, prepare: Prepare, mode: Mode, *, kept: bool | None) -> str | None:
+    """Why the story did not end as it must; None when it did."""
+    site = Site(directory)
+    try:
+        await site.start()
+        prepare(site)
+        outcome = await site.migrate("a", "b", mode)
+        await site.recover()
+        owner = site.owner()
+        site.runs_only_on(owner)
+        if kept and outcome.get("outcome") != "completed":
+            assert owner == "a", f"it was not released, but runs on {owner}: {outcome}"
+        where = (outcome.get("error") or {}).get("vm_runs_on")
+        assert where in {None, owner}, f"the outcome says {where}, it runs on {owner}: {outcome}"
+        assert outcome.get("outcome") != "completed" or owner == "b", outcome
+    except AssertionError as error:
+        return str(error)[:600]
+    finally:
+        await site.stop()
+    return None
+
+
+def _each(directory: Path, cases: Callable[[list[str]], Iterable[tuple[str, Prepare, bool]]]) -> None:
+    """Tell all, and say of all that went wrong what."""
+
+    async def all_of_them() -> dict[str, str]:
+        points = await _points(directory / "first")
+        free = asyncio.Semaphore(AT_ONCE)
+        wrong: dict[str, str] = {}
+
+        async def one(number: int, name: str, prepare: Prepare, kept: bool) -> None:
+            async with free:
+                found = await _told(directory / str(number), prepare, Mode.LIVE, kept=kept)
+            if found is not None:
+                wrong[name] = found
+
+        told: list[Awaitable[None]] = [
+            one(number, name, prepare, kept) for number, (name, prepare, kept) in enumerate(cases(points))
+        ]
+        assert told
+        await asyncio.gather(*told)
+        return wrong
+
+    wrong = asyncio.run(all_of_them())
+    assert not wrong, "\n".join(f"{name}: {why}" for name, why in wrong.items())
+
+
+def _possible(point: str, fault: Fault) -> bool:
+    step = point.split(":")[1]
+    if step.startswith("hear") or step.startswith("dial"):
+        return fault in {Fault.FAIL, Fault.CRASH}
+    if step.startswith("tpm.forget") and fault is Fault.FAIL:  # then the TPM keeps it, until it is reset
+        return False
+    if step.startswith(("journal", "hypervisor.start")):  # their ports promise that a failure left nothing
+        return fault is not Fault.FAIL_AFTER
+    return True
+
+
+def _before_the_release(points: list[str], point: str, fault: Fault | None) -> bool:
+    """Whether the source cannot have heard ACCEPT by then, so that it must keep the VM."""
+    arrived = point == "b:say Accept#1" and fault in {Fault.FAIL_AFTER, Fault.CRASH_AFTER}
+    return points.index(point) < points.index(RELEASED) and not arrived
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_one_fault_anywhere_leaves_one_running_vm(tmp_path: Path, fault: Fault) -> None:
+    def cases(points: list[str]) -> Iterable[tuple[str, Prepare, bool]]:
+        for point in points:
+            if _possible(point, fault):
+                yield (
+                    f"{point} {fault}",
+                    lambda site, point=point: site.plan.faults.__setitem__(point, fault),  # type: ignore[misc]
+                    _before_the_release(points, point, fault),
+                )
+
+    _each(tmp_path, cases)
+
+
+def test_both_daemons_may_die_at_any_message(tmp_path: Path) -> None:
+    def both_die(site: Site, point: str) -> None:
+        def deed() -> None:
+            for host in site.hosts.values():
+                if host.daemon is not None:
+                    host.daemon.kill()
+
+        site.plan.deeds[point] = deed
+
+    def cases(points: list[str]) -> Iterable[tuple[str, Prepare, bool]]:
+        for point in points:
+            if " " in point:
+                yield (
+                    f"{point} both die",
+                    lambda site, point=point: both_die(site, point),  # type: ignore[misc]
+                    _before_the_release(points, point, None),
+                )
+
+    _each(tmp_path, cases)
