@@ -7,6 +7,7 @@ then silently withholds a feature.
 from __future__ import annotations
 
 import asyncio
+import json
 
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.errors import ToolError
@@ -33,20 +34,53 @@ _SETTINGS = frozenset(
 )
 
 
+_known: dict[tuple[str, str], dict[str, bool]] = {}
+
+
+async def features_made_by(qmp: Qmp, recipe: str) -> dict[str, bool]:
+    """As `features`, but asked property by property once only for each recipe and its CPUID words.
+
+    `recipe` says all that decides the CPU beside this host: QEMU's binary, machine, accelerator and `-cpu`.
+    Hundreds of questions become two: a move asks while its user waits.
+    """
+    words = await _cpuid_words(qmp)
+    if words is None:
+        return await features(qmp)
+    if (recipe, words) not in _known:
+        _known[recipe, words] = await features(qmp)
+    return _known[recipe, words]
+
+
 async def features(qmp: Qmp) -> dict[str, bool]:
     """Feature name → whether the first CPU has it. All CPUs of one VM are alike."""
-    cpus = await qmp.execute("query-cpus-fast")
-    if not cpus:
-        raise ToolError(
-            "this QEMU has no CPU", kind="no-cpu", remedy="it was started with -M none; start a VM"
-        )
-    path = cpus[0]["qom-path"]
+    path = await _first_cpu(qmp)
     listed = await qmp.execute("qom-list", {"path": path})
     names = sorted(entry["name"] for entry in listed if _is_feature(entry["name"], entry["type"]))
     values = await asyncio.gather(
         *(qmp.execute("qom-get", {"path": path, "property": name}) for name in names)
     )
     return dict(zip(names, map(bool, values), strict=True))
+
+
+async def _first_cpu(qmp: Qmp) -> str:
+    cpus = await qmp.execute("query-cpus-fast")
+    if not cpus:
+        raise ToolError(
+            "this QEMU has no CPU", kind="no-cpu", remedy="it was started with -M none; start a VM"
+        )
+    return str(cpus[0]["qom-path"])
+
+
+async def _cpuid_words(qmp: Qmp) -> str | None:
+    """The CPUID registers that the guest sees; None where the CPU has no such words."""
+    path = await _first_cpu(qmp)
+    try:
+        words = await qmp.execute("qom-get", {"path": path, "property": "feature-words"})
+    except ToolError as error:
+        if error.kind != "qmp-refused":
+            raise
+        return None
+    return json.dumps(words, sort_keys=True)
 
 
 def _is_feature(name: str, kind: str) -> bool:

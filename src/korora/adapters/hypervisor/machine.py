@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,10 @@ class QemuMachine:
 
     async def cpu_features(self) -> dict[str, bool]:
         async with self._explained():
-            return await live_cpu.features(self._qmp)
+            recipe = self._cpu_recipe()
+            if recipe is None:
+                return await live_cpu.features(self._qmp)
+            return await live_cpu.features_made_by(self._qmp, recipe)
 
     async def listen(self, socket: Path, settings: StreamSettings) -> None:
         async with self._explained():
@@ -150,6 +154,18 @@ class QemuMachine:
         if state is RunState.PAUSED and self._has_never_run():
             return RunState.INCOMING
         return state
+
+    def _cpu_recipe(self) -> str | None:
+        """None for an adopted QEMU: its command line may say more of the CPU than the definition does."""
+        made = self._definition
+        try:
+            binary = os.stat(f"/proc/{self.pid}/exe")  # noqa: PTH116  of the process, not of a path
+        except OSError:
+            return None
+        if self._directory is None or made.adopted:
+            return None
+        program = f"{binary.st_dev}:{binary.st_ino}:{binary.st_mtime_ns}"
+        return f"{program} {made.machine} {made.accelerator} {made.cpus} {made.cpu_model}"
 
     def _name_of(self, socket: Path) -> str:
         return stream.address(socket, self._directory)

@@ -62,7 +62,7 @@ class Qemu:
             accelerator=verdict.name,
             accelerator_note=verdict.note,
             capabilities=found.capabilities,
-            swtpm_version=await probing.swtpm_version(self._swtpm),
+            swtpm_version=await probing.swtpm_version(self._swtpm, self._cache),
             firmware=probing.firmware_images(),
         )
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
+
+_Version = tuple[int, int, int, int, int]  # device, inode, size, mtime, ctime
+_GRAIN_NS = 2_000_000_000  # two writes closer than the file system's clock ticks would look like one
 
 
 class LocalPremises:
     """Implements ports.premises.Premises."""
 
+    def __init__(self) -> None:
+        self._digests: dict[str, tuple[_Version, str]] = {}
+
     def file_digests(self, paths: Iterable[str]) -> dict[str, str]:
+        """A file is read again only when it changed: a move waits for this, and kernels are large."""
         digests = {}
         for path in paths:
             try:
-                with Path(path).open("rb") as file:
-                    digests[path] = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+                digests[path] = self._digest(path)
             except OSError:
                 continue
         return digests
@@ -40,3 +48,19 @@ class LocalPremises:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
         return 0
+
+    def _digest(self, path: str) -> str:
+        with Path(path).open("rb") as file:
+            version = _version(os.fstat(file.fileno()))
+            known = self._digests.get(path)
+            if known is not None and known[0] == version:
+                return known[1]
+            digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+            if time.time_ns() - version[-1] > _GRAIN_NS:
+                self._digests[path] = version, digest
+            return digest
+
+
+def _version(status: os.stat_result) -> _Version:
+    """Every write moves ctime, which nobody can set back."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

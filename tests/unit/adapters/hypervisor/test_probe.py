@@ -122,5 +122,13 @@ def test_facts_of_another_version_of_korora_are_asked_anew(tmp_path: Path) -> No
         asyncio.run(facts.qemu_facts(qemu, cache))
 
 
-def test_a_missing_swtpm_has_no_version() -> None:
-    assert asyncio.run(facts.swtpm_version("/no/such/swtpm")) == ""
+def test_a_missing_swtpm_has_no_version(tmp_path: Path) -> None:
+    assert asyncio.run(facts.swtpm_version("/no/such/swtpm", Cache(tmp_path))) == ""
+
+
+def test_swtpm_is_asked_for_its_version_once(tmp_path: Path) -> None:
+    swtpm = program(tmp_path, f"echo asked >> {tmp_path}/asked; echo 'TPM emulator version 0.7.1, (c)'")
+    cache = Cache(tmp_path / "cache")
+    for _ in range(3):
+        assert asyncio.run(facts.swtpm_version(swtpm, cache)) == "0.7.1"
+    assert (tmp_path / "asked").read_text() == "asked\n"

@@ -89,8 +89,18 @@ async def cpu_features(binary: str, cache: Cache, definition: VmDefinition) -> d
     return features
 
 
-async def swtpm_version(program: str = "swtpm") -> str:
-    """Such as "0.7.1"; empty where swtpm is not installed or does not answer."""
+async def swtpm_version(program: str, cache: Cache) -> str:
+    """Such as "0.7.1"; empty where swtpm is not installed or does not answer, which is asked again."""
+    key = fingerprint(program)
+    known = cache.read("swtpm", key)
+    if known is None:
+        known = (await _told_swtpm_version(program)).encode()
+        if known:
+            cache.write("swtpm", key, known)
+    return known.decode(errors="replace")
+
+
+async def _told_swtpm_version(program: str) -> str:
     try:
         child = await asyncio.create_subprocess_exec(
             program, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL

@@ -1,0 +1,49 @@
+"""What this machine's premises say of files, and that a remembered digest never outlives its file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from korora.adapters.premises import local
+from korora.adapters.premises.local import LocalPremises
+
+
+def digest(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "kernel").write_bytes(b"K")
+    kernel, missing = str(tmp_path / "kernel"), str(tmp_path / "missing")
+    assert LocalPremises().file_digests([kernel, missing]) == {kernel: digest(b"K")}
+
+
+@pytest.mark.parametrize("settled", [True, False], ids=["long unchanged", "written just now"])
+def test_a_changed_file_has_another_digest_even_with_its_old_size_and_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settled: bool
+) -> None:
+    if settled:
+        monkeypatch.setattr(local, "_GRAIN_NS", -1)
+    premises, file = LocalPremises(), tmp_path / "kernel"
+    file.write_bytes(b"before")
+    before = file.stat()
+    assert premises.file_digests([str(file)]) == {str(file): digest(b"before")}
+    if settled:
+        time.sleep(0.02)  # past the grain of the file system's clock
+    file.write_bytes(b"after!")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert premises.file_digests([str(file)]) == {str(file): digest(b"after!")}
+
+
+def test_a_file_that_stays_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_GRAIN_NS", -1)
+    premises, file = LocalPremises(), tmp_path / "kernel"
+    file.write_bytes(b"K")
+    first = premises.file_digests([str(file)])
+    monkeypatch.setattr(hashlib, "file_digest", None)
+    assert premises.file_digests([str(file)]) == first
