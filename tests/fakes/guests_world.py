@@ -200,6 +200,9 @@ class FakeVtpm:
     async def moved(self) -> BlobDigests:
         raise NotImplementedError
 
+    async def ready(self) -> None:
+        return
+
     async def stay(self) -> None:
         return
 

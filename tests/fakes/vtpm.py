@@ -130,6 +130,9 @@ class FakeVtpm:
             raise RefusedError(f"the vTPM cannot stay while {process.mode}", kind="vtpm-order")
         process.mode, process.key, process.digests = Mode.HOME, None, {}
 
+    async def ready(self) -> None:
+        self._alive()
+
     async def retire(self) -> None:
         process = self._alive()
         process.mode, process.key = Mode.RETIRED, None

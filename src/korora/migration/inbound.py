@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from korora.agents.dataplane import DestinationRelay
-from korora.errors import IntegrityError, KororaError, PeerError, ToolError
+from korora.errors import IntegrityError, KororaError, PeerError, RefusedError, ToolError
 from korora.migration.first_run import FirstRun, first_run, is_there
 from korora.migration.known import known
 from korora.migration.vigil import while_watching
@@ -38,6 +38,7 @@ class Inbound:
         self._relay: DestinationRelay | None = None
         self._fault_in: asyncio.Task[None] | None = None
         self._definition: VmDefinition | None = None
+        self._not_ours = False
         self.machine: Machine | None = None
         self.vtpm: Vtpm | None = None
         self.place = Place(directory, None)
@@ -50,10 +51,10 @@ class Inbound:
         """
         self._definition = definition
         if definition.vtpm:
-            self.vtpm = await self._vtpms.start_incoming(definition.name, self._directory)
+            self.vtpm = await self._empty_vtpm(definition)
         self.place = Place(self._directory, self.vtpm.socket if self.vtpm else None)
-        self.machine = await self._hypervisor.start(definition, self.place, incoming=True)
-        memory = self.machine.memory
+        await self._start_machine(definition)
+        memory = self._machine().memory
         if memory is None:
             return None
         proof = await asyncio.to_thread(memory.prove_clean)
@@ -106,22 +107,41 @@ class Inbound:
         guests.admit(definition, self._machine(), self.vtpm, self.place, epoch, self.boot_record)
 
     async def abandon(self, why: str) -> None:
-        """Undo: nothing of the VM is left here. Idempotent."""
+        """Undo: nothing of the VM is left here. Idempotent. A KororaError says that something is."""
         if self._relay is not None:
             self._relay.abort(why)
         if self._fault_in is not None:
             self._fault_in.cancel()
+        if self._not_ours:
+            return
         if self.machine is not None:
-            with suppress(KororaError):
-                await self.machine.quit()
+            await self.machine.quit()
         if self._definition is not None and self._definition.vtpm:
-            with suppress(KororaError):
-                await self._vtpms.wipe(self._definition.name, self._directory)
+            await self._vtpms.wipe(self._definition.name, self._directory)
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+    async def _start_machine(self, definition: VmDefinition) -> None:
+        """While the vTPM still starts: its socket waits. If both fail, the vTPM's reason explains both."""
+        starting = asyncio.create_task(self._hypervisor.start(definition, self.place, incoming=True))
+        try:
+            if self.vtpm is not None:
+                await self.vtpm.ready()
+        except BaseException:
+            with suppress(KororaError):
+                self.machine = await starting  # for `abandon`
+            raise
+        self.machine = await starting
 
     def _machine(self) -> Machine:
         assert self.machine is not None  # noqa: S101 `prepare` was called
         return self.machine
+
+    async def _empty_vtpm(self, definition: VmDefinition) -> Vtpm:
+        try:
+            return await self._vtpms.start_incoming(definition.name, self._directory)
+        except RefusedError:
+            self._not_ours = True  # what lies there was there before
+            raise
 
     async def _until_complete(self) -> None:
         async for state in self._machine().stream_states():

@@ -27,6 +27,10 @@ class Vtpm(Protocol):
         """The control channel to hand to the hypervisor."""
         ...
 
+    async def ready(self) -> None:
+        """Wait until it answers. ToolError(kind="vtpm-gone") when it does not start."""
+        ...
+
     async def identity(self) -> VtpmIdentity:
         """EK name, PCRs, NV; waits for a guest command that is under way. Does not disturb the guest."""
         ...
@@ -63,7 +67,7 @@ class Vtpm(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rested:
-    """The vTPM of a stopped VM, as it leaves or as it arrived. Its identity is known by its permanent state."""
+    """The vTPM of a stopped VM, as it leaves or arrived. Its identity is known by its permanent state."""
 
     state: bytes  # encrypted for one move
     blobs: BlobDigests
@@ -81,7 +85,7 @@ class VtpmAgent(Protocol):
         ...
 
     async def start_incoming(self, vm: VmName, directory: Path) -> Vtpm:
-        """Start an empty one that waits for its state."""
+        """Start an empty one that waits for its state. Its socket can be used at once, before `ready`."""
         ...
 
     async def attach(self, vm: VmName, directory: Path) -> Vtpm | None:

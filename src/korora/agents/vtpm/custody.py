@@ -40,7 +40,13 @@ class Custody:
 
     async def start(self, vm: VmName, directory: Path) -> LiveVtpm:
         """On failure nothing runs. RefusedError also with kind "vtpm-lost" and "vtpm-running"."""
-        return await asyncio.to_thread(self._start, vm, VtpmHome(directory))
+        live = await asyncio.to_thread(self._start, vm, VtpmHome(directory))
+        try:
+            await live.ready()
+        except BaseException:
+            await asyncio.to_thread(end, VtpmHome(directory))
+            raise
+        return live
 
     async def start_incoming(self, vm: VmName, directory: Path) -> LiveVtpm:
         """RefusedError(kind="vtpm-present") when this host already holds a vTPM of that name."""
@@ -117,9 +123,14 @@ class Custody:
             erasure.erase(home.directory)
             home.prepare()
             key = Secret(secrets.token_bytes(_KEY_BYTES))
-            # Sealed before the first byte arrives: a crash after the hand-over must not cost the state.
-            key_at_rest.create(key)
-            return launch(vm, home, self._emulator, key, incoming=True)
+            live = launch(vm, home, self._emulator, key, incoming=True)
+            try:
+                # Sealed before the first byte arrives: a crash after the hand-over must not cost the state.
+                key_at_rest.create(key)
+            except BaseException:
+                end(home)
+                raise
+            return live
 
     def _manufacture(self, home: VtpmHome, key_at_rest: KeyAtRest) -> Secret:
         write_durably(home.making, b"")

@@ -40,6 +40,11 @@ class LiveVtpm:
     def socket(self) -> Path:
         return self._socket
 
+    async def ready(self) -> None:
+        if not (await self.status()).tpm_alive:
+            log = self._commands.with_name("swtpm.log")
+            raise ToolError(f"swtpm did not start: see {log}", kind="vtpm-gone")
+
     async def identity(self) -> VtpmIdentity:
         """Empty but for `permanent` while the guest's firmware has not started the TPM yet (TPM2_Startup).
 
