@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from fakes.faults import Daemon, Line, MemoryChannel, Plan, Port, note_tasks
+from fakes.faults import Daemon, Line, MemoryChannel, Plan, Port, PowerCutError, note_tasks
 from fakes.guests_boots import FakeAppraiser
 from fakes.hypervisor import FakeHypervisor, World
 from fakes.journal import Disk, MemoryJournal
@@ -167,7 +167,18 @@ class LabHost:
         daemon = self.daemon = Daemon(self.name, self.site.plan)
         daemon.on_death.append(self._hang_up)
         self.tpm.keys.clear()  # transient keys end with the connection to the TPM
-        await asyncio.wait_for(daemon.start(self._live), PATIENCE_S)
+        starting = daemon.start(self._live)
+        await asyncio.wait({starting}, timeout=PATIENCE_S)
+        if daemon.dead:
+            raise PowerCutError(self.name)
+        starting.result()
+
+    async def come_up(self) -> None:
+        """Unless it is up. It may die again at once."""
+        if not self.up:
+            await self.crash()
+            with suppress(PowerCutError):
+                await self.start()
 
     async def _live(self) -> None:
         daemon = self.daemon
@@ -379,9 +390,7 @@ class Site:
         """Whatever was down comes up again, and all that is open comes to its end."""
         self.parted.clear()
         for host in self.hosts.values():
-            if not host.up:
-                await host.crash()
-                await host.start()
+            await host.come_up()
         try:
             async with asyncio.timeout(PATIENCE_S):
                 while not await self._quiet():
@@ -391,9 +400,9 @@ class Site:
 
     async def _quiet(self) -> bool:
         for host in self.hosts.values():
-            if not host.up:  # it died of a fault that came late
-                await host.crash()
-                await host.start()
+            await host.come_up()  # it may have died of a fault that came late
+        for host in self.hosts.values():
+            if not host.up:
                 return False
             busy = host.migrations.settlement.busy
             telling = any(entry["outcome"] is None for entry in host.migrations.list())

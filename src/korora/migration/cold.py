@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
-from korora.errors import IntegrityError, KororaError
+from korora.errors import IntegrityError
 from korora.migration.first_run import FirstRun, Ran
 from korora.migration.known import known
 from korora.migration.setting import Setting
@@ -63,10 +62,9 @@ class ColdInbound:
         guests.admit_stopped(self._definition.name, epoch, self.boot_record)
 
     async def abandon(self, _why: str) -> None:
-        """Undo: nothing of the VM is left here. Idempotent."""
+        """Undo: nothing of the VM is left here. Idempotent. A KororaError says that something is."""
         if self._definition.vtpm:
-            with suppress(KororaError):
-                await self._vtpms.wipe(self._definition.name, self._directory)
+            await self._vtpms.wipe(self._definition.name, self._directory)
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
 

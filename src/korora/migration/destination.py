@@ -170,7 +170,7 @@ class Arrival:
         answer = await self._talk.expect_one_of((messages.Release, messages.Closed), WORK_DEADLINE_S)
         here = known(self.standing)
         if isinstance(answer, messages.Closed):
-            await here.on(Event(On.CLOSED, self._session), {Do.DESTROY: self._destroy})
+            await here.on(Event(On.CLOSED, self._session), {})  # `close` destroys
             raise RefusedError("the source kept the VM", kind="closed", remedy="see the source's reason")
         self.file.release = answer.envelope
         handover.check_release(self.file, self._peer_key)
@@ -328,6 +328,3 @@ class Arrival:
 
     async def _send_decline(self) -> None:
         await self._talk.say(messages.Decline(handover.decline(self._at, self.file, self._refusal)))
-
-    async def _destroy(self) -> None:
-        await self._undo.aclose()

@@ -38,7 +38,7 @@ log = structlog.get_logger("korora.recovery")
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds: between two reminders; how long a failed migration waits for the other host before its outcome;
+    """Seconds: between two reminders; that a failed migration waits for the other host before its outcome;
     for one answer; of silence until a person is asked."""
 
     every_s: float = 3.0
@@ -77,8 +77,8 @@ class Settlement:
 
     @property
     def busy(self) -> bool:
-        """Whether a conversation is under way, or a step of recovery."""
-        return bool(self._stories) or any(lock.locked() for lock in self._locks.values())
+        """Whether a conversation is under way, or a step of recovery is owed."""
+        return bool(self._stories or self._unseen) or any(lock.locked() for lock in self._locks.values())
 
     def keep(self, vm: VmName, arrived: Inbound | ColdInbound) -> None:
         """A VM that was accepted here, whose source went silent: it stays as it arrived."""

@@ -136,14 +136,14 @@ class Settling:
         await self._standing.on(event, self._hands(event))
 
     async def _has_copy(self) -> bool:
+        if self.status in _GONE:  # whatever is left of it must go
+            return self._at.guests.remains(self.vm)
         arrived = self._kept.get(self.vm)
         if isinstance(arrived, Inbound):
             return arrived.machine is not None and await is_there(arrived.machine)
         if self._live is not None:
             return await is_there(self._live.machine)
-        if self.status in _GONE or self._is_cold:
-            return self._at.guests.remains(self.vm)
-        return False
+        return self._is_cold and self._at.guests.remains(self.vm)
 
     @property
     def _is_cold(self) -> bool:
@@ -333,7 +333,7 @@ class Settling:
 
 
 def _live(at: Setting, vm: VmName) -> LiveVm | None:
-    """The VM's process on this host, whoever owns the VM. ToolError(kind="unresponsive") as `Settling.open`."""
+    """The VM's process on this host, whoever owns the VM. ToolError as `Settling.open`."""
     try:
         return at.guests.live(vm)
     except KororaError:

@@ -237,7 +237,7 @@ class Departure:
         await self._undo.aclose()
 
     async def _withdraw(self) -> None:
-        """Before the VM goes on here, the journal says that it was never released; then the other host hears."""
+        """Before the VM goes on here, the journal says that it was never released."""
         standing, live = known(self.standing), self._vm.live
         if live is not None and not await is_there(live.machine):
             await standing.on(Event(On.HYPERVISOR_FAILED), {})

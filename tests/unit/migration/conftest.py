@@ -1,4 +1,4 @@
-"""Stories of two and three hosts in one event loop, told fast: what waits for a slow world waits less here."""
+"""Stories of two and three hosts in one event loop, told fast: what waits, waits less here."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import structlog
 
 from fakes.migration_site import Site, Story, Tell
 from korora.migration import inbound, outbound, vigil
+from korora.supervision import recovery
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +19,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(vigil, "_MOMENT_S", 0.05)
     monkeypatch.setattr(inbound, "_REASON_S", 0.05)
     monkeypatch.setattr(outbound, "_REASON_S", 0.05)
+    monkeypatch.setattr(recovery, "RETRY_S", 0.002)
+    monkeypatch.setattr(recovery, "LATER_RETRY_S", 0.01)
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     yield

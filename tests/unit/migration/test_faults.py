@@ -5,17 +5,22 @@ direction, either daemon or both. Afterwards the VM runs on exactly one host, an
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-from fakes.faults import Fault
+from fakes.faults import Fault, possible
 from fakes.migration_site import Site
 from korora.model.plan import Mode
 
 AT_ONCE = 16  # stories that are told side by side: most of each is waiting
+OFFERED = "a:journal.write_vm#1"
 RELEASED = "a:journal.write_vm#2"  # the record that says `released`
+STORIES = 25  # of chance, for each seed; KORORA_STORY names the first of others
+FIRST_STORY = int(os.environ.get("KORORA_STORY", "0"))
 Prepare = Callable[[Site], None]
 
 
@@ -78,17 +83,6 @@ def _each(directory: Path, cases: Callable[[list[str]], Iterable[tuple[str, Prep
     assert not wrong, "\n".join(f"{name}: {why}" for name, why in wrong.items())
 
 
-def _possible(point: str, fault: Fault) -> bool:
-    step = point.split(":")[1]
-    if step.startswith("hear") or step.startswith("dial"):
-        return fault in {Fault.FAIL, Fault.CRASH}
-    if step.startswith("tpm.forget") and fault is Fault.FAIL:  # then the TPM keeps it, until it is reset
-        return False
-    if step.startswith(("journal", "hypervisor.start")):  # their ports promise that a failure left nothing
-        return fault is not Fault.FAIL_AFTER
-    return True
-
-
 def _before_the_release(points: list[str], point: str, fault: Fault | None) -> bool:
     """Whether the source cannot have heard ACCEPT by then, so that it must keep the VM."""
     arrived = point == "b:say Accept#1" and fault in {Fault.FAIL_AFTER, Fault.CRASH_AFTER}
@@ -99,7 +93,7 @@ def _before_the_release(points: list[str], point: str, fault: Fault | None) -> b
 def test_one_fault_anywhere_leaves_one_running_vm(tmp_path: Path, fault: Fault) -> None:
     def cases(points: list[str]) -> Iterable[tuple[str, Prepare, bool]]:
         for point in points:
-            if _possible(point, fault):
+            if possible(point, fault):
                 yield (
                     f"{point} {fault}",
                     lambda site, point=point: site.plan.faults.__setitem__(point, fault),  # type: ignore[misc]
@@ -128,3 +122,37 @@ def test_both_daemons_may_die_at_any_message(tmp_path: Path) -> None:
                 )
 
     _each(tmp_path, cases)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_many_faults_one_after_another_also_in_recovery(tmp_path: Path, seed: int) -> None:
+    """What happens at a point follows from its name and the number of the story: it can be told again."""
+
+    def doom(site: Site, number: int) -> None:
+        left = 5
+
+        def fate(point: str) -> Fault | None:
+            nonlocal left
+            dice = random.Random(f"{number} {point}")
+            fault = dice.choice(list(Fault))
+            late = number % 2 and OFFERED not in site.plan.passed
+            likely = 0.12 if number % 2 else 0.05
+            if not left or late or dice.random() > likely or not possible(point, fault):
+                return None
+            left -= 1
+            struck.setdefault(number, []).append(f"{point} {fault}")
+            return fault
+
+        site.plan.fate = fate
+
+    struck: dict[int, list[str]] = {}
+
+    def cases(_: list[str]) -> Iterable[tuple[str, Prepare, bool]]:
+        for number in range(FIRST_STORY + STORIES * seed, FIRST_STORY + STORIES * (seed + 1)):
+            yield f"story {number}", lambda site, number=number: doom(site, number), False  # type: ignore[misc]
+
+    try:
+        _each(tmp_path, cases)
+    except AssertionError as error:
+        told = {number: faults for number, faults in struck.items() if f"story {number}:" in str(error)}
+        raise AssertionError(f"{error}\n{told}") from None
