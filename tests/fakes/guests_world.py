@@ -13,7 +13,7 @@ from korora.model.evidence import BlobDigests, PcrValues, VtpmIdentity, WipeStep
 from korora.model.identity import Secret, VmName
 from korora.model.vm import HypervisorFacts, RunState, VmDefinition
 from korora.ports.hypervisor import GuestMemory, Place, StreamSettings, StreamState, StreamStatus
-from korora.ports.vtpm import BlobBinding
+from korora.ports.vtpm import BlobBinding, Rested
 
 FACTS = HypervisorFacts("qemu", "7.2.22", ("q35",), ("qemu64",), "tcg", "kvm hangs", (), "0.7.1", ())
 
@@ -197,6 +197,9 @@ class FakeVtpm:
     async def accept_under(self, key: Secret, binding: BlobBinding) -> None:
         raise NotImplementedError
 
+    async def accept_bare(self) -> None:
+        raise NotImplementedError
+
     async def moved(self) -> BlobDigests:
         raise NotImplementedError
 
@@ -226,6 +229,14 @@ class FakeVtpmAgent:
 
     async def attach(self, vm: VmName, directory: Path) -> FakeVtpm | None:
         return FakeVtpm(self._world, vm, directory) if vm in self._world.vtpms else None
+
+    async def carry_out(self, vm: VmName, directory: Path, key: Secret, binding: BlobBinding) -> Rested:
+        raise NotImplementedError
+
+    async def carry_in(
+        self, vm: VmName, directory: Path, key: Secret, binding: BlobBinding, state: bytes
+    ) -> Rested:
+        raise NotImplementedError
 
     async def stopped(self, vm: VmName, directory: Path) -> None:
         self._world.told.append(f"vtpm-stopped {vm}")

@@ -12,7 +12,7 @@ from korora.migration.teller import Event
 from korora.model.identity import SessionId
 
 _RUNS_NOWHERE = frozenset({"not-running", "unknown-vm", "not-owner"})  # or at least not because of this
-_WORDS = {ExitCode.REFUSED: "refused", ExitCode.IN_DOUBT: "in-doubt", ExitCode.QUESTION: "question"}
+_WORDS = {ExitCode.REFUSED: "refused", ExitCode.IN_DOUBT: "in-doubt"}
 
 
 def completed(at: Setting, file: MigrationFile) -> Event:

@@ -215,10 +215,14 @@ def decode(data: bytes) -> AnyMessage:
             f"a message of {len(data)} bytes is larger than the protocol allows", kind="malformed-message"
         )
     try:
-        return _DECODER.decode(data)
+        message = _DECODER.decode(data)
+        # One message, one spelling: what a nested value does not know would be dropped in silence otherwise.
+        if _ENCODER.encode(message) != data:
+            raise msgspec.DecodeError("it is not in its one spelling")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError(
             f"the other host sent a message that is not in the protocol: {error}",
             kind="malformed-message",
             remedy="both hosts must run the same version of Korora",
         ) from error
+    return message

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from korora.errors import KororaError, PeerError, RefusedError
+from korora.model.evidence import HostEvidence, Quote
 from korora.protocol import handshake
-from korora.protocol.messages import Hello, Offer, decode, encode
+from korora.protocol.messages import Evidence, Hello, Offer, decode, encode
 
 
 def hello(role: str, half: bytes, offer: Offer = handshake.OFFER, version: int = 1) -> Hello:
@@ -145,3 +146,12 @@ def test_a_local_question_is_never_what_a_session_quotes() -> None:
     nonce = handshake.qualifying_data("source", GREETED, b"b" * 32)
     assert handshake.local_question(nonce) != nonce
     assert handshake.local_question(nonce) != handshake.local_question(bytes(32))
+
+
+def test_a_message_has_one_spelling_down_to_its_nested_values() -> None:
+    known = Evidence(HostEvidence(Quote(b"a", b"s"), {0: "00" * 32}, b"log"))
+    assert decode(encode(known)) == known
+    loose = msgspec.msgpack.decode(encode(known))
+    loose["evidence"]["stowaway"] = 1
+    with pytest.raises(PeerError, match="one spelling"):
+        decode(msgspec.msgpack.encode(loose))
