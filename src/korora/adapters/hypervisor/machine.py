@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from korora.adapters.hypervisor import live_cpu, process, stream
+from korora.adapters.hypervisor.command_line import ram_bytes
 from korora.adapters.hypervisor.memory import BackendFile
 from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
@@ -46,7 +47,7 @@ class QemuMachine:
         self._process = ends.process
         self._qmp = ends.qmp
         self._directory = ends.directory
-        self._memory = BackendFile.of(ends.process.pid, definition.memory_bytes)
+        self._memory = BackendFile.of(ends.process.pid, ram_bytes(definition))
 
     @property
     def definition(self) -> VmDefinition:

@@ -81,12 +81,30 @@ def test_a_vtpm_without_its_socket_is_refused() -> None:
 
 
 def test_secure_boot_guards_the_variable_store_by_smm() -> None:
-    args = arguments(replace(VM, firmware=Firmware.UEFI, secure_boot=True), LAUNCH)
+    uefi = replace(VM, firmware=Firmware.UEFI, secure_boot=True)
+    args = arguments(replace(uefi, accelerator="kvm"), LAUNCH)
     assert values(args, "-machine") == ["pc-q35-7.2,memory-backend=mem,smm=on"]
     assert "driver=cfi.pflash01,property=secure,value=on" in values(args, "-global")
     code, variables = values(args, "-drive")
     assert "readonly=on" in code
     assert variables.endswith("file=variables.fd")
+
+
+def test_emulated_ram_is_never_a_whole_number_of_64_pages() -> None:
+    for accelerator, short in (("tcg", 8192), ("kvm", 0)):
+        args = arguments(replace(VM, accelerator=accelerator), LAUNCH)
+        size = VM.memory_bytes - short
+        assert f"memory-backend-memfd,id=mem,size={size},share=on" in values(args, "-object")
+        assert values(args, "-m") == [f"{size // 1024}K"]
+        assert (size % (64 * 4096) == 0) is (accelerator == "kvm")
+
+
+def test_an_emulated_uefi_guest_has_whole_mib_below_4_gib() -> None:
+    uefi = replace(VM, firmware=Firmware.UEFI, accelerator="tcg")
+    (machine,) = values(arguments(uefi, LAUNCH), "-machine")
+    assert machine.endswith(f",max-ram-below-4g={511 * 2**20}")
+    (machine,) = values(arguments(replace(uefi, memory_bytes=4 * 2**30), LAUNCH), "-machine")
+    assert "max-ram" not in machine
 
 
 def test_a_comma_in_a_firmware_path_stays_in_the_path() -> None:
