@@ -58,7 +58,7 @@ class Porter:
     """One visit to one vTPM. Leaving switches the TPM off."""
 
     def __init__(self, path: Path) -> None:
-        """Connect and prepare. ToolError or OSError when the interposer does not let it; nothing stays open."""
+        """Connect and prepare. ToolError or OSError when the interposer refuses; nothing stays open then."""
         self._control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._control.settimeout(_TIMEOUT_S)
         self._data, theirs = socket.socketpair()
