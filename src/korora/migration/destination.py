@@ -25,7 +25,6 @@ from korora.migration.inbound import Inbound
 from korora.migration.known import known
 from korora.migration.meeting import Meeting, meet_as_destination
 from korora.migration.setting import Setting
-from korora.migration.source import STALL_DEADLINE_S
 from korora.migration.standing import Standing
 from korora.migration.teller import Teller
 from korora.migration.vigil import while_watching
@@ -287,7 +286,7 @@ class Arrival:
             deliver_to=inbound.socket,
             keys=keys,
             chunk_bytes=rule.chunk_bytes,
-            stall_deadline_s=STALL_DEADLINE_S,
+            stall_deadline_s=self._at.stall_deadline_s,
         )
         tickets = [key.ticket for key in keys]
         self._at.reception.expect(tickets, relay)

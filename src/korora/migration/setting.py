@@ -58,3 +58,4 @@ class Setting:
     address_of: Callable[[HostName], str]
     premises: Premises
     incoming_limit: int
+    stall_deadline_s: float = 30.0  # both sides' own: who waits longer learns it from the other

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -46,7 +46,6 @@ from korora.protocol.statements import move_of
 from korora.protocol.vtpm_blob import blob_context
 from korora.supervision.live import LiveVm
 
-STALL_DEADLINE_S: Final = 30.0
 T = TypeVar("T")
 
 
@@ -273,7 +272,7 @@ class Departure:
             connect=lambda: self._at.dial_data(self._address),
             keys=[stream_keys(talk.channel.export_key, self._session, n) for n in range(rule.streams)],
             chunk_bytes=rule.chunk_bytes,
-            stall_deadline_s=STALL_DEADLINE_S,
+            stall_deadline_s=self._at.stall_deadline_s,
         )
         settings = StreamSettings(channels=rule.streams - 1)
         return Outbound(live.machine, live.vtpm, relay, out, settings, self._at.clock)

@@ -54,6 +54,7 @@ class HostConfiguration:
     qemu: str = "qemu-system-x86_64"
     hosts: Mapping[HostName, Endpoint] = field(default_factory=dict)  # addresses only: identity is the key
     incoming_limit: int = 2  # migrations that may arrive at one time
+    stall_deadline_s: float = 30.0  # a data connection on which nothing moves for so long is given up
 
 
 def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
@@ -62,6 +63,7 @@ def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
     UsageError(kind="bad-configuration") names the file and the key.
     """
     table = _Table(_toml(text, file), file, "")
+    incoming, stall = _limits(table.table("limits", optional=True))
     configuration = HostConfiguration(
         name=HostName(table.name("name")),
         state=table.path("state"),
@@ -73,7 +75,8 @@ def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
         qemu=table.text("qemu", "qemu-system-x86_64"),
         site=_site(table.table("site")),
         hosts=_hosts(table.table("hosts", optional=True)),
-        incoming_limit=_incoming_limit(table.table("limits", optional=True)),
+        incoming_limit=incoming,
+        stall_deadline_s=stall,
     )
     table.refuse_the_rest()
     return configuration
@@ -98,10 +101,11 @@ def _hosts(table: _Table) -> dict[HostName, Endpoint]:
     return hosts
 
 
-def _incoming_limit(table: _Table) -> int:
-    limit = table.number("incoming", 2, minimum=1)
+def _limits(table: _Table) -> tuple[int, float]:
+    incoming = table.number("incoming", 2, minimum=1)
+    stall = table.number("stall_seconds", 30, minimum=1)
     table.refuse_the_rest()
-    return limit
+    return incoming, float(stall)
 
 
 def parse_endpoint(text: str) -> Endpoint | None:

@@ -99,6 +99,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         address_of=AddressBook(configuration),
         premises=LocalPremises(),
         incoming_limit=configuration.incoming_limit,
+        stall_deadline_s=configuration.stall_deadline_s,
     )
     migrations = Migrations(setting)
     listener = Listener(str(configuration.listen), own.tls, migrations.welcome, reception.arrived)

@@ -59,7 +59,16 @@ def test_hosts_limits_and_qemu_may_be_left_out() -> None:
     configuration = parse_host_configuration(FULL.partition("[hosts.b]")[0], FILE)
     assert dict(configuration.hosts) == {}
     assert configuration.incoming_limit == 2
+    assert configuration.stall_deadline_s == 30
     assert configuration.qemu == "qemu-system-x86_64"
+
+
+def test_how_long_a_stall_is_borne_is_a_limit_in_whole_seconds() -> None:
+    head, table, _ = FULL.partition("[limits]")
+    assert table
+    configuration = parse_host_configuration(head + "[limits]\nstall_seconds = 4\n", FILE)
+    assert (configuration.stall_deadline_s, configuration.incoming_limit) == (4.0, 2)
+    assert "stall_seconds" in refused(head + "[limits]\nstall_seconds = 0\n").message
 
 
 @pytest.mark.parametrize(
