@@ -39,7 +39,7 @@ def show(context: typer.Context, host: HostArgument = None, as_json: AsJson = Fa
 def verify(context: typer.Context, host: HostArgument = None, as_json: AsJson = False) -> None:
     """Recompute a host's log, compare it with the signed head, and with what was seen of it before.
 
-    Without a host: each that is in reach, an object a line with --json. Exit code 0 when all holds, 5 when not.
+    Without a host: each in reach, an object a line with --json. Exit code 0 when all holds, 5 when not.
     """
     invocation = Invocation.of(context)
     hosts = [invocation.chosen(host)] if host else invocation.asked()

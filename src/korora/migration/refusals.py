@@ -30,7 +30,7 @@ def refuse_changed_boot(boot: BootVerdict, vm: VmName, host: HostName) -> None:
     raise RefusedError(
         f"{vm} did not boot what its baseline says: " + "; ".join(boot.reasons),
         kind="guest-boot",
-        remedy="find out what changed; if it was meant, remove baseline.json in the VM's directory, restart it",
+        remedy="find out what changed; if it was meant, remove its baseline.json there and restart it",
         vm_runs_on=host,
     )
 

@@ -85,7 +85,7 @@ class Meter:
 
 
 def eta_range(remaining_bytes: int, rate: float, dirty_rate: float) -> tuple[float | None, float | None]:
-    """Seconds: at best nothing is dirtied any more; at worst it goes on as now (None: it does not converge)."""
+    """Seconds: at best nothing is dirtied any more; at worst it goes on as now (None: never ends)."""
     if rate <= 0:
         return None, None
     low = remaining_bytes / rate

@@ -16,8 +16,8 @@ from korora.model.evidence import (
     HostEvidence,
 )
 from korora.model.facts import SourceFacts
-from korora.model.tpm import WrappingKey
 from korora.model.plan import CryptographyRule, Finding
+from korora.model.tpm import WrappingKey
 
 VERSION: Final = 1
 MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024

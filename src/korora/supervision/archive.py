@@ -12,8 +12,8 @@ from korora.model.identity import Digest, HostName
 from korora.ports.clock import Clock
 from korora.ports.journal import Journal
 from korora.protocol import log, merkle
-from korora.protocol.receipt import document as receipt
 from korora.protocol.dsse import SigningKey
+from korora.protocol.receipt import document as receipt
 
 _SESSION = re.compile(r"[0-9a-f]{128}")
 
@@ -60,7 +60,7 @@ class LogContents:
 
 
 class HostLog:
-    """The host's Merkle log, with a head that it signs when asked (RefusedError not-enrolled before it can)."""
+    """The host's Merkle log, with a head signed when asked (RefusedError not-enrolled before it can)."""
 
     def __init__(self, host: HostName, journal: Journal, clock: Clock, signer: SigningKey) -> None:
         self._host = host

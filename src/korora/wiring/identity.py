@@ -1,4 +1,4 @@
-"""This host's own identity while the daemon runs: asked for at enrolment, unsealed at start, shown and signed with.
+"""This host's own identity while the daemon runs: made at enrolment, unsealed at start, shown, signed with.
 
 Promise: the private key is in this process's memory only, and was unsealed by this host's TPM in its attested
 state. Before enrolment every use is a RefusedError(kind="not-enrolled").

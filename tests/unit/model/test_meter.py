@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +14,9 @@ _BYTES = st.integers(min_value=0, max_value=2**45)
 
 
 @given(st.lists(st.tuples(_BYTES, _BYTES, st.floats(0, 1e12)), max_size=40))
-def test_the_bar_never_runs_backwards_whatever_the_hypervisor_says(readings: list[tuple[int, int, float]]) -> None:
+def test_the_bar_never_runs_backwards_whatever_the_hypervisor_says(
+    readings: list[tuple[int, int, float]],
+) -> None:
     meter, shown = Meter(), [0.0]
     for second, (sent, remaining, dirty) in enumerate(readings):
         meter, progress = meter.at_transfer(Reading(float(second), sent, remaining, dirty, 1))
@@ -28,7 +32,7 @@ def test_the_spans_of_the_phases_touch_and_fill_the_bar() -> None:
     spans = [SPANS[phase] for phase in Phase]
     assert spans[0][0] == 0.0
     assert spans[-1][1] == 1.0
-    assert all(before[1] == after[0] for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in pairwise(spans))
 
 
 def test_a_guest_that_outruns_the_link_has_no_upper_estimate() -> None:
