@@ -130,6 +130,7 @@ class PlainVm:
             command += ["-incoming", f"tcp:{self.host.ip}:{incoming_port}"]
         self._processes.start(f"{self._name}-qemu", command, log=log, netns=self.host.netns)
         self._await(self._folder / "qmp", "qemu")
+        self._await_answer()
 
     def _command(self, image: GuestImage) -> list[str]:
         machine, folder = self._machine, self._folder
@@ -168,6 +169,18 @@ class PlainVm:
                 ip.link("add", ifname=self._tap, kind="tuntap", mode="tap")
             tap, bridge = ip.link_lookup(ifname=self._tap)[0], ip.link_lookup(ifname="br0")[0]
             ip.link("set", index=tap, master=bridge, state="up")
+
+    def _await_answer(self) -> None:
+        """QMP is answered by the main loop, which begins after `-incoming` listens."""
+        limit = time.monotonic() + 20
+        while True:
+            try:
+                self.query("query-status")
+                return
+            except (OSError, json.JSONDecodeError):  # its socket is bound before it listens
+                if time.monotonic() > limit:
+                    raise
+            time.sleep(0.02)
 
     def _await(self, path: Path, part: str) -> None:
         limit = time.monotonic() + 20
