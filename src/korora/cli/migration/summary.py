@@ -15,7 +15,7 @@ def summarize(outcome: MigrationOutcome) -> None:
     say(f"✓ {outcome.vm} runs on {outcome.destination} (was on {outcome.source}, {outcome.mode} migration)")
     fields([(f"  {name}", value) for name, value in _facts(outcome)])
     if outcome.receipt:
-        say(f"  see: korora receipt show {outcome.receipt}; korora receipt verify {outcome.receipt}")
+        say("  `korora receipt show FILE` tells what it says, `korora receipt verify FILE` whether it holds")
 
 
 def _facts(outcome: MigrationOutcome) -> Iterator[tuple[str, object]]:
@@ -31,7 +31,8 @@ def _facts(outcome: MigrationOutcome) -> Iterator[tuple[str, object]]:
             f"endorsement key {mark(compared.ek_same)}  PCRs {mark(compared.pcrs_same)}"
             f"  NV {mark(compared.nv_same)}",
         )
-    yield "session", outcome.session
+    if outcome.session:
+        yield "session", f"{outcome.session[:16]}…"  # whole with --json, and in the receipt's name
     yield "receipt", outcome.receipt
 
 
