@@ -34,7 +34,7 @@ class Fault(StrEnum):
     CRASH_AFTER = "crash-after"  # the daemon dies after it
 
 
-Deed = Callable[[], Awaitable[None] | None]
+Deed = Callable[[], object]
 
 
 def possible(point: str, fault: Fault) -> bool:

@@ -6,10 +6,11 @@ outlives a daemon that dies.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -151,6 +152,7 @@ class LabHost:
     premises: StubPremises = field(default_factory=StubPremises)
     change: Callable[[bytes], bytes] | None = None  # what it says on channels from now on, changed
     daemon: Daemon | None = None
+    dies_unheard: bool = False  # as when the machine loses its power: its connections just fall silent
 
     def __post_init__(self) -> None:
         self.tpm = WrappingTpm(self.name)
@@ -185,7 +187,9 @@ class LabHost:
         assert daemon is not None
         site, name = self.site, HostName(self.name)
         journal: Any = Port(daemon, "journal", MemoryJournal(self.disk), silent=_READS)
-        hypervisor: Any = Port(daemon, "hypervisor", FakeHypervisor(self.name, site.world))
+        machines = FakeHypervisor(self.name, site.world)
+        hypervisor: Any = Port(daemon, "hypervisor", machines)
+        self.machines = machines
         vtpms: Any = Port(daemon, "vtpms", FakeVtpmAgent(site.tpms))
         watches = Watches(FakeAppraiser(), CLOCK, site.process_ended, poll_s=3600)
         self.guests = Guests(hypervisor, vtpms, journal, self.directory / "vms", watches=watches, clock=CLOCK)
@@ -210,7 +214,7 @@ class LabHost:
             premises=self.premises,
             incoming_limit=2,
         )
-        self.migrations = Migrations(self.setting, pace=PACE)
+        self.migrations = Migrations(self.setting, pace=site.pace)
         await self.guests.recover()
         await self.migrations.start()
 
@@ -230,7 +234,7 @@ class LabHost:
         return await self.daemon.start(run)
 
     def _hang_up(self) -> None:
-        for line in self.lines:
+        for line in [] if self.dies_unheard else self.lines:
             line.cut()
         for connection in self.sockets:
             with suppress(OSError):
@@ -312,6 +316,8 @@ class Site:
         self.world.device_of = self.tpms.processes.get
         self.parted: set[frozenset[str]] = set()
         self.distrusted: set[str] = set()
+        self.pace = PACE
+        self._spawned: list[asyncio.Task[None]] = []
         self.hosts = {name: LabHost(name, self, directory / name) for name in names}
 
     def __getitem__(self, name: str) -> LabHost:
@@ -357,6 +363,21 @@ class Site:
         payload = statements.encode_request(replace(request, **other))
         return dsse.envelope(statements.REQUEST_TYPE, payload, [OPERATOR])
 
+    def part(self) -> None:
+        """The network between all hosts is gone, until `recover`."""
+        self.parted = {frozenset(pair) for pair in itertools.combinations(self.hosts, 2)}
+        for host in self.hosts.values():
+            for line in host.lines:
+                line.cut()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """As nobody's daemon."""
+        self._spawned.append(asyncio.create_task(work))
+
+    def settle_hastily(self) -> None:
+        """From the next start of a daemon on, silence is soon a person's question."""
+        self.pace = replace(self.pace, silent_s=0.05)
+
     async def migrate(self, source: str, destination: str, mode: Mode = Mode.LIVE) -> Event:
         """The outcome; an empty event when the source's daemon died before it could tell."""
         return await self.follow(source, await self.begin(source, destination, mode))
@@ -393,7 +414,7 @@ class Site:
             await host.come_up()
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while not await self._quiet():
+                while not await self._quiet():  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
         except TimeoutError:
             raise AssertionError(f"it does not settle: {self.standings()}") from None
@@ -439,6 +460,13 @@ class Site:
         assert self.world.running(VM) == [owner], (self.world.running(VM), self.standings())
         assert self.owner() == owner, self.standings()
         assert len(self.world.living(VM)) == 1, [guest.host for guest in self.world.living(VM)]
+        self.holds_only(owner)
+
+    def rests_only_on(self, owner: str) -> None:
+        """A stopped VM: there, with its vTPM."""
+        assert not self.world.living(VM)
+        assert self.owner() == owner, self.standings()
+        assert set(self.tpms.at_rest) == {self[owner].directory / "vms" / VM}
         self.holds_only(owner)
 
     def holds_only(self, owner: str) -> None:

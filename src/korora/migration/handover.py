@@ -52,11 +52,12 @@ def release(at: Setting, file: MigrationFile) -> bytes:
     return statements.signed(said, at.signer)
 
 
-def check_running(file: MigrationFile, signer: ec.EllipticCurvePublicKey) -> None:
-    """IntegrityError when the destination's word that it runs is not about this release."""
-    said = statements.opened(known(file.running), statements.Running, signer)
+def note_running(file: MigrationFile, envelope: bytes, signer: ec.EllipticCurvePublicKey) -> None:
+    """Believe the destination's word that it runs; IntegrityError when it is not about this release."""
+    said = statements.opened(envelope, statements.Running, signer)
     statements.check_move(said, known(file.move))
     statements.check_answers(said.release, known(file.release), "release")
+    file.running = envelope
 
 
 def declined(file: MigrationFile, envelope: bytes, signer: ec.EllipticCurvePublicKey) -> statements.Decline:

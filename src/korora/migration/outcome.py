@@ -26,11 +26,12 @@ def completed_late(at: Setting, file: MigrationFile) -> Event:
     return {"outcome": "completed", **_told(at, file), "receipt": None, "error": None}
 
 
-def failed(at: Setting, file: MigrationFile, error: BaseException, *, released: bool) -> Event:
-    """The failure, and where the VM runs: here before the release, at the destination once that is proved."""
+def failed(at: Setting, file: MigrationFile, error: BaseException, *, released: bool, here: bool) -> Event:
+    """The failure, and where the VM runs: at the destination once that is proved; before the release here,
+    if its process lives (`here`)."""
     known = _understood(error)
     if known.vm_runs_on is None and known.kind not in _RUNS_NOWHERE:
-        known.vm_runs_on = _whereabouts(at, file, released=released)
+        known.vm_runs_on = _whereabouts(at, file, released=released, here=here)
     word = "cancelled" if isinstance(known, CancelledError) else _WORDS.get(known.exit_code, "failed")
     told = {
         "kind": known.kind,
@@ -64,9 +65,9 @@ def _understood(error: BaseException) -> KororaError:
     return KororaError(f"{type(error).__name__}: {error}", kind="bug", remedy="see the daemon's log")
 
 
-def _whereabouts(at: Setting, file: MigrationFile, *, released: bool) -> str | None:
+def _whereabouts(at: Setting, file: MigrationFile, *, released: bool, here: bool) -> str | None:
     if not released:
-        return at.host
+        return at.host if here else None
     return file.request.destination if file.running is not None else None
 
 

@@ -9,16 +9,18 @@ from typing import Any, Final
 
 import structlog
 
-from korora.errors import KororaError, RefusedError, UsageError
+from korora.errors import KororaError, RefusedError, ToolError, UsageError
 from korora.migration import outcome
 from korora.migration.checking import check
 from korora.migration.conversation import DEADLINE_S, Conversation
 from korora.migration.destination import Arrival
+from korora.migration.first_run import is_there
 from korora.migration.phases import arrive, depart
 from korora.migration.recovery import Pace, Settlement
 from korora.migration.setting import Setting
 from korora.migration.source import Departure
 from korora.migration.teller import Event, Teller
+from korora.model.identity import VmName
 from korora.model.ownership import Status
 from korora.model.plan import Finding
 from korora.ports.channel import Channel
@@ -149,10 +151,19 @@ class Migrations:
                 case Status.WIPED:
                     return outcome.completed_late(self._at, file)
                 case Status.OWNER:
-                    return outcome.failed(self._at, file, error, released=False)
+                    here = await self._is_here(file.request.vm)
+                    return outcome.failed(self._at, file, error, released=False, here=here)
                 case _:
                     error = outcome.in_doubt(self._at, file, error)
-        return outcome.failed(self._at, file, error, released=departure.released)
+        here = await self._is_here(file.request.vm)
+        return outcome.failed(self._at, file, error, released=departure.released, here=here)
+
+    async def _is_here(self, vm: VmName) -> bool:
+        """Whether the VM has a process here, as far as can be told: one that does not answer may run."""
+        try:
+            return await is_there(self._at.guests.live(vm).machine)
+        except KororaError as error:
+            return isinstance(error, ToolError)
 
     async def _arrive(self, conversation: Conversation, first: tuple[messages.Hello, bytes]) -> None:
         arrival = Arrival(

@@ -207,8 +207,7 @@ class Settling:
                 handover.check_release(file, key)
                 docket.note_release(self._at, session, envelope)
             case messages.Running(envelope=envelope):
-                file.running = envelope
-                handover.check_running(file, key)
+                handover.note_running(file, envelope, key)
             case messages.Decline(envelope=envelope):
                 handover.declined(file, envelope, key)
             case _:

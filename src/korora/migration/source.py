@@ -195,8 +195,7 @@ class Departure:
         self.file.resumed_at = self._at.clock.monotonic()
         if isinstance(answer, messages.Decline):
             await self._take_back(answer)
-        self.file.running = answer.envelope
-        handover.check_running(self.file, self._peer_key)
+        handover.note_running(self.file, answer.envelope, self._peer_key)
 
     async def wipe(self) -> None:
         """It runs there. What is left of it here is destroyed, and the certificate says how well."""

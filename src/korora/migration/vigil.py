@@ -10,6 +10,7 @@ from korora.errors import KororaError, PeerError
 
 T = TypeVar("T")
 _MOMENT_S: Final = 3.0  # a peer that is busy undoing may be slow to say why
+_FIRST_HAND: Final = frozenset({"stalled"})  # this side's clock said so; the peer only saw this side leave
 
 
 async def while_watching(work: Coroutine[Any, Any, T], *watches: Coroutine[Any, Any, object]) -> T:
@@ -38,7 +39,7 @@ async def while_watching(work: Coroutine[Any, Any, T], *watches: Coroutine[Any, 
 
 def _may_be_a_symptom(failure: BaseException | None) -> bool:
     if isinstance(failure, KororaError):
-        return isinstance(failure, PeerError)
+        return isinstance(failure, PeerError) and failure.kind not in _FIRST_HAND
     return failure is not None
 
 

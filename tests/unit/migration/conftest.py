@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,9 +32,11 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def tell(tmp_path: Path) -> Tell:
     """Run a story on a fresh site of hosts a and b, with the VM running on a."""
 
+    stories = itertools.count()
+
     def told(story: Story, *, hosts: str = "ab") -> None:
         async def play() -> None:
-            site = Site(tmp_path, hosts)
+            site = Site(tmp_path / str(next(stories)), hosts)
             try:
                 await site.start()
                 await story(site)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fakes.faults import Fault, possible
-from fakes.migration_site import Site
+from fakes.migration_site import VM, Site
 from korora.model.plan import Mode
 
 AT_ONCE = 16  # stories that are told side by side: most of each is waiting
@@ -24,11 +24,19 @@ FIRST_STORY = int(os.environ.get("KORORA_STORY", "0"))
 Prepare = Callable[[Site], None]
 
 
-async def _points(directory: Path) -> list[str]:
+async def _started(site: Site, mode: Mode, *, cold: bool) -> None:
+    await site.start()
+    if cold:
+        site.plan.quiet = True
+        await site["a"].do(lambda: site["a"].guests.stop(VM, force=True))
+        site.plan.quiet = False
+
+
+async def _points(directory: Path, mode: Mode, *, cold: bool) -> list[str]:
     site = Site(directory)
     try:
-        await site.start()
-        outcome = await site.migrate("a", "b")
+        await _started(site, mode, cold=cold)
+        outcome = await site.migrate("a", "b", mode)
         assert outcome["outcome"] == "completed", outcome
         await site.recover()
         return list(site.plan.passed)
@@ -36,16 +44,16 @@ async def _points(directory: Path) -> list[str]:
         await site.stop()
 
 
-async def _told(directory: Path, prepare: Prepare, mode: Mode, *, kept: bool | None) -> str | None:
+async def _told(directory: Path, prepare: Prepare, mode: Mode, *, cold: bool, kept: bool) -> str | None:
     """Why the story did not end as it must; None when it did."""
     site = Site(directory)
     try:
-        await site.start()
+        await _started(site, mode, cold=cold)
         prepare(site)
         outcome = await site.migrate("a", "b", mode)
         await site.recover()
         owner = site.owner()
-        site.runs_only_on(owner)
+        (site.rests_only_on if cold else site.runs_only_on)(owner)
         if kept and outcome.get("outcome") != "completed":
             assert owner == "a", f"it was not released, but runs on {owner}: {outcome}"
         where = (outcome.get("error") or {}).get("vm_runs_on")
@@ -58,17 +66,23 @@ async def _told(directory: Path, prepare: Prepare, mode: Mode, *, kept: bool | N
     return None
 
 
-def _each(directory: Path, cases: Callable[[list[str]], Iterable[tuple[str, Prepare, bool]]]) -> None:
+def _each(
+    directory: Path,
+    cases: Callable[[list[str]], Iterable[tuple[str, Prepare, bool]]],
+    mode: Mode = Mode.LIVE,
+    *,
+    cold: bool = False,
+) -> None:
     """Tell all, and say of all that went wrong what."""
 
     async def all_of_them() -> dict[str, str]:
-        points = await _points(directory / "first")
+        points = await _points(directory / "first", mode, cold=cold)
         free = asyncio.Semaphore(AT_ONCE)
         wrong: dict[str, str] = {}
 
         async def one(number: int, name: str, prepare: Prepare, kept: bool) -> None:
             async with free:
-                found = await _told(directory / str(number), prepare, Mode.LIVE, kept=kept)
+                found = await _told(directory / str(number), prepare, mode, cold=cold, kept=kept)
             if found is not None:
                 wrong[name] = found
 
@@ -91,6 +105,20 @@ def _before_the_release(points: list[str], point: str, fault: Fault | None) -> b
 
 @pytest.mark.parametrize("fault", Fault)
 def test_one_fault_anywhere_leaves_one_running_vm(tmp_path: Path, fault: Fault) -> None:
+    _each(tmp_path, _with(fault))
+
+
+@pytest.mark.parametrize("fault", [Fault.FAIL, Fault.CRASH])
+def test_one_fault_anywhere_in_offline_mode_leaves_it_running_too(tmp_path: Path, fault: Fault) -> None:
+    _each(tmp_path, _with(fault), Mode.OFFLINE)
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_one_fault_anywhere_leaves_one_stopped_vm_that_moves_cold(tmp_path: Path, fault: Fault) -> None:
+    _each(tmp_path, _with(fault), Mode.OFFLINE, cold=True)
+
+
+def _with(fault: Fault) -> Callable[[list[str]], Iterable[tuple[str, Prepare, bool]]]:
     def cases(points: list[str]) -> Iterable[tuple[str, Prepare, bool]]:
         for point in points:
             if possible(point, fault):
@@ -100,7 +128,7 @@ def test_one_fault_anywhere_leaves_one_running_vm(tmp_path: Path, fault: Fault) 
                     _before_the_release(points, point, fault),
                 )
 
-    _each(tmp_path, cases)
+    return cases
 
 
 def test_both_daemons_may_die_at_any_message(tmp_path: Path) -> None:

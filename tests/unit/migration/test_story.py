@@ -1,11 +1,21 @@
-"""The whole story on two hosts, told as it should go, and told wrongly."""
+"""The whole story on two or three hosts: as it should go, and with somebody or something in its way."""
 
 from __future__ import annotations
 
+import time
+from copy import deepcopy
+from typing import Any
+
 import pytest
 
-from fakes.migration_site import Site, Tell
+from fakes.hypervisor import Trouble
+from fakes.migration_site import VM, Site, Tell
+from korora.errors import RefusedError
+from korora.model.identity import OperatorName
+from korora.model.ownership import Status
 from korora.model.plan import Mode
+
+SAID_BEFORE_TRUST = {"Hello", "Evidence", "Abort"}
 
 
 @pytest.mark.parametrize("mode", Mode)
@@ -22,3 +32,309 @@ def test_a_vm_moves_and_both_hosts_keep_the_receipt(tell: Tell, mode: Mode) -> N
         assert [len(host.disk.leaves) for host in site.hosts.values()] == [1, 1]
 
     tell(story)
+
+
+def test_a_chain_ends_where_it_began_though_that_host_wiped_it(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        before = next(iter(site.tpms.processes.values())).permanent
+        for source, destination in (("a", "b"), ("b", "c"), ("c", "a"), ("a", "b")):
+            outcome = await site.migrate(source, destination)
+            assert outcome["outcome"] == "completed", outcome["error"]
+            await site.recover()
+            site.runs_only_on(destination)
+        assert next(iter(site.tpms.processes.values())).permanent == before
+        assert [(one.status, one.epoch) for one in site.standings()] == [
+            (Status.WIPED, 5),
+            (Status.OWNER, 5),
+            (Status.WIPED, 4),
+        ]
+
+    tell(story, hosts="abc")
+
+
+def test_a_stopped_vm_moves_cold_and_starts_there_and_comes_back(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        await site["a"].do(lambda: site["a"].guests.stop(VM, force=True))
+        outcome = await site.migrate("a", "b", Mode.OFFLINE)
+        assert outcome["outcome"] == "completed", outcome["error"]
+        await site.recover()
+        site.rests_only_on("b")
+        await site["b"].do(lambda: site["b"].guests.start(VM))
+        assert (await site.migrate("b", "a"))["outcome"] == "completed"
+        await site.recover()
+        site.runs_only_on("a")
+
+    tell(story)
+
+
+# -- the operator ---------------------------------------------------------------------------------------
+
+
+def test_a_cancel_at_any_point_leaves_the_vm_here_or_comes_too_late(tell: Tell) -> None:
+    points: list[str] = []
+
+    async def record(site: Site) -> None:
+        await site.migrate("a", "b")
+        await site.recover()
+        points.extend(point for point in site.plan.passed if point.startswith("a:"))
+
+    tell(record)
+
+    for point in points[::2]:
+
+        async def story(site: Site, point: str = point) -> None:
+            async def cancel() -> None:
+                (only,) = site["a"].migrations.list()
+                await site["a"].migrations.cancel(only["id"])
+
+            site.plan.deeds[point] = lambda: site.loop.call_soon_threadsafe(lambda: site.spawn(cancel()))
+            outcome = await site.migrate("a", "b")
+            await site.recover()
+            site.runs_only_on("b" if outcome["outcome"] == "completed" else "a")
+            assert outcome["outcome"] in {"completed", "cancelled"}, (point, outcome)
+
+        tell(story)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"not_after": int(time.time()) - 5, "issued_at": int(time.time()) - 60}, "expired-request"),
+        ({"issued_at": int(time.time()) + 3600, "not_after": int(time.time()) + 3700}, "bad-validity"),
+        ({"not_after": int(time.time()) + 10**6}, "bad-validity"),
+        ({"operator": OperatorName("mallory")}, "unknown-operator"),
+    ],
+)
+def test_a_request_that_is_no_good_is_refused_here(tell: Tell, change: dict[str, Any], kind: str) -> None:
+    async def story(site: Site) -> None:
+        outcome = await _ask(site, site.request("a", "b", **change))
+        assert outcome["outcome"] == "refused"
+        assert outcome["error"]["kind"] == kind
+        site.runs_only_on("a")
+        assert not any("say" in point for point in site.plan.passed)
+
+    tell(story)
+
+
+def test_a_request_for_another_source_is_not_even_begun(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        with pytest.raises(RefusedError) as refused:
+            site["a"].migrations.begin(site.request("b", "a"), None)
+        assert refused.value.kind == "request-mismatch"
+
+    tell(story)
+
+
+def test_a_request_is_good_once_on_either_host_also_after_a_restart(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        request = site.request("a", "b")
+        assert (await _ask(site, request))["outcome"] == "completed"
+        await site.recover()
+        assert (await site.migrate("b", "a"))["outcome"] == "completed"
+        await site.recover()
+        for host in site.hosts.values():
+            await host.crash()
+        await site.recover()
+        again = await _ask(site, request)
+        assert again["error"]["kind"] == "replayed-request"
+        site["a"].disk.nonces.clear()  # a source that plays along
+        again = await _ask(site, request)
+        assert again["error"]["kind"] == "replayed-request"
+        await site.recover()
+        site.runs_only_on("a")
+
+    tell(story)
+
+
+def test_a_vm_that_moves_cannot_move_elsewhere_meanwhile(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        one, two = await site.begin("a", "b"), await site.begin("a", "c")
+        outcomes = [await site.follow("a", name) for name in (one, two)]
+        assert sorted(outcome["outcome"] for outcome in outcomes) == ["completed", "refused"]
+        refused = next(outcome for outcome in outcomes if outcome["outcome"] == "refused")
+        assert refused["error"]["kind"] == "moving"
+        await site.recover()
+        site.runs_only_on("b" if outcomes[0]["outcome"] == "completed" else "c")
+
+    tell(story, hosts="abc")
+
+
+def test_a_vm_whose_hand_over_is_open_does_not_move_elsewhere(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        site.plan.deeds["a:say Release#1"] = site.part
+        assert (await site.migrate("a", "b"))["outcome"] == "in-doubt"
+        outcome = await site.migrate("a", "c")
+        assert outcome["error"]["kind"] == "not-owner"
+        assert not any(guest.host == "c" for guest in site.world.guests)
+        await site.recover()
+        site.runs_only_on("b")
+
+    tell(story, hosts="abc")
+
+
+def test_a_vm_that_is_unknown_or_stopped_is_refused_and_said_to_run_nowhere(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        outcome = await site.migrate("b", "a")
+        assert (outcome["error"]["kind"], outcome["error"]["vm_runs_on"]) == ("unknown-vm", None)
+        await site["a"].do(lambda: site["a"].guests.stop(VM, force=True))
+        outcome = await site.migrate("a", "b")
+        assert (outcome["error"]["kind"], outcome["error"]["vm_runs_on"]) == ("not-running", None)
+
+    tell(story)
+
+
+# -- before anything moves ------------------------------------------------------------------------------
+
+
+def test_a_check_tells_what_is_wrong_and_changes_nothing(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        before = deepcopy([host.disk for host in site.hosts.values()])
+        migrations = site["a"].migrations
+        assert await site["a"].do(lambda: migrations.check(VM, "b", None)) == ()
+        site["b"].premises.memory = 0
+        findings = await site["a"].do(lambda: migrations.check(VM, "b", None))
+        assert [finding.check for finding in findings] == ["memory"]
+        await site.recover()
+        assert [host.disk for host in site.hosts.values()] == before
+        assert {point.split("#")[0] for point in site.plan.passed if "hypervisor." in point} == {
+            "a:hypervisor.facts",
+            "b:hypervisor.facts",
+            "b:hypervisor.cpu_features",
+        }
+        site.runs_only_on("a")
+
+    tell(story)
+
+
+def test_a_failed_precheck_leaves_nothing_at_the_destination(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        site["b"].premises.memory = 0
+        outcome = await site.migrate("a", "b")
+        assert (outcome["outcome"], outcome["error"]["kind"]) == ("refused", "precheck")
+        assert outcome["error"]["vm_runs_on"] == "a"
+        await site.recover()
+        site.runs_only_on("a")
+        assert site["b"].disk.vms == {}
+
+    tell(story)
+
+
+@pytest.mark.parametrize("stranger", ["a", "b"])
+def test_a_host_that_is_not_trusted_learns_nothing_of_the_vm(tell: Tell, stranger: str) -> None:
+    async def story(site: Site) -> None:
+        site.distrusted.add(stranger)
+        outcome = await site.migrate("a", "b")
+        assert (outcome["outcome"], outcome["error"]["kind"]) == ("refused", "pcr-mismatch")
+        await site.recover()
+        site.runs_only_on("a")
+        said = {point.split(" ")[1].split("#")[0] for point in site.plan.passed if " " in point}
+        # The source may have spoken on before it heard that it is not trusted: only to a host that it trusts.
+        assert said <= SAID_BEFORE_TRUST | ({"Order"} if stranger == "a" else set())
+
+    tell(story)
+
+
+def test_memory_that_was_written_before_is_not_given_to_a_guest(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        site["b"].machines.clean = False
+        outcome = await site.migrate("a", "b")
+        assert (outcome["outcome"], outcome["error"]["kind"]) == ("failed", "memory-not-clean")
+        await site.recover()
+        site.runs_only_on("a")
+
+    tell(story)
+
+
+# -- what the guest's process does ----------------------------------------------------------------------
+
+
+def test_what_cannot_run_there_is_taken_back_and_may_try_again(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        site.world.trouble("resume", Trouble.FAIL, "b")
+        outcome = await site.migrate("a", "b")
+        assert (outcome["outcome"], outcome["error"]["kind"]) == ("refused", "declined")
+        assert outcome["error"]["vm_runs_on"] == "a"
+        await site.recover()
+        site.runs_only_on("a")
+        assert [(one.status, one.epoch) for one in site.standings()] == [
+            (Status.OWNER, 3),
+            (Status.ABSENT, 3),
+        ]
+        assert (await site.migrate("a", "b"))["outcome"] == "completed"
+        await site.recover()
+        site.runs_only_on("b")
+
+    tell(story)
+
+
+def test_a_run_whose_answer_was_lost_is_no_reason_to_decline(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        site.world.trouble("resume", Trouble.FAIL_AFTER, "b")
+        assert (await site.migrate("a", "b"))["outcome"] == "completed"
+        await site.recover()
+        site.runs_only_on("b")
+
+    tell(story)
+
+
+@pytest.mark.parametrize(
+    "step", ["listen", "stream-load", "run_state", "start_incoming", "prove_clean", "cancel_stream"]
+)
+def test_a_destination_process_that_dies_costs_nothing(tell: Tell, step: str) -> None:
+    async def story(site: Site) -> None:
+        site.world.trouble(step, Trouble.DIE, "b")
+        outcome = await site.migrate("a", "b")
+        await site.recover()
+        site.runs_only_on("a" if outcome["outcome"] != "completed" else "b")
+
+    tell(story)
+
+
+def test_a_process_that_dies_between_accept_and_release_is_declined(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        def die() -> None:
+            next(guest for guest in site.world.living(VM) if guest.host == "b").die()
+
+        site.plan.deeds["a:journal.write_vm#2"] = die
+        outcome = await site.migrate("a", "b")
+        assert outcome["error"]["vm_runs_on"] == "a", outcome
+        await site.recover()
+        site.runs_only_on("a")
+
+    tell(story)
+
+
+@pytest.mark.parametrize("step", ["send", "stream-active", "switch_over", "stream-device"])
+def test_a_source_process_that_dies_takes_the_vm_with_it_and_says_so(tell: Tell, step: str) -> None:
+    async def story(site: Site) -> None:
+        site.world.trouble(step, Trouble.DIE, "a")
+        outcome = await site.migrate("a", "b")
+        assert outcome["outcome"] == "failed"
+        assert outcome["error"]["vm_runs_on"] is None
+        await site.recover()
+        assert site.owner() == "a"
+        assert not site.world.living(VM)
+        site.holds_only("a")
+
+    tell(story)
+
+
+def test_a_source_process_that_dies_after_its_offer_leaves_the_last_copy_at_the_destination(
+    tell: Tell,
+) -> None:
+    async def story(site: Site) -> None:
+        def die() -> None:
+            next(guest for guest in site.world.living(VM) if guest.host == "a").die()
+            site.part()
+
+        site.plan.deeds["a:hear Accept#1"] = die
+        await site.migrate("a", "b")
+        await site.recover()
+        site.runs_only_on("b")
+
+    tell(story)
+
+
+async def _ask(site: Site, request: bytes) -> dict[str, Any]:
+    migrations = site["a"].migrations
+    return await site.follow("a", await site["a"].do(lambda: migrations.begin(request, None)))
