@@ -166,6 +166,13 @@ def end_daemon(layout: Layout, host: LabHost) -> None:
     Processes(layout.processes).end(daemon_name(host))
 
 
+def restart_daemon(layout: Layout, host: LabHost) -> None:
+    """Stop it, start it anew, and wait until it answers. ToolError with its last words when it does not."""
+    end_daemon(layout, host)
+    ensure_daemon(layout, host)
+    _await_daemon(layout, host)
+
+
 def daemon_name(host: LabHost) -> str:
     return f"hostd-{host.name}"
 
