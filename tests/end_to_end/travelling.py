@@ -222,9 +222,9 @@ class Traveller:
 
     def stayed(self, on: LabHost, other: LabHost) -> None:
         """After a failed move: it runs where it ran, whole, and the other host has nothing of it."""
+        self.left_nothing_on(other)
         assert self.host == on
         self.is_whole()
-        self.left_nothing_on(other)
         assert [p.name for p in self.directory(on).glob("*.sock") if p.name in {"out.sock", "in.sock"}] == []
         assert not self.views()[on.name].moving
 

@@ -39,7 +39,10 @@ class Sort(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One attack. Give `offset` (a byte, with `length`) or `frame` (a number from 0, or the last DATA).
+    """One attack. Give `offset` (a byte, with `length`) or `frame`: a number from 0, "last" or "end".
+
+    `last` is the last DATA, told by the END after it, or by the ALIVE of a sender that has no more to send and
+    waits for its peer's answer, as QEMU does before it closes. `end` is the END itself.
 
     `connection` counts connections of that sort from 0, since the forwarder began; None takes the first that
     gets that far.
@@ -47,7 +50,7 @@ class Fault:
 
     action: Action
     offset: int | None = None
-    frame: int | Literal["last"] | None = None
+    frame: int | Literal["last", "end"] | None = None
     direction: Direction = Direction.FORWARD
     sort: Sort = Sort.DATA
     connection: int | None = None
@@ -187,7 +190,7 @@ class FrameEditor:
             return self._second(frame, kind)
         if self._fault.frame == "last":
             return self._hold(frame) if kind == Kind.DATA else frame
-        if sequence != self._fault.frame:
+        if sequence != self._fault.frame and not (self._fault.frame == "end" and kind == Kind.END):
             return frame
         if self._fault.action is Action.SWAP:
             return self._hold(frame)
@@ -201,7 +204,7 @@ class FrameEditor:
     def _second(self, frame: bytes, kind: int) -> bytes:
         """The frame after the one that is held: now it is known whether that was the one."""
         held, self._held = self._held or b"", None
-        if self._fault.frame == "last" and kind != Kind.END:
+        if self._fault.frame == "last" and kind == Kind.DATA:
             return held + self._frame(frame)
         self.struck = True
         if self._fault.action is Action.SWAP:

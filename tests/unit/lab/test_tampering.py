@@ -88,8 +88,10 @@ PREAMBLE = PREAMBLE_MAGIC + bytes(PREAMBLE_BYTES - len(PREAMBLE_MAGIC))
 FRAMES = [frame(0), frame(1), frame(2, Kind.ALIVE, 0), frame(3), frame(4, Kind.END, 16)]
 
 
-def through(fault: Fault, sizes: list[int], preamble: bytes = PREAMBLE) -> bytes:
-    return fed(FrameEditor(fault), preamble + b"".join(FRAMES), sizes)
+def through(
+    fault: Fault, sizes: list[int], preamble: bytes = PREAMBLE, frames: list[bytes] = FRAMES
+) -> bytes:
+    return fed(FrameEditor(fault), preamble + b"".join(frames), sizes)
 
 
 @given(sizes=pieces, preamble=st.sampled_from([PREAMBLE, b""]))
@@ -103,10 +105,22 @@ def test_frame_faults_strike_exactly_the_frame(sizes: list[int], preamble: bytes
 
 
 @given(sizes=pieces)
-def test_the_last_frame_is_the_data_frame_before_the_end(sizes: list[int]) -> None:
+def test_the_last_frame_is_the_data_frame_before_the_end_or_before_a_silence(sizes: list[int]) -> None:
     zero, one, alive, three, end = FRAMES
-    assert through(Fault(Action.DROP, frame="last"), sizes) == PREAMBLE + zero + one + alive + end
-    assert through(Fault(Action.SWAP, frame="last"), sizes) == PREAMBLE + zero + one + alive + end + three
+    busy = [zero, one, three, end]
+    drop, swap = Fault(Action.DROP, frame="last"), Fault(Action.SWAP, frame="last")
+    assert through(drop, sizes, frames=busy) == PREAMBLE + zero + one + end
+    assert through(swap, sizes, frames=busy) == PREAMBLE + zero + one + end + three
+    assert through(drop, sizes) == PREAMBLE + zero + alive + three + end
+    assert through(swap, sizes) == PREAMBLE + zero + alive + one + three + end
+
+
+@given(sizes=pieces)
+def test_the_end_itself_can_be_struck(sizes: list[int]) -> None:
+    zero, one, alive, three, end = FRAMES
+    before = PREAMBLE + zero + one + alive + three
+    assert through(Fault(Action.DROP, frame="end"), sizes) == before
+    assert through(Fault(Action.REPEAT, frame="end"), sizes) == before + end + end
 
 
 @given(sizes=pieces)

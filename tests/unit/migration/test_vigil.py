@@ -50,6 +50,14 @@ def test_a_lost_peer_is_told_by_the_peers_own_reason() -> None:
         asyncio.run(while_watching(lost_the_connection(), _fail(0.05, "its disk is full")))
 
 
+def test_a_stall_is_told_by_who_saw_it() -> None:
+    async def waited_in_vain() -> None:
+        raise PeerError("the other host was silent for 30 s", kind="stalled")
+
+    with pytest.raises(PeerError, match="was silent"):
+        asyncio.run(while_watching(waited_in_vain(), _fail(0.05, "the source cut the connection")))
+
+
 def test_watches_do_not_outlive_the_work() -> None:
     async def story() -> int:
         await while_watching(_after(0.01, "done"), _after(30, "never"))
