@@ -119,9 +119,19 @@ class HostIdentity:
         return None
 
     async def begin(self) -> Application:
-        asked = await asyncio.to_thread(sealed.request_enrolment, self._tpm, self._folder, self._host)
+        asked = await asyncio.to_thread(self._request)
         csr = x509.load_pem_x509_csr(asked.csr_pem).public_bytes(Encoding.DER)
         return Application(asked.ek_certificate, asked.ek_public, asked.ak_public, csr)
+
+    def _request(self) -> sealed.EnrolmentRequest:
+        """A key that this state of the machine cannot open is given up: who enrols anew wants another."""
+        try:
+            return sealed.request_enrolment(self._tpm, self._folder, self._host)
+        except RefusedError as error:
+            if error.kind != "sealed":
+                raise
+            sealed.discard_identity(self._folder)
+            return sealed.request_enrolment(self._tpm, self._folder, self._host)
 
     async def activate(self, credential: Credential) -> Secret:
         answer = await asyncio.to_thread(sealed.answer_challenge, self._tpm, self._folder, credential)

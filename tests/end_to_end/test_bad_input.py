@@ -1,0 +1,404 @@
+"""What the real thing says to bad input: exit code, kind, where the VM runs; and nothing is left over."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from end_to_end.conftest import Lab
+from end_to_end.impostor import Impostor, answering, identity_of
+from end_to_end.travelling import (
+    HOSTS,
+    Ended,
+    Traveller,
+    restart_daemon,
+    start_daemon,
+    through_a_forwarder,
+    until,
+)
+from korora.authority import Challenge, challenge, create_authority, issue
+from korora.cli.migration.request import signed_request
+from korora.cli.site import load_site
+from korora.client import Daemon, MigrationOutcome
+from korora.lab import host_tpm
+from korora.lab.host_tpm import manufacturer_certificates
+from korora.lab.layout import LabHost
+from korora.lab.lifecycle import bring_up, end_daemon, ensure_daemon
+from korora.lab.processes import Processes
+from korora.lab.site import authority_certificate, authority_key, configuration_through, operator_key
+from korora.lab.tampering import Sort
+from korora.model.identity import HostName, Secret, sha256
+from korora.model.plan import Mode
+from korora.model.tpm import Credential
+from korora.policy.appraisal import Presented
+from korora.policy.attest import parse_public
+
+pytestmark = pytest.mark.end_to_end
+
+USAGE, REFUSED, INTEGRITY, TOOL = 2, 3, 5, 6
+_PEM = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def stopped(walker: Traveller, done: Ended, exit_code: int, *kinds: str) -> dict[str, Any]:
+    """The migration was refused for this reason, and c, where it should have gone, has nothing of the VM."""
+    assert done.exit_code == exit_code, (done.outcome, done.stderr)
+    error = done.error
+    assert error["kind"] in kinds, error
+    assert error["message"]
+    assert error["vm_runs_on"] == walker.host.name
+    walker.stayed(walker.host, walker.lab.layout.host("c"))
+    return error
+
+
+def complaint(lab: Lab, *words: str, config: Path | None = None) -> tuple[int, dict[str, Any]]:
+    """Exit code and error object of a command that fails."""
+    done = lab.korora(*words, "--json", config=config)
+    assert "Traceback" not in done.stderr
+    last = json.loads(done.stdout.strip().splitlines()[-1])
+    assert last["error"]["message"]
+    assert last["error"]["remedy"]
+    return done.returncode, last["error"]
+
+
+# -- names and files --------------------------------------------------------------------------------------
+
+
+def test_what_nobody_knows_is_named(walker: Traveller, lab: Lab, tmp_path: Path) -> None:
+    for words, kind in (
+        (("migrate", "nobody", "--to", "b"), "unknown-vm"),
+        (("migrate", walker.name, "--to", "nowhere"), "unknown-host"),
+        (("check", walker.name, "--to", "nowhere"), "unknown-host"),
+        (("vm", "show", "nobody"), "unknown-vm"),
+        (("-H", "nowhere", "vm", "list"), "unknown-host"),
+        (("-H", "a", "vm", "start", str(tmp_path / "none.toml")), "unreadable-file"),
+        (("receipt", "verify", str(tmp_path / "none.json")), "unreadable-file"),
+    ):
+        code, error = complaint(lab, *words)
+        assert (code, error["kind"]) == (USAGE, kind), words
+        assert any(word in error["message"] for word in words if word not in {"vm", "-H", "a"})
+    code, error = complaint(lab, "vm", "list", config=tmp_path / "none.toml")
+    assert (code, error["kind"]) == (USAGE, "unreadable-file")
+
+
+def test_a_migration_to_where_the_vm_is_already_is_refused(walker: Traveller) -> None:
+    done = walker.move(walker.host)
+    assert done.exit_code in {USAGE, REFUSED}, done.outcome
+    assert done.error["vm_runs_on"] == walker.host.name
+    walker.stayed(walker.host, walker.other())
+
+
+def test_malformed_toml_is_refused_with_the_line(lab: Lab, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text('name = "x"\nmemory = \n')
+    code, error = complaint(lab, "-H", "a", "vm", "start", str(broken))
+    assert (code, error["kind"]) == (USAGE, "bad-definition")
+    assert "line 2" in error["message"]
+    code, error = complaint(lab, "vm", "list", config=broken)
+    assert (code, error["kind"]) == (USAGE, "bad-configuration")
+    broken.write_text('name = "x"\nmemory = "64M"\nmemroy = "1G"\n')
+    code, error = complaint(lab, "-H", "a", "vm", "start", str(broken))
+    assert (code, error["kind"]) == (USAGE, "bad-definition")
+    assert "memroy" in error["message"]
+    done = lab.korora("hostd", "--config", str(broken))
+    assert done.returncode == USAGE
+    assert "Traceback" not in done.stderr
+    assert "x" not in [view["name"] for view in lab.answer("vm", "list")]
+
+
+# -- what does not fit ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def plain_vm(lab: Lab, name: str, *lines: str) -> Iterator[None]:
+    """A VM on a that boots nothing, without a vTPM."""
+    text = "\n".join([f'name = "{name}"', *lines, "[vtpm]", "enabled = false"]) + "\n"
+    host = lab.layout.host("a")
+    with Daemon(host.api, host.name) as daemon:
+        daemon.define(text, start=True)
+        try:
+            yield
+        finally:
+            if daemon.vm(name).state == "running":
+                daemon.stop(name, force=True)
+
+
+def test_a_vm_that_does_not_run_is_not_moved_live(lab: Lab) -> None:
+    with plain_vm(lab, "sleeper", 'memory = "64M"'):
+        lab.answer("vm", "stop", "sleeper", "--force")
+        code, error = complaint(lab, "migrate", "sleeper", "--to", "b")
+        assert (code, error["kind"], error["vm_runs_on"]) == (REFUSED, "not-running", None)
+        assert "offline" in error["remedy"]
+
+
+def test_a_vm_larger_than_the_destinations_memory_is_refused(lab: Lab) -> None:
+    total = int(Path("/proc/meminfo").read_text().split()[1]) // 1024
+    with plain_vm(lab, "giant", f'memory = "{total}M"'):
+        found = lab.korora("check", "giant", "--to", "b", "--json")
+        assert found.returncode == REFUSED
+        assert [f["check"] for f in json.loads(found.stdout)["findings"]] == ["memory"]
+        code, error = complaint(lab, "migrate", "giant", "--to", "b")
+        assert (code, error["kind"], error["vm_runs_on"]) == (REFUSED, "precheck", "a")
+        assert "MiB" in error["message"]
+        shown = lab.answer("vm", "show", "giant")
+        assert (shown["host"], shown["state"]) == ("a", "running")
+        assert not (lab.layout.host("b").state / "vms" / "giant").exists()
+
+
+@contextmanager
+def configured(lab: Lab, host: LabHost, text: str) -> Iterator[None]:
+    """The host's daemon runs with another hostd.toml."""
+    before = host.configuration.read_text()
+    host.configuration.write_text(text)
+    try:
+        restart_daemon(lab, host)
+        yield
+    finally:
+        host.configuration.write_text(before)
+        restart_daemon(lab, host)
+
+
+def test_a_destination_with_another_cpu_is_refused_by_the_features_it_lacks(
+    walker: Traveller, lab: Lab, tmp_path: Path
+) -> None:
+    c = lab.layout.host("c")
+    older = lab.layout.directory / "older-qemu"
+    older.write_text('#!/bin/bash\nexec qemu-system-x86_64 "${@/#qemu64/qemu64,-cx16,-sse3}"\n')
+    older.chmod(0o755)
+    text = c.configuration.read_text().replace("[site]", f'qemu = "{older}"\n\n[site]', 1)
+    with configured(lab, c, text):
+        error = stopped(walker, walker.move("c"), REFUSED, "precheck")
+    assert "cx16" in error["message"]
+
+
+# -- who the other host is --------------------------------------------------------------------------------
+
+
+def test_another_host_at_the_destinations_address_is_sent_nothing(walker: Traveller, lab: Lab) -> None:
+    # b's name, c's machine.
+    with through_a_forwarder(lab, lab.layout.host("c")) as (forwarder, _):
+        address = "{}:{}".format(*forwarder.address)
+        wrong = walker.other().name
+        config = configuration_through(lab.layout, lab.layout.hosts(HOSTS), {wrong: address}, "astray")
+        stopped(walker, walker.move(wrong, config=config), REFUSED, "wrong-host")
+        assert {connection.sort for connection in forwarder.connections} == {Sort.CONTROL}
+    walker.left_nothing_on(walker.other())
+
+
+@contextmanager
+def enrolled_otherwise(
+    lab: Lab, host: LabHost, authority: tuple[bytes, bytes], lifetime: dt.timedelta
+) -> Iterator[None]:
+    """The host has a certificate of this authority, valid for so long; afterwards the site's again."""
+    certificate = x509.load_pem_x509_certificate(authority[0])
+    key = load_pem_private_key(authority[1], None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    makers = [x509.load_pem_x509_certificate(p.read_bytes()) for p in manufacturer_certificates(lab.layout)]
+    with Daemon(host.api, host.name) as daemon:
+        asks = daemon.begin_enrolment()
+        csr = x509.load_der_x509_csr(asks.csr).public_bytes(Encoding.PEM)
+        asked = challenge(
+            asks.ek_certificate, asks.ek_public, asks.ak_public, csr, host.name, makers, time.time()
+        )
+        answer = daemon.activate(asked.credential.blob, asked.credential.encrypted_secret)
+        issued = issue(asked, answer, certificate, key, now=time.time(), lifetime=lifetime)
+        daemon.finish_enrolment(issued.certificate_pem.decode(), issued.enrolment.decode())
+    try:
+        yield
+    finally:
+        lab.answer("host", "enroll", host.name)
+
+
+def test_a_destination_with_the_certificate_of_another_authority_is_refused(
+    walker: Traveller, lab: Lab
+) -> None:
+    other = create_authority("somebody else", time.time())
+    with enrolled_otherwise(lab, lab.layout.host("c"), other, dt.timedelta(days=1)):
+        stopped(walker, walker.move("c"), REFUSED, "unknown-authority")
+
+
+def test_a_destination_whose_certificate_has_expired_is_refused(walker: Traveller, lab: Lab) -> None:
+    site = authority_certificate(lab.layout).read_bytes(), authority_key(lab.layout).read_bytes()
+    with enrolled_otherwise(lab, lab.layout.host("c"), site, dt.timedelta(seconds=1)):
+        time.sleep(1.5)
+        stopped(walker, walker.move("c"), REFUSED, "expired")
+
+
+def test_a_destination_whose_tpm_is_of_an_unknown_maker_is_refused(walker: Traveller, lab: Lab) -> None:
+    stranger = lab.layout.site / "stranger.pem"
+    stranger.write_bytes(create_authority("TPM makers of the moon", time.time())[0])
+    judge = walker.host
+    lines = judge.configuration.read_text().splitlines()
+    lines = [
+        f'manufacturers = ["{stranger}"]' if line.startswith("manufacturers") else line for line in lines
+    ]
+    with (
+        configured(lab, judge, "\n".join(lines) + "\n"),
+        through_a_forwarder(lab, lab.layout.host("c")) as (
+            forwarder,
+            config,
+        ),
+    ):
+        stopped(walker, walker.move("c", config=config), REFUSED, "unknown-manufacturer")
+        assert {connection.sort for connection in forwarder.connections} == {Sort.CONTROL}
+
+
+def test_a_destination_that_booted_something_else_is_refused(walker: Traveller, lab: Lab) -> None:
+    c = lab.layout.host("c")
+    end_daemon(lab.layout, c)
+    host_tpm.tamper(c, 4, b"a bootkit")
+    try:
+        ensure_daemon(lab.layout, c)
+        until(lambda: lab.korora("host", "show", "c").returncode == 0, 60)
+        # Its identity was sealed to the state it had: it cannot even say who it is.
+        stopped(walker, walker.move("c"), TOOL, "handshake", "peer-gone")
+        lab.answer("host", "enroll", "c")
+        error = stopped(walker, walker.move("c"), REFUSED, "pcr-mismatch")
+        assert "PCR 4" in error["message"]
+        attested = lab.korora("host", "attest", "c", "--json")
+        assert attested.returncode == REFUSED
+        assert json.loads(attested.stdout)["error"]["kind"] == "pcr-mismatch"
+    finally:
+        Processes(lab.layout.processes).end(host_tpm.process_name(c))
+        bring_up(lab.layout)
+    assert lab.answer("host", "attest", "c")["trusted"]
+
+
+def test_a_destination_without_a_tpm_is_refused(walker: Traveller, lab: Lab) -> None:
+    c = lab.layout.host("c")
+    Processes(lab.layout.processes).end(host_tpm.process_name(c))
+    try:
+        done = walker.move("c")
+        assert done.exit_code in {REFUSED, TOOL}, done.outcome
+        assert "TPM" in done.error["message"]
+        assert done.error["vm_runs_on"] == walker.host.name
+        walker.stayed(walker.host, c)
+    finally:
+        bring_up(lab.layout)
+        start_daemon(lab, c)
+
+
+# -- impostors --------------------------------------------------------------------------------------------
+
+
+def impostor(lab: Lab, *, enrolled_key: str = "own", ak_of: str = "c") -> Impostor:
+    """Somebody with c's name, the site's certificate for a key of his own, and c's words of an hour ago."""
+    c, other = lab.layout.host("c"), lab.layout.host(ak_of)
+    with Daemon(c.api, c.name) as daemon:
+        words = daemon.attestation(bytes(32))
+    with Daemon(other.api, other.name) as daemon:
+        ak = daemon.attestation(bytes(32))
+    key = ec.generate_private_key(ec.SECP256R1())
+    answer = bytes(32)
+    asked = Challenge(
+        Credential(b"", b""),
+        Secret(answer),
+        HostName("c"),
+        sha256(words.ek_certificate),
+        parse_public(words.ak_public).name,
+        key.public_key(),
+        time.time(),
+    )
+    site_key = load_pem_private_key(authority_key(lab.layout).read_bytes(), None)
+    assert isinstance(site_key, ec.EllipticCurvePrivateKey)
+    site_pem = authority_certificate(lab.layout).read_bytes()
+    issued = issue(asked, answer, x509.load_pem_x509_certificate(site_pem), site_key, now=time.time())
+    identity = identity_of(issued.certificate_pem, key, site_pem)
+    assert words.enrolment is not None
+    enrolment = issued.enrolment if enrolled_key == "own" else words.enrolment
+    der = identity.certificate.public_bytes(Encoding.DER)
+    shown = Presented(words.ek_certificate, ak.ak_public, enrolment, der)
+    return Impostor(HostName("c"), identity, shown, words.evidence)
+
+
+@pytest.mark.parametrize(
+    ("settings", "exit_code", "kind"),
+    [
+        ({}, REFUSED, "quote-nonce"),
+        ({"ak_of": "b"}, REFUSED, "ak-mismatch"),
+        ({"enrolled_key": "c's"}, REFUSED, "tls-key-mismatch"),
+    ],
+    ids=["a quote of before", "the AK of another TPM", "a TLS key that was not enrolled"],
+)
+def test_an_impostor_with_a_valid_certificate_is_told_nothing_of_the_vm(
+    walker: Traveller, lab: Lab, settings: dict[str, str], exit_code: int, kind: str
+) -> None:
+    somebody = impostor(lab, **settings)
+    with answering(lab, somebody) as address:
+        config = configuration_through(lab.layout, lab.layout.hosts(HOSTS), {"c": address}, "impostor")
+        stopped(walker, walker.move("c", config=config), exit_code, kind)
+    assert set(somebody.heard) <= {"Hello", "Evidence", "Abort"}
+    assert "Hello" in somebody.heard
+
+
+# -- who asks ---------------------------------------------------------------------------------------------
+
+
+def test_an_operator_whom_no_rule_allows_is_refused(walker: Traveller, lab: Lab) -> None:
+    config = configuration_through(lab.layout, lab.layout.hosts(HOSTS), {}, "mallory", operator="mallory")
+    error = stopped(walker, walker.move("c", config=config), REFUSED, "denied", "not-allowed")
+    assert "mallory" in error["message"]
+
+
+def test_an_operator_whom_nobody_knows_and_one_with_anothers_name_are_refused(
+    walker: Traveller, lab: Lab
+) -> None:
+    key = operator_key(lab.layout, "nobody")
+    key.write_bytes(Ed25519PrivateKey.generate().private_bytes(*_PEM))
+    config = configuration_through(lab.layout, lab.layout.hosts(HOSTS), {}, "nobody", operator="nobody")
+    stopped(walker, walker.move("c", config=config), REFUSED, "unknown-operator")
+    text = config.read_text().replace('name = "nobody"', 'name = "alice"')
+    config.write_text(text)
+    stopped(walker, walker.move("c", config=config), INTEGRITY, "signature")
+    key.unlink()
+
+
+def asked(host: LabHost, request: bytes, address: str | None = None) -> MigrationOutcome:
+    """What the daemon makes of a signed request, in the end."""
+    with Daemon(host.api, host.name) as daemon:
+        events = list(daemon.events(daemon.migrate(request.decode(), address)))
+    outcome = events[-1]
+    assert isinstance(outcome, MigrationOutcome)
+    assert outcome.error is not None
+    assert outcome.error.vm_runs_on == host.name
+    return outcome
+
+
+def kind_of(outcome: MigrationOutcome) -> tuple[int, str]:
+    assert outcome.error is not None
+    return outcome.error.exit_code, outcome.error.kind
+
+
+def test_a_request_is_good_once_also_across_a_restart(walker: Traveller, lab: Lab) -> None:
+    source, site = walker.host, load_site(lab.layout.configuration)
+    request = signed_request(site, walker.name, source.name, "c", Mode.LIVE)
+    nowhere = f"{lab.layout.switch_ip}:9"  # its nonce is spent, and nothing else happens
+    assert kind_of(asked(source, request, nowhere)) == (TOOL, "unreachable")
+    assert kind_of(asked(source, request)) == (REFUSED, "replayed-request")
+    restart_daemon(lab, source)
+    assert kind_of(asked(source, request)) == (REFUSED, "replayed-request")
+    walker.stayed(source, lab.layout.host("c"))
+
+
+def test_a_request_of_yesterday_or_for_another_host_is_refused(walker: Traveller, lab: Lab) -> None:
+    source, site = walker.host, load_site(lab.layout.configuration)
+    late = signed_request(site, walker.name, source.name, "c", Mode.LIVE, valid_s=-5)
+    assert kind_of(asked(source, late)) == (REFUSED, "expired-request")
+    forever = signed_request(site, walker.name, source.name, "c", Mode.LIVE, valid_s=7 * 86400)
+    assert kind_of(asked(source, forever)) == (REFUSED, "bad-validity")
+    walker.stayed(source, lab.layout.host("c"))
