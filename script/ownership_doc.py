@@ -21,6 +21,19 @@ changes nothing.
 """
 
 
+RECOVERY = """
+## Recovery
+
+After a restart every VM of the journal gets `restarted`, and again until what it orders was done. Of a
+VM whose process is there but does not answer nothing is concluded. From then on, every three seconds,
+whatever is neither `owner`, `absent` nor `wiped` and has no conversation of its own goes on by one step:
+`released`, `in-doubt`, `loaded`, `orphaned` and `declined` speak to the other host, an `offered` or
+`loading` that was interrupted ends as `failed`, the others are reminded. A host that is spoken to about
+a session whose old conversation it still holds breaks that off first: it can only be dead. Every
+statement is verified as in the first conversation. There is no receipt then.
+"""
+
+
 def drawn() -> str:
     """The whole page."""
     return (
@@ -29,6 +42,7 @@ def drawn() -> str:
         + _table("At rest", _at_rest)
         + _table("Source", _at_source)
         + _table("Destination", _at_destination)
+        + RECOVERY
     )
 
 

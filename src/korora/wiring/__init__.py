@@ -5,6 +5,7 @@ Promise: nothing else knows which technology serves which port. Limit: builds; d
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ from korora.supervision.guests import Guests
 from korora.wiring.identity import HostIdentity
 
 DATA_CONNECT_DEADLINE_S: Final = 15.0
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
 
 
 class Startable(Protocol):
@@ -112,7 +117,22 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         receipts=Receipts(state / "receipts"),
         log=HostLog(configuration.name, journal, clock, own),
     )
-    return WiredHost(services, (listener, migrations))
+    # Nobody is listened to before every open hand-over was looked at; what all of them use is closed last.
+    return WiredHost(services, (Resources(journal, tpm), migrations, listener))
+
+
+class Resources:
+    """What is open as long as the daemon lives: closed in the order in which they are given."""
+
+    def __init__(self, *resources: Closable) -> None:
+        self._resources = resources
+
+    async def start(self) -> None:
+        """They were opened when the host was put together."""
+
+    async def stop(self) -> None:
+        for resource in self._resources:
+            await asyncio.to_thread(resource.close)
 
 
 @dataclass(frozen=True, slots=True)
