@@ -41,8 +41,8 @@ class Sort(StrEnum):
 class Fault:
     """One attack. Give `offset` (a byte, with `length`) or `frame`: a number from 0, "last" or "end".
 
-    `last` is the last DATA, told by the END after it, or by the ALIVE of a sender that has no more to send and
-    waits for its peer's answer, as QEMU does before it closes. `end` is the END itself.
+    `last` is the last DATA, told by the END after it, or by the ALIVE of a sender that has no more to send
+    and waits for its peer's answer, as QEMU does before it closes. `end` is the END itself.
 
     `connection` counts connections of that sort from 0, since the forwarder began; None takes the first that
     gets that far.

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from korora.adapters.channel import listener, tls
-from korora.migration import conversation, gate, outbound, recovery, source
+from korora.migration import conversation, gate, outbound, recovery
+from korora.migration.setting import Setting
 from korora.policy.precheck import PRECHECKS
 from korora.protocol import handshake, messages
 from korora.protocol.frames import PREAMBLE_MAGIC
@@ -87,7 +88,8 @@ def test_deadlines_and_limits_are_those_in_force() -> None:
     assert f"0x{listener.TLS_HANDSHAKE_RECORD:02x}" in TEXT
     assert f"0x{PREAMBLE_MAGIC[0]:02x}" in TEXT
     architecture = (Path(__file__).parents[3] / "docs/ARCHITECTURE.md").read_text()
-    assert f"one stall deadline ({source.STALL_DEADLINE_S:.0f} s)" in architecture
+    stall = Setting.__dataclass_fields__["stall_deadline_s"].default
+    assert f"one stall deadline ({stall:.0f} s)" in architecture
 
 
 def test_no_precheck_is_left_out() -> None:
