@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from end_to_end.conftest import Lab
 from korora.adapters.channel import tls
 from korora.errors import KororaError
-from korora.migration.conversation import Conversation
-from korora.migration.meeting import meet_as_destination
+from korora.migration.greeting.conversation import Conversation
+from korora.migration.greeting.meeting import meet_as_destination
 from korora.model.evidence import HostEvidence
 from korora.model.identity import HostName
 from korora.policy.appraisal import Presented, Trusted, Untrusted

@@ -28,7 +28,7 @@ from fakes.tpm_structures import PCRS, MadeByHand, SoftwareAk, name_of, private_
 from fakes.vtpm import FakeVtpmAgent, TpmWorld
 from korora.adapters.channel.reception import TicketReception
 from korora.errors import KororaError, PeerError, ToolError
-from korora.migration import recovery
+from korora.migration.recovery import settlement as recovery
 from korora.migration.service import Migrations
 from korora.migration.setting import Setting
 from korora.model.authorization import Authorized, Denied

@@ -16,18 +16,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from korora.agents.dataplane import DestinationRelay
 from korora.errors import RefusedError, ToolError
-from korora.migration import docket, gate, handover, receipts, survey
-from korora.migration.cold import ColdInbound
-from korora.migration.conversation import WORK_DEADLINE_S, Conversation
-from korora.migration.file import MigrationFile
-from korora.migration.first_run import Ran
-from korora.migration.inbound import Inbound
+from korora.migration.crossing.cold import ColdInbound
+from korora.migration.crossing.first_run import Ran
+from korora.migration.crossing.inbound import Inbound
+from korora.migration.crossing.vigil import while_watching
+from korora.migration.greeting import gate, survey
+from korora.migration.greeting.conversation import WORK_DEADLINE_S, Conversation
+from korora.migration.greeting.meeting import Meeting, meet_as_destination
 from korora.migration.known import known
-from korora.migration.meeting import Meeting, meet_as_destination
+from korora.migration.papers import docket, handover, receipts
+from korora.migration.papers.file import MigrationFile
+from korora.migration.recovery.standing import Standing
 from korora.migration.setting import Setting
-from korora.migration.standing import Standing
 from korora.migration.teller import Teller
-from korora.migration.vigil import while_watching
 from korora.model.definition import parse_definition
 from korora.model.identity import Digest, Secret, SessionId, VmName
 from korora.model.ownership import Do, Event, On, Status

@@ -10,13 +10,13 @@ from typing import Any, Final
 import structlog
 
 from korora.errors import KororaError, RefusedError, ToolError, UsageError
-from korora.migration import outcome
-from korora.migration.checking import check
-from korora.migration.conversation import DEADLINE_S, Conversation
+from korora.migration.crossing.first_run import is_there
 from korora.migration.destination import Arrival
-from korora.migration.first_run import is_there
+from korora.migration.greeting.checking import check
+from korora.migration.greeting.conversation import DEADLINE_S, Conversation
+from korora.migration.papers import outcome
 from korora.migration.phases import arrive, depart
-from korora.migration.recovery import Pace, Settlement
+from korora.migration.recovery.settlement import Pace, Settlement
 from korora.migration.setting import Setting
 from korora.migration.source import Departure
 from korora.migration.teller import Event, Teller

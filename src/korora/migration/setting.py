@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from korora.agents.dataplane import DestinationRelay
-from korora.migration.meeting import Attester, Verifier
+from korora.migration.greeting.meeting import Attester, Verifier
 from korora.model.identity import HostName
 from korora.ports.authorizer import Authorizer
 from korora.ports.channel import Channel

@@ -16,21 +16,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from korora.agents.dataplane import SourceRelay
 from korora.errors import KororaError, PeerError, RefusedError
-from korora.migration import docket, gate, handover, receipts, survey
-from korora.migration.cold import take_out
-from korora.migration.conversation import WORK_DEADLINE_S, Conversation
-from korora.migration.file import MigrationFile
-from korora.migration.first_run import is_there
+from korora.migration.crossing.cold import take_out
+from korora.migration.crossing.first_run import is_there
+from korora.migration.crossing.outbound import Outbound
+from korora.migration.crossing.subject import find_subject, limits_of
+from korora.migration.crossing.vigil import while_watching
+from korora.migration.crossing.wiping import wipe_source
+from korora.migration.greeting import gate, survey
+from korora.migration.greeting.conversation import WORK_DEADLINE_S, Conversation
+from korora.migration.greeting.meeting import meet_as_source
+from korora.migration.greeting.refusals import refuse_changed_boot, refuse_findings, refuse_unsettled
 from korora.migration.known import known
-from korora.migration.meeting import meet_as_source
-from korora.migration.outbound import Outbound
-from korora.migration.refusals import refuse_changed_boot, refuse_findings, refuse_unsettled
+from korora.migration.papers import docket, handover, receipts
+from korora.migration.papers.file import MigrationFile
+from korora.migration.recovery.standing import Hand, Standing
 from korora.migration.setting import Setting
-from korora.migration.standing import Hand, Standing
-from korora.migration.subject import find_subject, limits_of
 from korora.migration.teller import Teller
-from korora.migration.vigil import while_watching
-from korora.migration.wiping import wipe_source
 from korora.model.definition import definition_text
 from korora.model.identity import Secret, SessionId, VmName
 from korora.model.ownership import Do, Event, On, Status

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from korora.adapters.channel import listener, tls
-from korora.migration import conversation, gate, outbound, recovery
+from korora.migration.crossing import outbound
+from korora.migration.greeting import conversation, gate
+from korora.migration.recovery import settlement as recovery
 from korora.migration.setting import Setting
 from korora.policy.precheck import PRECHECKS
 from korora.protocol import handshake, messages

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from fakes.migration_site import Site, Story, Tell
-from korora.migration import inbound, outbound, vigil
+from korora.migration.crossing import inbound, outbound, vigil
 from korora.supervision import recovery
 
 

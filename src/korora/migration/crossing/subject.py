@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from korora.errors import RefusedError
-from korora.migration.file import MigrationFile
+from korora.migration.papers.file import MigrationFile
 from korora.migration.setting import Setting
 from korora.model.definition import parse_definition
 from korora.model.identity import VmName

@@ -12,14 +12,15 @@ import msgspec
 import structlog
 
 from korora.errors import IntegrityError, KororaError, PeerError
-from korora.migration import docket, handover, wiping
-from korora.migration.cold import ColdInbound
-from korora.migration.conversation import Conversation
-from korora.migration.first_run import Ran, first_run, is_there
-from korora.migration.inbound import Inbound
+from korora.migration.crossing import wiping
+from korora.migration.crossing.cold import ColdInbound
+from korora.migration.crossing.first_run import Ran, first_run, is_there
+from korora.migration.crossing.inbound import Inbound
+from korora.migration.greeting.conversation import Conversation
 from korora.migration.known import known
+from korora.migration.papers import docket, handover
+from korora.migration.recovery.standing import Hand, Standing
 from korora.migration.setting import Setting
-from korora.migration.standing import Hand, Standing
 from korora.model.definition import parse_definition
 from korora.model.identity import SessionId, VmName
 from korora.model.ownership import Do, End, Event, On, Status

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from korora.errors import IntegrityError, PeerError
-from korora.migration.vigil import while_watching
+from korora.migration.crossing.vigil import while_watching
 
 
 async def _after(seconds: float, result: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from korora.errors import CancelledError, ExitCode, InDoubtError, KororaError
-from korora.migration import receipts
-from korora.migration.file import MigrationFile
+from korora.migration.papers import receipts
+from korora.migration.papers.file import MigrationFile
 from korora.migration.setting import Setting
 from korora.migration.teller import Event
 from korora.model.identity import SessionId

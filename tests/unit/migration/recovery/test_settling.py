@@ -15,7 +15,7 @@ from fakes.hypervisor import Trouble
 from fakes.journal import MemoryJournal
 from fakes.migration_site import VM, HostKey, Site, Tell
 from korora.errors import PeerError, ToolError
-from korora.migration.standing import Standing
+from korora.migration.recovery.standing import Standing
 from korora.model.identity import HostName, SessionId
 from korora.model.ownership import Do, Event, On, Status
 from korora.model.vm import RunState

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from korora.migration.meeting import Meeting
+from korora.migration.greeting.meeting import Meeting
 from korora.model.crossing import Carried
 from korora.model.evidence import CleanMemoryProof, WipeCertificate
 from korora.model.identity import Digest

@@ -12,8 +12,8 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from korora.errors import IntegrityError
-from korora.migration.file import MigrationFile
 from korora.migration.known import known
+from korora.migration.papers.file import MigrationFile
 from korora.migration.setting import Setting
 from korora.model.evidence import WipeCertificate
 from korora.model.identity import SessionId

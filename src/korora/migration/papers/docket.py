@@ -8,8 +8,8 @@ from typing import Annotated
 import msgspec
 
 from korora.errors import ToolError
-from korora.migration.file import MigrationFile
 from korora.migration.known import known
+from korora.migration.papers.file import MigrationFile
 from korora.migration.setting import Setting
 from korora.model.identity import HostName, SessionId, VmName
 from korora.ports.journal import SessionRecord

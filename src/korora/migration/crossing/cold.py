@@ -11,10 +11,10 @@ import shutil
 from pathlib import Path
 
 from korora.errors import IntegrityError
-from korora.migration.first_run import FirstRun, Ran
+from korora.migration.crossing.first_run import FirstRun, Ran
+from korora.migration.crossing.subject import Subject
 from korora.migration.known import known
 from korora.migration.setting import Setting
-from korora.migration.subject import Subject
 from korora.model.crossing import Carried
 from korora.model.identity import Secret
 from korora.model.vm import VmDefinition

@@ -6,8 +6,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from korora.errors import IntegrityError
-from korora.migration.file import MigrationFile
 from korora.migration.known import known
+from korora.migration.papers.file import MigrationFile
 from korora.migration.setting import Setting
 from korora.model.crossing import Carried
 from korora.protocol import statements

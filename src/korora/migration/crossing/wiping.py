@@ -6,8 +6,8 @@ import asyncio
 import shutil
 from typing import Final
 
+from korora.migration.crossing.subject import Subject
 from korora.migration.setting import Setting
-from korora.migration.subject import Subject
 from korora.model.evidence import WipeCertificate, WipeStep
 from korora.model.vm import VmDefinition
 from korora.ports.hypervisor import Machine

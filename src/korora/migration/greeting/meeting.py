@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from korora.errors import PeerError, RefusedError
-from korora.migration.conversation import WORK_DEADLINE_S, Conversation
+from korora.migration.greeting.conversation import WORK_DEADLINE_S, Conversation
 from korora.model.evidence import HostEvidence
 from korora.model.identity import HostName
 from korora.policy.appraisal import Presented, Trusted, Untrusted

@@ -13,9 +13,9 @@ from typing import Final
 
 from korora.agents.dataplane import DestinationRelay
 from korora.errors import IntegrityError, KororaError, PeerError, RefusedError, ToolError
-from korora.migration.first_run import FirstRun, first_run, is_there
+from korora.migration.crossing.first_run import FirstRun, first_run, is_there
+from korora.migration.crossing.vigil import while_watching
 from korora.migration.known import known
-from korora.migration.vigil import while_watching
 from korora.model.crossing import Carried
 from korora.model.evidence import CleanMemoryProof
 from korora.model.identity import Secret

@@ -17,12 +17,12 @@ from typing import Final, Protocol
 import structlog
 
 from korora.errors import KororaError, PeerError, ToolError
-from korora.migration import docket
-from korora.migration.cold import ColdInbound
-from korora.migration.conversation import Conversation
-from korora.migration.inbound import Inbound
+from korora.migration.crossing.cold import ColdInbound
+from korora.migration.crossing.inbound import Inbound
+from korora.migration.greeting.conversation import Conversation
+from korora.migration.papers import docket
+from korora.migration.recovery.settling import Settling, event_of
 from korora.migration.setting import Setting
-from korora.migration.settling import Settling, event_of
 from korora.model.identity import HostName, SessionId, VmName
 from korora.model.ownership import Event, On, Status
 from korora.ports.journal import VmRecord

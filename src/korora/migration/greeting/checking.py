@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from korora.migration import survey
-from korora.migration.conversation import WORK_DEADLINE_S, Conversation
-from korora.migration.meeting import meet_as_source
+from korora.migration.greeting import survey
+from korora.migration.greeting.conversation import WORK_DEADLINE_S, Conversation
+from korora.migration.greeting.meeting import meet_as_source
 from korora.migration.setting import Setting
 from korora.model.definition import definition_text
 from korora.model.identity import HostName

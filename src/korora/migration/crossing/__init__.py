@@ -1,0 +1,1 @@
+"""How a VM leaves and arrives: by the stream, or at rest; and how what is left is wiped."""

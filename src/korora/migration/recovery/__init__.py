@@ -1,0 +1,1 @@
+"""Hand-overs that a crash or a lost connection left open, and the table that decides them."""
