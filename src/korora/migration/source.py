@@ -184,7 +184,9 @@ class Departure:
 
     async def verify(self) -> None:
         """The destination's signed word that all of it arrived, held against what was sent."""
-        self.file.accept = (await known(self._talk).expect(messages.Accept, WORK_DEADLINE_S)).envelope
+        # The guest is paused: whoever is silent now is given up as soon as a data connection would be.
+        said = await known(self._talk).expect(messages.Accept, self._at.stall_deadline_s)
+        self.file.accept = said.envelope
         self.file.received = handover.accepted(self.file, self._peer_key)
 
     async def commit(self) -> None:
@@ -192,7 +194,8 @@ class Departure:
         self._enter_docket()
         accepted = Event(On.ACCEPT, self._session, epoch=self._epoch)
         await known(self.standing).on(accepted, {Do.SEND_RELEASE: self._send_release})
-        answer = await known(self._talk).expect_one_of((messages.Running, messages.Decline), WORK_DEADLINE_S)
+        words = (messages.Running, messages.Decline)
+        answer = await known(self._talk).expect_one_of(words, self._at.stall_deadline_s)
         self.file.resumed_at = self._at.clock.monotonic()
         if isinstance(answer, messages.Decline):
             await self._take_back(answer)
@@ -210,7 +213,7 @@ class Departure:
         self.file.limits += limits_of(self._vm, self.file)
         draft = receipts.draft(self._at, self.file, self._tell.timings_ms)
         await talk.say(messages.ReceiptDraft(draft))
-        answer = await talk.expect(messages.Countersigned, WORK_DEADLINE_S)
+        answer = await talk.expect(messages.Countersigned)
         bundle = receipts.file_bundle(self._at, self.file, answer, self._peer_key)
         await talk.say(messages.Filed(bundle))
 
