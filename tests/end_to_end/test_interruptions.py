@@ -1,4 +1,4 @@
-"""Daemons die, networks break, people press Ctrl-C: at any moment, in the end exactly one host runs the guest.
+"""Daemons die, networks break, people press Ctrl-C, at any moment: in the end just one host runs the guest.
 
 Where a strike is timed by a message, a man in the middle counts TLS records: he sees no more of them.
 """
