@@ -23,6 +23,9 @@ from korora.lab.layout import LabHost, Layout
 
 NAMESPACES = Path("/run/netns")
 _BIG_MTU = 65535
+# A bridge without a MAC of its own takes the lowest of its ports': it would change, and be unreachable by the
+# address that others remember, whenever a host joins.
+_BRIDGE_MACS = {"mig": "02:4b:00:00:00:01", "guests": "02:4b:00:00:00:02"}
 T = TypeVar("T")
 
 
@@ -93,6 +96,8 @@ def _ensure_bridge(ip: IPRoute, name: str, address: str | None = None) -> int:
         ip.link("add", ifname=name, kind="bridge", br_stp_state=0, br_forward_delay=0)
     index = _index(ip, name)
     _widen(ip, index)
+    if name in _BRIDGE_MACS:
+        ip.link("set", index=index, address=_BRIDGE_MACS[name])
     ip.link("set", index=index, state="up")
     if address:
         _ensure_address(ip, index, address)

@@ -202,7 +202,7 @@ async def connect(
             reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     except (OSError, ValueError, TimeoutError) as error:
         raise PeerError(
-            f"host {expected} does not answer at {address}: {error or 'no answer in time'}",
+            f"host {expected} does not answer at {address}: {str(error) or 'no answer in time'}",
             kind="unreachable",
             remedy=f"is `korora hostd` running on {expected}, and is the address right in the configuration?",
         ) from error
