@@ -113,7 +113,7 @@ def _start(processes: Processes, host: LabHost) -> None:
     log = host.directory / "tpm.log"
     processes.start(process_name(host), command, log=log)
     limit = time.monotonic() + 10
-    while not (host.tpm_socket.exists() and control.exists()):
+    while not (_listens(host.tpm_socket) and control.exists()):
         if time.monotonic() > limit or not processes.find(process_name(host)):
             raise ToolError(
                 f"the TPM of host {host.name} did not start: {_tail(log)}",
@@ -121,6 +121,12 @@ def _start(processes: Processes, host: LabHost) -> None:
                 remedy="apt-get install swtpm, and look at that log",
             )
         time.sleep(0.01)
+
+
+def _listens(path: Path) -> bool:
+    """Whether a connection is taken. The socket's file is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as visitor:
+        return visitor.connect_ex(str(path)) == 0
 
 
 def _maker_settings(folder: Path) -> Path:

@@ -141,8 +141,7 @@ class Arrival:
         self._key = await self._receive_key()
         if isinstance(self._in, Inbound):
             await self._open_for_data(self._in)
-        if self._key is not None:
-            await self._talk.say(messages.KeyOpened())
+        await self._talk.say(messages.Open())
 
     async def transfer(self) -> None:
         """Everything arrives; the VM is loaded here, and paused."""

@@ -155,6 +155,7 @@ class Departure:
         self.file.clean_memory, self.file.wrapping = ready.clean_memory, ready.wrapping_key
         if self._vm.vtpm_in_custody:
             self._key = await self._hand_over_key(ready)
+        await talk.expect(messages.Open, WORK_DEADLINE_S)
 
     async def transfer(self) -> None:
         """Pre-copy, until the guest is paused with little left to send. A stopped VM has nothing to copy."""
@@ -297,7 +298,6 @@ class Departure:
             ephemeral=ec.generate_private_key(ec.SECP256R1()),
         )
         await known(self._talk).say(messages.TransferKey(wrapped.ephemeral, wrapped.ciphertext))
-        await known(self._talk).expect(messages.KeyOpened, WORK_DEADLINE_S)
         return key
 
     async def _send_manifest(self) -> None:

@@ -103,8 +103,8 @@ class TransferKey(Message, frozen=True, tag="key"):
     ciphertext: Blob
 
 
-class KeyOpened(Message, frozen=True, tag="key-opened"):
-    """Destination: the key was opened and the interposer holds it; send."""
+class Open(Message, frozen=True, tag="open"):
+    """Destination: the vTPM's key, if there is one, was opened, and data connections are awaited; send."""
 
 
 class Manifest(Message, frozen=True, tag="manifest"):
@@ -186,7 +186,7 @@ AnyMessage = (
     | Prepare
     | Ready
     | TransferKey
-    | KeyOpened
+    | Open
     | Manifest
     | Accept
     | Release
