@@ -11,17 +11,19 @@ import json
 import shutil
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from pyroute2 import IPRoute
 
+from korora.adapters.hypervisor.command_line import low_ram, ram_bytes
 from korora.errors import ToolError
 from korora.lab.guest.image import GuestImage
 from korora.lab.layout import LabHost, Layout
 from korora.lab.machines import LabMachine
 from korora.lab.processes import Processes
+from korora.model.definition import parse_definition
 from korora.model.vm import Firmware
 
 _OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")
@@ -135,10 +137,12 @@ class PlainVm:
     def _command(self, image: GuestImage) -> list[str]:
         machine, folder = self._machine, self._folder
         uefi = machine.firmware is Firmware.UEFI
+        # The same RAM as under Korora: of another size, emulated guests do not always survive a move.
+        same = replace(parse_definition(machine.definition(self._layout, image)), accelerator="tcg")
         mac = f"52:54:00:77:{self._layout.number:02x}:{machine.number:02x}"
         command = [
             "qemu-system-x86_64", "-nodefaults", "-display", "none", "-accel", "tcg", "-cpu", "qemu64",
-            "-machine", "q35,smm=on" if uefi else "q35", "-m", machine.memory,
+            "-machine", ("q35,smm=on" if uefi else "q35") + low_ram(same), "-m", f"{ram_bytes(same) >> 10}K",
             "-qmp", f"unix:{folder}/qmp,server=on,wait=off", "-serial", f"file:{folder}/console.log",
             "-kernel", str(image.kernel), "-initrd", str(image.initrd),
             "-append", machine.command_line(self._layout),

@@ -107,11 +107,11 @@ def _frame(definition: VmDefinition, launch: Launch) -> Iterator[str]:
 
 def _machine(definition: VmDefinition) -> str:
     smm = ",smm=on" if definition.secure_boot else ""
-    return f"{definition.machine},memory-backend=mem{smm}{_low_ram(definition)}"
+    return f"{definition.machine},memory-backend=mem{smm}{low_ram(definition)}"
 
 
-def _low_ram(definition: VmDefinition) -> str:
-    """OVMF wants whole MiB below 4 GiB (it keeps SMRAM at their end), so the odd rest lies above."""
+def low_ram(definition: VmDefinition) -> str:
+    """Words for -machine: OVMF wants whole MiB below 4 GiB (SMRAM ends there), so the rest lies above."""
     low = definition.memory_bytes - 2**20
     needed = _short(definition) and definition.firmware is Firmware.UEFI and low < Q35_LOW_RAM_BYTES
     return f",max-ram-below-4g={low}" if needed else ""
