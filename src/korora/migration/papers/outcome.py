@@ -35,12 +35,20 @@ def failed(at: Setting, file: MigrationFile, error: BaseException, *, released: 
     word = "cancelled" if isinstance(known, CancelledError) else _WORDS.get(known.exit_code, "failed")
     told = {
         "kind": known.kind,
-        "message": known.message,
+        "message": _moved_before(file) + known.message,
         "remedy": known.remedy,
         "vm_runs_on": known.vm_runs_on,
         "exit_code": int(known.exit_code),
     }
     return {"outcome": word, **_told(at, file), "receipt": None, "error": told}
+
+
+def _moved_before(file: MigrationFile) -> str:
+    """Said first when it is only the end of the paperwork that failed."""
+    if file.running is None:
+        return ""
+    request, owed = file.request, "the receipt" if file.wiped is not None else "the wipe of its remains"
+    return f"{request.vm} moved and runs on {request.destination}, but {owed} was not completed: "
 
 
 def in_doubt(at: Setting, file: MigrationFile, error: BaseException) -> InDoubtError:
