@@ -179,3 +179,21 @@ def test_prechecks_alone_move_nothing(walker: Traveller, lab: Lab) -> None:
     passed = lab.answer("check", walker.name, "--to", there.name)
     assert (passed["passed"], passed["findings"]) == (True, [])
     walker.stayed(walker.host, there)
+
+
+def test_a_stopped_guest_moves_cold_and_starts_there_with_its_own_tpm(keeper: Traveller) -> None:
+    source, there, lab = keeper.host, keeper.other(), keeper.lab
+    lab.answer("vm", "stop", keeper.name, "--force")
+    done = keeper.move(there, "--mode", "offline")
+    assert done.exit_code == 0, (done.outcome, done.stderr)
+    assert keeper.views()[there.name].state == "stopped"
+    keeper.left_nothing_on(source)
+    assert lab.korora("receipt", "verify", done.outcome["receipt"]).returncode == 0
+    assert lab.korora("-H", source.name, "vm", "start", keeper.name).returncode == 3
+    lab.answer("vm", "start", keeper.name)
+    keeper.observer.wait_for_tick(keeper.ip, deadline_s=120)
+    now = keeper.report()
+    assert keeper.host == there
+    assert now["boot"] != keeper.before["boot"]
+    for same in ("ek_name", "nv", "pcr16", "secure_boot"):
+        assert now[same] == keeper.before[same], same
