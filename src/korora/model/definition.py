@@ -17,7 +17,7 @@ from korora.model.vm import Boot, Disk, Firmware, Nic, VmDefinition
 
 MEMORY_MIN_BYTES = 16 * 2**20
 MEMORY_MAX_BYTES = 16 * 2**40
-MEMORY_STEP_BYTES = 2**20
+MEMORY_STEP_BYTES = 8192  # QEMU's own step; an adopted guest's RAM need not be whole MiB
 CPUS_MAX = 255
 COMMAND_LINE_MAX_CHARS = 2047  # the x86 Linux boot protocol's limit
 
@@ -93,7 +93,7 @@ def _memory(root: StrictTable) -> int:
     if size is None:
         raise root.refuse("memory", f"is {str(written)[:40]!r}", 'write it like "512M" or "2G"')
     if not MEMORY_MIN_BYTES <= size <= MEMORY_MAX_BYTES or size % MEMORY_STEP_BYTES:
-        raise root.refuse("memory", f"is {size} bytes", 'use whole MiB, from "16M" to "16T"')
+        raise root.refuse("memory", f"is {size} bytes", 'use whole 8 KiB, from "16M" to "16T"')
     return size
 
 

@@ -35,7 +35,7 @@ def _frame(definition: VmDefinition) -> Iterator[str]:
     yield from ("-no-user-config", "-display", "none", "-monitor", "none", "-S")
     yield from ("-sandbox", SANDBOX)
     yield from ("-accel", definition.accelerator)
-    yield from ("-m", f"{definition.memory_bytes // 2**20}M")
+    yield from ("-m", f"{definition.memory_bytes // 2**10}K")
     yield from ("-chardev", "socket,id=korora-qmp,path=qmp.sock,server=on,wait=off")
     yield from ("-mon", "chardev=korora-qmp,mode=control")
 
