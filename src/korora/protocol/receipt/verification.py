@@ -169,11 +169,14 @@ def _arrival(case: Case) -> str:
 def _vtpm(case: Case) -> str:
     sent, arrived = case.manifest().carried, case.accept().carried
     if sent.vtpm is None or arrived.vtpm is None:
-        return _admitted(case, Limit.NO_VTPM)
+        in_stream = Limit.VTPM_IN_STREAM in case.receipt.limits
+        return _admitted(case, Limit.VTPM_IN_STREAM if in_stream else Limit.NO_VTPM)
     if _identity(sent.vtpm) != _identity(arrived.vtpm) or sent.blobs != arrived.blobs:
         raise bad("the vTPM that arrived is not the one that left")
     if sent.blobs is None:
         return _admitted(case, Limit.VTPM_IN_STREAM)
+    if not sent.vtpm.ek_name:  # it was switched off: its permanent state holds the seed of its EK
+        return "the same permanent state and state blobs before and after"
     return f"the same EK ({sent.vtpm.ek_name[:16]}…), PCRs, NV and state blobs before and after"
 
 
@@ -183,8 +186,12 @@ def _identity(vtpm: VtpmIdentity) -> tuple[object, ...]:
 
 def _wipe(case: Case) -> str:
     steps = case.receipt.wipe.steps
+    if not steps and not case.receipt.wipe.limits:
+        raise bad("nothing is said to have been wiped at the source, nor why not")
     if not steps:
-        raise bad("nothing is said to have been wiped at the source")
+        return "nothing could be wiped from outside; the receipt says so: " + "; ".join(
+            case.receipt.wipe.limits
+        )
     unproved = [step.what for step in steps if not step.verified and not step.note]
     if unproved:
         raise bad(f"not verified, and no reason given: {', '.join(unproved)}")
