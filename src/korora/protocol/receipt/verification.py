@@ -169,6 +169,8 @@ def _arrival(case: Case) -> str:
 def _vtpm(case: Case) -> str:
     sent, arrived = case.manifest().carried, case.accept().carried
     if sent.vtpm is None or arrived.vtpm is None:
+        if sent.blobs is not None or arrived.blobs is not None:
+            raise bad("the vTPM's state moved, and its identity was not compared")
         in_stream = Limit.VTPM_IN_STREAM in case.receipt.limits
         return _admitted(case, Limit.VTPM_IN_STREAM if in_stream else Limit.NO_VTPM)
     if _identity(sent.vtpm) != _identity(arrived.vtpm) or sent.blobs != arrived.blobs:
