@@ -11,13 +11,14 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from korora.errors import ExitCode, KororaError, ToolError
 from korora.lab.demo import journey, strangers, wire
 from korora.lab.demo.ledger import Ledger
-from korora.lab.demo.premises import Interrupted, interruptible, leftovers, new_folder
+from korora.lab.demo.premises import Interrupted, interruptible, leftovers, new_folder, undisturbed
 from korora.lab.demo.scene import FAST, FULL, Scene
 from korora.lab.demo.shell import Shell
 from korora.lab.demo.stage import Stage
@@ -41,14 +42,14 @@ STORY: tuple[tuple[str, tuple[Callable[[Scene], None], ...]], ...] = (
     ("Two hosts, and a guest with a vTPM", (journey.open_the_lab, journey.boot_the_guest)),
     ("Live migration, from a to b", (journey.migrate_live, journey.verify_receipt)),
     (
-        "Attack: memory changed on the wire",
+        "Attack 1: memory changed on the wire",
         (wire.against_plain_qemu, wire.against_korora, wire.without_the_attacker),
     ),
     (
-        "Attack: another machine at b's address",
+        "Attack 2: another machine at b's address",
         (strangers.another_host_at_the_address, strangers.forged_host_at_the_address),
     ),
-    ("Attack: an old request, sent again", (strangers.replayed_request,)),
+    ("Attack 3: an old request, sent again", (strangers.replayed_request,)),
 )
 
 
@@ -61,7 +62,8 @@ def main(words: list[str] | None = None) -> int:
         with interruptible():
             return _demonstrate(options, stage, begun)
     except Interrupted as interrupted:
-        return _ended(f"{interrupted}; nothing is left behind", interrupted.exit_code)
+        left = "the lab was kept" if options.keep else "nothing is left behind"
+        return _ended(f"{interrupted}; {left}", interrupted.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has left
         return ExitCode.TOOL
@@ -91,21 +93,27 @@ def _demonstrate(options: Options, stage: Stage, begun: float) -> int:
         take_down(Layout.at(folder))
     layout = Layout.at(options.folder or new_folder(keep=options.keep))
     ledger = Ledger()
-    complete = False
     try:
         _tell(options, stage, layout, ledger)
-        complete = True
-    finally:
-        if not complete:
+        _table(stage, ledger, begun, complete=True)
+    except BaseException:
+        with suppress(OSError):  # whoever read may have left; what was built must go all the same
             _table(stage, ledger, begun, complete=False)
+        raise
+    finally:
+        with undisturbed():
+            _leave(options, stage, layout)
+    return ExitCode.DONE if ledger.all_good else ExitCode.BUG
+
+
+def _leave(options: Options, stage: Stage, layout: Layout) -> None:
+    if not options.keep:
+        take_down(layout)
+    with suppress(OSError):
         if options.keep:
             _how_to_go_on(stage, layout)
         else:
-            take_down(layout)
-    _table(stage, ledger, begun, complete=True)
-    if not options.keep:
-        stage.say("The lab is down: no process, namespace or file of it is left.")
-    return ExitCode.DONE if ledger.all_good else ExitCode.BUG
+            stage.say("The lab is down: no process, namespace or file of it is left.")
 
 
 def _tell(options: Options, stage: Stage, layout: Layout, ledger: Ledger) -> None:

@@ -13,6 +13,7 @@ from korora.lab.machines import write_machine
 
 RECEIPT = "receipt.json"  # our copy: a receipt is a file that one gives away
 _BOOT_DEADLINE_S = 180.0
+_CLOCKS_DIFFER_MS = 200  # on a busy machine a datagram, like everything, may wait
 
 
 def open_the_lab(scene: Scene) -> None:
@@ -28,8 +29,8 @@ def open_the_lab(scene: Scene) -> None:
         stage.say("Guests are emulated here (TCG), so all times below are longer than on real hardware.")
     scene.show(
         "two hosts",
-        "enrolled, TPM answers",
-        f"enrolled, TPM answers; guests run under {accelerator}",
+        "enrolled, TPMs answer",
+        f"both are; guests run under {accelerator}",
         good=all(_ready(shell.ask("host", "show", name)) for name in ("a", "b")),
     )
 
@@ -57,9 +58,9 @@ def boot_the_guest(scene: Scene) -> None:
     )
     complaints = [] if said.ek and not said.errors else ["no vTPM, or a damaged pattern"]
     scene.show(
-        "guest with vTPM on a",
-        "boots, pattern intact",
-        ", ".join(complaints) or f"up in {took_s:.0f} s, {said.pages} pages intact, EK {short(said.ek, 12)}",
+        "a guest with a vTPM, on a",
+        "boots, memory intact",
+        ", ".join(complaints) or f"up in {took_s:.0f} s, {said.pages} pages intact",
         good=not complaints,
     )
 
@@ -78,7 +79,7 @@ def migrate_live(scene: Scene) -> None:
     stage.columns(comparison(before, look.said, ("a", "b")))
     _judge_identity(scene, look, told)
     _judge_downtime(scene, look, told)
-    scene.still_well("after the migration", "b")
+    scene.still_well("the VM after its migration", "b")
 
 
 def verify_receipt(scene: Scene) -> None:
@@ -91,18 +92,16 @@ def verify_receipt(scene: Scene) -> None:
     name = _newest_receipt(scene, "a").name
     scene.stage.command(f"cp hosts/a/state/receipts/{name[:12]}*.json {RECEIPT}")
     code = scene.shell.type(f"korora receipt verify {RECEIPT}")
-    scene.show("signed receipt", "verifies, exit 0", f"exit {code}", good=code == 0)
+    scene.show("the signed receipt", "holds, exit 0", f"exit {code}", good=code == 0)
 
 
 def _judge_identity(scene: Scene, look: Look, told: dict[str, Any]) -> None:
     assert scene.first is not None  # noqa: S101 the guest has booted
     other = changed(scene.first, look.said)
     scene.show(
-        "vTPM and memory",
-        "the same on b",
-        f"{', '.join(other)} changed"
-        if other
-        else f"EK, PCRs, NV secret, boot the same; {look.said.errors} errors",
+        "its vTPM and memory, on b",
+        "as they were on a",
+        f"{', '.join(other)} changed" if other else f"EK, PCRs, NV the same; {look.said.errors} errors",
         good=not other and not look.said.errors,
     )
 
@@ -110,15 +109,21 @@ def _judge_identity(scene: Scene, look: Look, told: dict[str, Any]) -> None:
 def _judge_downtime(scene: Scene, look: Look, told: dict[str, Any]) -> None:
     """Outside and inside need not agree to the millisecond; Korora must not flatter itself."""
     reported_ms = float(told["timings"]["downtime_ms"])
-    outside_ms = look.ticks.worst.downtime_s * 1000
+    outside_ms, silence_ms = look.standstill_s * 1000, look.ticks.worst.downtime_s * 1000
     complaints = tick_complaints(look.ticks)
+    scene.stage.gap()
+    scene.stage.say(
+        f"Seen from outside, by the guest's ticks every 10 ms: its clock stood still for {outside_ms:.0f} ms;"
+        f" the longest silence was {silence_ms:.0f} ms (an emulated guest also falls silent for a moment when"
+        " QEMU begins to track its writes)."
+    )
     scene.show(
         "downtime",
-        "seen from outside too",
-        f"{reported_ms:.0f} ms by Korora, {outside_ms:.0f} ms by the ticks",
-        good=outside_ms <= 1.5 * reported_ms + 500,
+        "the same from outside",
+        f"Korora: {reported_ms:.0f} ms; outside: {outside_ms:.0f} ms",
+        good=outside_ms <= 1.5 * reported_ms + _CLOCKS_DIFFER_MS,
     )
-    scene.show("ticks meanwhile", "none lost or twice", tick_words(look.ticks), good=not complaints)
+    scene.show("ticks meanwhile", "none lost, none doubled", tick_words(look.ticks), good=not complaints)
 
 
 def _keep_receipt(scene: Scene, host: str) -> None:

@@ -48,6 +48,17 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """No signal ends anything in here: what is half cleared away is worse than a second more."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def new_folder(*, keep: bool, parent: Path = PARENT) -> Path:
     """Where this process's lab shall be. Its name says whose it is, and whether anybody may clear it away."""
     return parent / f"{_KEPT if keep else _OURS}{os.getpid()}"

@@ -77,7 +77,7 @@ class Scene:
         complaints = look.complaints(self.first) if self.first else ["it was never well"]
         if hosts != [where]:
             complaints.append(f"runs on {' and '.join(hosts) or 'no host'}")
-        well = f"runs on {where}; {look.said.pages} pages checked, 0 errors; {look.ticks.lost} ticks lost"
+        well = f"runs on {where}, 0 errors, {look.ticks.lost} ticks lost"
         self.show(step, f"runs on {where}, nothing lost", ", ".join(complaints) or well, good=not complaints)
         return look
 

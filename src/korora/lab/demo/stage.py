@@ -31,7 +31,8 @@ class Stage:
         self._coloured = self._wants_colour() if coloured is None else coloured
 
     def title(self, text: str) -> None:
-        self._line(self._paint(_BOLD, text))
+        for line in self._wrapped(text, self.width):
+            self._line(self._paint(_BOLD, line))
 
     def heading(self, number: int, text: str) -> None:
         words = f"━━ {number} · {text} "
@@ -40,8 +41,7 @@ class Stage:
 
     def say(self, text: str) -> None:
         """A sentence or two about what comes, or what was seen."""
-        for line in textwrap.wrap(text, self.width, break_long_words=False, break_on_hyphens=False):
-            self._line(line)
+        self.plain(self._wrapped(text, self.width))
 
     def command(self, line: str) -> None:
         """A command as it is about to run."""
@@ -59,8 +59,7 @@ class Stage:
     def verdict(self, text: str, *, good: bool) -> None:
         """One line with its mark: did it go as it must?"""
         colour = _GREEN if good else _RED
-        lines = textwrap.wrap(text, self.width - 2, break_long_words=False, break_on_hyphens=False)
-        for number, line in enumerate(lines):
+        for number, line in enumerate(self._wrapped(text, self.width - 2)):
             self._line(f"{self._paint(colour, mark(good))} {line}" if number == 0 else _INDENT + line)
 
     def plain(self, lines: Iterable[str]) -> None:
@@ -69,6 +68,10 @@ class Stage:
 
     def gap(self) -> None:
         self._line()
+
+    def _wrapped(self, text: str, width: int) -> list[str]:
+        """Long words stay whole: a path that is cut in two cannot be copied."""
+        return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
     def _line(self, text: str = "") -> None:
         print(text, file=self._out, flush=True)

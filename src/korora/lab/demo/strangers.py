@@ -26,8 +26,7 @@ def another_host_at_the_address(scene: Scene) -> None:
     scene.shell.must(f"korora lab up --dir {scene.layout.directory} --hosts 3 | grep -E '^HOST|✓|✗'")
     scene.witness.watch()
     with scene.attacker("b", (scene.layout.host("c").ip, HOST_PORT), "swapped") as forwarder:
-        _refused(scene, "swapped", forwarder, "host c in b's place")
-    scene.still_well("after that attack", "a")
+        _refused(scene, "swapped", forwarder, "attack 2, c in b's place")
 
 
 def forged_host_at_the_address(scene: Scene) -> None:
@@ -37,13 +36,12 @@ def forged_host_at_the_address(scene: Scene) -> None:
         "And a machine that is nobody's: it presents b's certificate, word for word, but with a key of its"
         " own and signed by a CA that the attacker made."
     )
-    scene.witness.watch()
     with (
         impostor(scene.layout, scene.layout.host("b"), inside=scene.inside) as address,
         scene.attacker("b", address, "forged") as forwarder,
     ):
-        _refused(scene, "forged", forwarder, "self-made b")
-    scene.still_well("after that attack", "a")
+        _refused(scene, "forged", forwarder, "attack 2, a self-made b")
+    scene.still_well("the VM after attack 2", "a")
 
 
 def replayed_request(scene: Scene) -> None:
@@ -58,13 +56,13 @@ def replayed_request(scene: Scene) -> None:
     )
     scene.witness.watch()
     host = scene.layout.host(str(asked.source))
-    _replay(scene, host, request, "request sent a second time")
+    _replay(scene, host, request, "attack 3, a request replayed")
     scene.stage.gap()
     scene.stage.say("Does the host forget when its daemon starts anew? The VM runs on meanwhile.")
     restart_daemon(scene.layout, host)
     scene.shell.must("korora -H a vm list")
-    _replay(scene, host, request, "and after a restart of the daemon")
-    scene.still_well("after those attacks", "a")
+    _replay(scene, host, request, "attack 3, after a restart")
+    scene.still_well("the VM after attack 3", "a")
 
 
 def _refused(scene: Scene, name: str, forwarder: Forwarder, step: str) -> None:
@@ -74,8 +72,8 @@ def _refused(scene: Scene, name: str, forwarder: Forwarder, step: str) -> None:
     data = sum(connection.sort is not Sort.CONTROL for connection in forwarder.connections)
     scene.show(
         step,
-        "refused, exit 3, no VM byte",
-        f"exit {code}; it got {sent} bytes of TLS handshake, {data} data connections",
+        "refused, exit 3",
+        f"exit {code}; {sent} bytes of TLS, {'none' if not data else 'some'} of the VM",
         good=code == ExitCode.REFUSED and bool(forwarder.connections) and not data,
     )
 

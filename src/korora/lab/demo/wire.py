@@ -57,12 +57,12 @@ def against_korora(scene: Scene) -> None:
         struck = len(forwarder.struck)
     scene.stage.gap()
     scene.show(
-        "one bit changed on the wire",
+        "attack 1, on Korora",
         "stopped, exit 5",
         f"exit {code}" if struck else f"exit {code}, but the attacker found nothing to change",
         good=code == ExitCode.INTEGRITY and bool(struck),
     )
-    scene.still_well("after that attack", "b")
+    scene.still_well("the VM after attack 1", "b")
 
 
 def without_the_attacker(scene: Scene) -> None:
@@ -71,7 +71,7 @@ def without_the_attacker(scene: Scene) -> None:
     scene.witness.watch()
     scene.shell.must(f"korora migrate {scene.vm} --to a")
     scene.stage.gap()
-    scene.still_well("clean migration back to a", "a")
+    scene.still_well("migration without attacker", "a")
 
 
 def _await_text(observer: Observer, ip: str) -> str:
@@ -95,7 +95,10 @@ def _tell_of_plain(
     )
     forged = (before, after) == (_text(GUEST_SECRET), _text(FORGED_SECRET))
     scene.show(
-        "QEMU alone, attacked", "altered, unnoticed", f'QEMU: completed; guest: "{after}"', good=forged
+        "attack 1, on QEMU alone",
+        "works, unnoticed",
+        f"QEMU: completed; {after.rpartition(' ')[2]}",
+        good=forged,
     )
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from korora.lab.observer import Observer, TickReport
+from korora.lab.observer import Observer, Tick, TickReport, judge
 
 # UDP promises nothing; a datagram that the host dropped under load is not a guest that lost time.
 TOLERATED_LOSS = 2
-_SHOWN = 32
+_SHOWN = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Look:
 
     said: Testimony
     ticks: TickReport
+    standstill_s: float
 
     def complaints(self, before: Testimony) -> list[str]:
         """Everything that is not as it was; empty when nothing was lost."""
@@ -91,14 +93,26 @@ def changed(before: Testimony, after: Testimony) -> list[str]:
     return [name for (name, old), (_, new) in pairs if old != new or not old]
 
 
+def standstill_s(ticks: Sequence[Tick]) -> float:
+    """How long the guest was stopped, at most: time passed outside, and not on its own clock.
+
+    A silence in which its clock went on is another thing: it was not stopped, but got no processor.
+    """
+    pairs = [(before, after) for before, after in pairwise(ticks) if before.boot == after.boot]
+    stood = [
+        (after.arrived_s - before.arrived_s) - (after.guest_s - before.guest_s) for before, after in pairs
+    ]
+    return max((0.0, *stood))
+
+
 def tick_complaints(ticks: TickReport) -> list[str]:
     found = [f"{ticks.lost} ticks lost"] if ticks.lost > TOLERATED_LOSS else []
-    found += [f"{ticks.doubled} ticks twice"] if ticks.doubled else []
+    found += [f"{ticks.doubled} ticks doubled"] if ticks.doubled else []
     return found + ([f"{ticks.reboots} reboots"] if ticks.reboots else [])
 
 
 def tick_words(ticks: TickReport) -> str:
-    return f"{ticks.received} ticks, {ticks.lost} lost, {ticks.doubled} twice, {ticks.reordered} out of order"
+    return f"{ticks.received} ticks, {ticks.lost} lost, {ticks.doubled} doubled"
 
 
 def comparison(before: Testimony, after: Testimony, places: tuple[str, str]) -> Sequence[Sequence[str]]:
@@ -135,4 +149,5 @@ class Witness:
         """Its report now, and its ticks since `watch`. ToolError when it is silent."""
         self.observer.wait_for_tick(self.address, deadline_s=deadline_s)
         said = testimony(self.observer.report(self.address, deadline_s))
-        return Look(said, self.observer.judge(self.address, self.since_s))
+        ticks = self.observer.ticks(self.address, self.since_s)
+        return Look(said, judge(ticks), standstill_s(ticks))
