@@ -142,12 +142,14 @@ def _introduce(stage: Stage, options: Options) -> None:
 
 
 def _table(stage: Stage, ledger: Ledger, begun: float, *, complete: bool) -> None:
+    if not ledger.entries:
+        return
     stage.heading(len(STORY) + 1, "What was shown" if complete else "What was shown until it stopped")
     stage.plain(ledger.lines(stage.width))
     stage.gap()
     good = sum(entry.good for entry in ledger.entries)
     words = f"{good} of {len(ledger.entries)} as expected, in {time.monotonic() - begun:.0f} s"
-    stage.verdict(words, good=complete and ledger.all_good)
+    stage.verdict(words if complete else f"stopped; {words}", good=complete and ledger.all_good)
 
 
 def _how_to_go_on(stage: Stage, layout: Layout) -> None:

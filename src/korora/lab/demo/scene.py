@@ -10,7 +10,7 @@ from typing import TypeVar
 from korora.lab.demo.ledger import Ledger
 from korora.lab.demo.shell import Shell
 from korora.lab.demo.stage import Stage
-from korora.lab.demo.witness import Look, Testimony, Witness
+from korora.lab.demo.witness import Account, Look, Witness
 from korora.lab.forwarder import Forwarder
 from korora.lab.layout import Layout
 from korora.lab.lifecycle import known_hosts
@@ -45,7 +45,7 @@ class Scene:
     shell: Shell
     ledger: Ledger
     witness: Witness
-    first: Testimony | None = None
+    first: Account | None = None
 
     @property
     def vm(self) -> str:

@@ -6,7 +6,7 @@ from contextlib import closing
 
 from korora.errors import ExitCode, ToolError
 from korora.lab.demo.scene import ATTACKER_PORT, Scene
-from korora.lab.demo.witness import testimony
+from korora.lab.demo.witness import account_of
 from korora.lab.guest.image import guest_image
 from korora.lab.observer import Observer
 from korora.lab.plain_qemu import Moved, PlainVm
@@ -31,7 +31,7 @@ def against_plain_qemu(scene: Scene) -> None:
     listen = (scene.layout.switch_ip, ATTACKER_PORT)
     with PlainVm(scene.layout, source, machine, image) as there:
         observer.wait_for_tick(ip, deadline_s=_BOOT_DEADLINE_S)
-        before = testimony(observer.report(ip))
+        before = account_of(observer.report(ip))
         with (
             PlainVm(scene.layout, destination, machine, image, incoming_port=_PORT) as here,
             closing(xensploit(listen, (destination.ip, _PORT), inside=scene.inside)) as attack,
@@ -77,7 +77,7 @@ def without_the_attacker(scene: Scene) -> None:
 def _await_text(observer: Observer, ip: str) -> str:
     """What the guest says after its move: the one at the source is stopped, and says nothing."""
     observer.wait_for_tick(ip, deadline_s=60)
-    return testimony(observer.report(ip)).secret
+    return account_of(observer.report(ip)).secret
 
 
 def _tell_of_plain(
@@ -97,7 +97,7 @@ def _tell_of_plain(
     scene.show(
         "attack 1, on QEMU alone",
         "works, unnoticed",
-        f"QEMU: completed; {after.rpartition(' ')[2]}",
+        f"QEMU: completed; door {after.rpartition(' ')[2]}",
         good=forged,
     )
 

@@ -20,7 +20,7 @@ _SHOWN = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Testimony:
+class Account:
     """The guest's own report, as far as the story needs it. `errors` since boot, in the memory pattern."""
 
     boot: str
@@ -48,10 +48,10 @@ class Testimony:
         )
 
 
-def testimony(report: Mapping[str, Any]) -> Testimony:
+def account_of(report: Mapping[str, Any]) -> Account:
     """From a report of the guest (docs/lab.md lists its keys)."""
     disk = report.get("disk") or {}
-    return Testimony(
+    return Account(
         boot=str(report["boot"]),
         uname=str(report["uname"]),
         firmware=str(report["firmware"]),
@@ -71,11 +71,11 @@ def testimony(report: Mapping[str, Any]) -> Testimony:
 class Look:
     """One look at a guest that was watched for a while."""
 
-    said: Testimony
+    said: Account
     ticks: TickReport
     standstill_s: float
 
-    def complaints(self, before: Testimony) -> list[str]:
+    def complaints(self, before: Account) -> list[str]:
         """Everything that is not as it was; empty when nothing was lost."""
         found = [f"{name} changed" for name in changed(before, self.said)]
         if self.said.errors:
@@ -87,7 +87,7 @@ class Look:
         return found + tick_complaints(self.ticks)
 
 
-def changed(before: Testimony, after: Testimony) -> list[str]:
+def changed(before: Account, after: Account) -> list[str]:
     """The names in `identity` that have another value now."""
     pairs = zip(before.identity, after.identity, strict=True)
     return [name for (name, old), (_, new) in pairs if old != new or not old]
@@ -115,7 +115,7 @@ def tick_words(ticks: TickReport) -> str:
     return f"{ticks.received} ticks, {ticks.lost} lost, {ticks.doubled} doubled"
 
 
-def comparison(before: Testimony, after: Testimony, places: tuple[str, str]) -> Sequence[Sequence[str]]:
+def comparison(before: Account, after: Account, places: tuple[str, str]) -> Sequence[Sequence[str]]:
     """Rows for a table: each value of `identity` at both places, and whether it is the same."""
     rows = [("", f"on {places[0]}, before", f"on {places[1]}, after", "")]
     for (name, old), (_, new) in zip(before.identity, after.identity, strict=True):
@@ -148,6 +148,6 @@ class Witness:
     def look(self, deadline_s: float = 60.0) -> Look:
         """Its report now, and its ticks since `watch`. ToolError when it is silent."""
         self.observer.wait_for_tick(self.address, deadline_s=deadline_s)
-        said = testimony(self.observer.report(self.address, deadline_s))
+        said = account_of(self.observer.report(self.address, deadline_s))
         ticks = self.observer.ticks(self.address, self.since_s)
         return Look(said, judge(ticks), standstill_s(ticks))
