@@ -118,7 +118,7 @@ class QemuMachine:
 
     async def send(self, socket: Path, settings: StreamSettings) -> None:
         async with self._explained():
-            await stream.send(self._qmp, self._name_of(socket), settings)
+            await stream.send(self._qmp, socket, self._directory, settings)
 
     async def stream_status(self) -> StreamStatus:
         async with self._explained():

@@ -84,6 +84,21 @@ class Qmp:
                 remedy="see qemu.log of this VM",
             ) from error
 
+    async def give(self, descriptor: int, name: str) -> None:
+        """Hand QEMU a descriptor, known to it as `name` until a command takes it. Ours stays open.
+
+        ToolError as for `execute`; QEMU has no descriptor of that name then.
+        """
+        try:
+            self._client.send_fd_scm(descriptor)
+        except (QMPError, OSError, AssertionError) as error:
+            raise ToolError(
+                "QEMU's monitor takes no descriptor",
+                kind="qmp-gone",
+                remedy="see qemu.log of this VM; its QMP socket must be a unix socket",
+            ) from error
+        await self.execute("getfd", {"fdname": name})
+
     @contextlib.contextmanager
     def events(self, *names: str) -> Iterator[EventListener]:
         """The named events from here on."""
@@ -102,14 +117,14 @@ async def _connected(path: Path, alive: Callable[[], bool]) -> socket.socket:
     """Retry until something listens; the caller sets the deadline."""
     while True:
         try:
-            return _connect_once(path)
+            return connect_once(path)
         except (FileNotFoundError, ConnectionRefusedError):
             if not alive():
                 raise
             await asyncio.sleep(_RETRY_S)
 
 
-def _connect_once(path: Path) -> socket.socket:
+def connect_once(path: Path) -> socket.socket:
     """Connect through the directory's descriptor: sun_path holds 107 bytes, a path may be longer."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

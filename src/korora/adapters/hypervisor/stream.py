@@ -7,21 +7,26 @@ The source always stops at pre-switchover. Both sides ask for the return path: w
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from korora.adapters.hypervisor.command_line import socket_path
-from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.qmp import Qmp, connect_once
 from korora.errors import ToolError
 from korora.ports.hypervisor import StreamSettings, StreamState, StreamStatus
 
 POLL_S = 0.5
+SEND_BUFFER_BYTES = 4 << 20
 ASK_DEADLINE_S = 2.0
 CANCEL_DEADLINE_S = 15.0
 FINAL = frozenset({StreamState.COMPLETED, StreamState.FAILED, StreamState.CANCELLED})
 NEEDED = ("return-path", "pause-before-switchover", "events")
 
+_OUTGOING = "korora-stream"  # the name of the descriptor inside QEMU
+_SO_SNDBUFFORCE = 32  # socket(7); not in the socket module
 _STATES = {
     "none": StreamState.NONE,
     "setup": StreamState.ACTIVE,
@@ -44,9 +49,9 @@ class Watched(Protocol):
     def is_gone(self) -> bool: ...
 
 
-def address(socket: Path, directory: Path | None) -> str:
+def address(path: Path, directory: Path | None) -> str:
     """The socket as QEMU can name it. Our own QEMUs run in their place; an adopted one runs anywhere."""
-    return "unix:" + socket_path(socket, directory)
+    return "unix:" + socket_path(path, directory)
 
 
 async def listen(qmp: Qmp, uri: str, settings: StreamSettings) -> None:
@@ -55,14 +60,50 @@ async def listen(qmp: Qmp, uri: str, settings: StreamSettings) -> None:
     await qmp.execute("migrate-incoming", {"uri": uri})
 
 
-async def send(qmp: Qmp, uri: str, settings: StreamSettings) -> None:
+async def send(qmp: Qmp, path: Path, directory: Path | None, settings: StreamSettings) -> None:
+    """Source: begin to send to whoever listens on `path`."""
     await _set_capabilities(qmp, settings, incoming=False)
     limits = {
         "downtime-limit": settings.downtime_limit_ms,
         "max-bandwidth": settings.max_bandwidth_bytes_per_s,
     }
     await qmp.execute("migrate-set-parameters", limits)
-    await qmp.execute("migrate", {"uri": uri})
+    if settings.channels > 0:  # QEMU opens several connections, so it must do so itself
+        await qmp.execute("migrate", {"uri": address(path, directory)})
+    else:
+        await _send_connected(qmp, path)
+
+
+async def _send_connected(qmp: Qmp, path: Path) -> None:
+    """Connect for QEMU, with room in the socket for whole chunks.
+
+    What fits between QEMU and its reader is decided by the sender's buffer, and the usual one halves every
+    chunk: twice the wakeups and frames for the same bytes.
+    """
+    try:
+        connection = connect_once(path)
+    except OSError as error:
+        raise ToolError(
+            f"nobody listens for the stream on {path}: {error.strerror}",
+            kind="stream-socket",
+            remedy="see the daemon's log: the relay must listen before the stream begins",
+        ) from error
+    with connection:
+        _widen(connection)
+        await qmp.give(connection.fileno(), _OUTGOING)
+    try:
+        await qmp.execute("migrate", {"uri": f"fd:{_OUTGOING}"})
+    except ToolError:
+        with contextlib.suppress(ToolError):
+            await qmp.execute("closefd", {"fdname": _OUTGOING})
+        raise
+
+
+def _widen(connection: socket.socket) -> None:
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
+    except PermissionError:  # without CAP_NET_ADMIN the kernel's limit holds: slower, not wrong
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
 
 async def switch_over(qmp: Qmp) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -63,7 +64,7 @@ async def commands(reader: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]
     """JSON objects as they come: a client need not end them with a newline."""
     text = ""
     while more := await reader.read(65536):
-        text += more.decode()
+        text = (text + more.decode()).lstrip()
         with contextlib.suppress(ValueError):
             while text:
                 found, end = json.JSONDecoder().raw_decode(text)
@@ -189,11 +190,61 @@ def test_a_socket_in_a_very_deep_directory_is_reached(tmp_path: Path) -> None:
 def test_a_qemu_without_the_needed_capabilities_sends_nothing() -> None:
     async def story(qmp: Qmp, _: Server) -> None:
         with pytest.raises(ToolError, match="return-path") as caught:
-            await stream.send(qmp, "unix:/s", StreamSettings())
+            await stream.send(qmp, Path("/s"), None, StreamSettings())
         assert caught.value.kind == "qemu-too-old"
 
     server = talk(lambda command: [] if command == "query-migrate-capabilities" else {}, story)
     assert "migrate" not in [command["execute"] for command in server.asked]
+
+
+def _needed_only(command: str) -> object:
+    if command == "query-migrate-capabilities":
+        return [{"capability": name, "state": False} for name in stream.NEEDED]
+    return {}
+
+
+def test_a_stream_leaves_by_a_connected_descriptor(tmp_path: Path) -> None:
+    async def story(qmp: Qmp, _: Server) -> None:
+        with socket.socket(socket.AF_UNIX) as relay:
+            relay.bind(str(tmp_path / "s"))
+            relay.listen(1)
+            await stream.send(qmp, tmp_path / "s", None, StreamSettings())
+            relay.accept()[0].close()
+
+    asked = talk(_needed_only, story).asked
+    assert [command["execute"] for command in asked[-2:]] == ["getfd", "migrate"]
+    assert asked[-1]["arguments"] == {"uri": "fd:korora-stream"}
+
+
+def test_with_several_channels_the_hypervisor_connects_by_itself(tmp_path: Path) -> None:
+    async def story(qmp: Qmp, _: Server) -> None:
+        await stream.send(qmp, tmp_path / "s", tmp_path, StreamSettings(channels=2))
+
+    asked = talk(_needed_only, story).asked
+    assert asked[-1] == {**asked[-1], "execute": "migrate", "arguments": {"uri": "unix:s"}}
+
+
+def test_a_stream_that_nobody_listens_for_does_not_begin(tmp_path: Path) -> None:
+    async def story(qmp: Qmp, _: Server) -> None:
+        with pytest.raises(ToolError, match="nobody listens") as caught:
+            await stream.send(qmp, tmp_path / "s", None, StreamSettings())
+        assert caught.value.kind == "stream-socket"
+
+    assert "migrate" not in [command["execute"] for command in talk(_needed_only, story).asked]
+
+
+def test_a_refused_stream_takes_its_descriptor_back(tmp_path: Path) -> None:
+    def refusing(command: str) -> object:
+        return ValueError("busy") if command == "migrate" else _needed_only(command)
+
+    async def story(qmp: Qmp, _: Server) -> None:
+        with socket.socket(socket.AF_UNIX) as relay:
+            relay.bind(str(tmp_path / "s"))
+            relay.listen(1)
+            with pytest.raises(ToolError, match="busy"):
+                await stream.send(qmp, tmp_path / "s", None, StreamSettings())
+
+    assert talk(refusing, story).asked[-1]["execute"] == "closefd"
 
 
 def test_states_follow_events_and_each_is_told_once() -> None:
