@@ -23,7 +23,9 @@ def another_host_at_the_address(scene: Scene) -> None:
         "A third host joins the site: c, with a TPM, enrolled, trusted. In korora-swapped.toml b's address"
         " leads to c, as after a DNS or ARP trick."
     )
-    scene.shell.must(f"korora lab up --dir {scene.layout.directory} --hosts 3 | grep -E '^HOST|✓|✗'")
+    scene.shell.must(f"korora lab up --dir {scene.layout.directory} --hosts 3 >lab-up.log")
+    scene.shell.must("korora host list")
+    scene.stage.gap()
     scene.witness.watch()
     with scene.attacker("b", (scene.layout.host("c").ip, HOST_PORT), "swapped") as forwarder:
         _refused(scene, "swapped", forwarder, "attack 2, c in b's place")

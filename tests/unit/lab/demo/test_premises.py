@@ -29,8 +29,10 @@ def test_only_the_folder_of_a_demonstration_that_has_ended_is_left_over(tmp_path
 
 
 def test_the_folder_of_a_running_demonstration_is_its_own(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", "input()", "korora.lab.demo"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE) as running:
+    words = [sys.executable, "-c", "print(flush=True); input()", "korora.lab.demo"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        running.stdout.readline()  # only now is its command line surely there to be read
         (tmp_path / f"korora-demo-{running.pid}").mkdir()
         assert leftovers(tmp_path) == []
         running.kill()
