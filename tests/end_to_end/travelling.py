@@ -167,9 +167,15 @@ class Traveller:
         elif running == ["c"]:
             assert self.move("a").exit_code == 0
         self.observer.wait_for_tick(self.ip, deadline_s=120)
+        until(lambda: self.boot() != "waiting", 120)
         self.before = self.report()
         assert self.before["errors_ever"] == 0
         assert self.before["secret_intact"]
+
+    def boot(self) -> str:
+        """The verdict on its boot, where it runs: "waiting" until a moment after it told of it."""
+        boot = self.views()[self.host.name].boot
+        return boot.verdict if boot is not None else ""
 
     # -- moving -----------------------------------------------------------------------------------------
 

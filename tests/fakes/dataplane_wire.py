@@ -77,6 +77,7 @@ class Rig:
         *,
         chunk: int = CHUNK,
         stall_s: float = STALL_S,
+        source_stall_s: float | None = None,
         destination_keys: Callable[[list[StreamKeys]], list[StreamKeys]] = list,
         forward: Edit | None = None,
         backward: Edit | None = None,
@@ -95,7 +96,7 @@ class Rig:
             connect=self.connect,
             keys=self.keys,
             chunk_bytes=chunk,
-            stall_deadline_s=stall_s,
+            stall_deadline_s=source_stall_s or stall_s,
         )
         self.destination = DestinationRelay(
             deliver_to=self.folder / "to",

@@ -131,7 +131,6 @@ class Arrival:
             if self._order.cold
             else Inbound(self._at.hypervisor, self._at.vtpms, directory)
         )
-        self._in.boot_record = prepare.boot_record
         self._undo.push_async_callback(self._in.abandon, "the migration stopped")
         survey.lay_variables(directory, self._definition, prepare.variables)
         if isinstance(self._in, Inbound):
@@ -158,6 +157,7 @@ class Arrival:
         self.file.manifest = said.envelope
         manifest = handover.opened_manifest(self.file, self._peer_key)
         self.file.files = {name: Digest(digest) for name, digest in manifest.files.items()}
+        self._keep_what_came_beside(said.boot_record)
         here = known(self.standing)
         await here.on(Event(On.MANIFEST, self._session, epoch=self._order.epoch), {})
         self.file.accept = handover.accept(self._at, self.file)
@@ -292,6 +292,14 @@ class Arrival:
         self._at.reception.expect(tickets, relay)
         self._after.callback(self._at.reception.forget, tickets)
         await inbound.start(relay, StreamSettings(channels=rule.streams - 1), self._key, self._binding)
+
+    def _keep_what_came_beside(self, boots: bytes | None) -> None:
+        """What is not in the stream, held against the manifest. Boots are appraised once the VM is here."""
+        directory = self._at.guests.directory(self._definition.name)
+        here = survey.file_digests(directory, self._definition, boots)
+        unseen = set() if self._order.cold else {survey.VARIABLES}
+        handover.refuse_other_files(self.file, here, unseen=unseen)
+        self._at.guests.lay_boot_record(self._definition.name, boots)
 
     async def _watching(self, work: Coroutine[Any, Any, T]) -> T:
         return await while_watching(work, self._talk.listen_for_abort())

@@ -68,6 +68,7 @@ class Departure:
         self._talk: Conversation | None = None
         self._key: Secret | None = None
         self._cold_state: bytes | None = None
+        self._boots: bytes | None = None
         self.standing: Standing | None = None
 
     @property
@@ -149,8 +150,7 @@ class Departure:
         if self._vm.live is not None:
             self.file.boot = await self._at.guests.boot_verdict(vm.name)
             refuse_changed_boot(self.file.boot, vm.name, self._at.host)
-        store = survey.variables(self._vm.directory, vm)
-        await talk.say(messages.Prepare(store, self._at.guests.boot_record(vm.name)))
+        await talk.say(messages.Prepare(survey.variables(self._vm.directory, vm)))
         ready = await talk.expect(messages.Ready, WORK_DEADLINE_S)
         self.file.clean_memory, self.file.wrapping = ready.clean_memory, ready.wrapping_key
         if self._vm.vtpm_in_custody:
@@ -177,7 +177,8 @@ class Departure:
             self.file.sent = await self._watching(self._out.switch_over())
         else:
             self.file.sent, self._cold_state = await take_out(self._at, self._vm, self._key, self._binding)
-        self.file.files = survey.file_digests(self._vm.directory, self._vm.definition)
+        self._boots = self._at.guests.boot_record(self.vm)  # all that the guest said before it stopped
+        self.file.files = survey.file_digests(self._vm.directory, self._vm.definition, self._boots)
         self.file.manifest = handover.manifest(self._at, self.file)
         self._enter_docket()
         offered = Event(On.OFFERED, self._session, peer=self.file.request.destination)
@@ -301,7 +302,8 @@ class Departure:
         return key
 
     async def _send_manifest(self) -> None:
-        await known(self._talk).say(messages.Manifest(known(self.file.manifest), self._cold_state))
+        manifest = known(self.file.manifest)
+        await known(self._talk).say(messages.Manifest(manifest, self._cold_state, self._boots))
 
     async def _send_release(self) -> None:
         self.file.release = handover.release(self._at, self.file)

@@ -86,7 +86,6 @@ class Prepare(Message, frozen=True, tag="prepare"):
     """Source: what must lie at the destination before the hypervisor starts."""
 
     variables: Blob | None
-    boot_record: Blob | None
 
 
 class Ready(Message, frozen=True, tag="ready"):
@@ -108,10 +107,11 @@ class Open(Message, frozen=True, tag="open"):
 
 
 class Manifest(Message, frozen=True, tag="manifest"):
-    """Source: what was sent, signed. The VM is paused on the source."""
+    """Source: what was sent, signed, and what the guest told of its boots until it was paused there."""
 
     envelope: Blob
     cold_state: Blob | None = None
+    boot_record: Blob | None = None
 
 
 class Accept(Message, frozen=True, tag="accept"):

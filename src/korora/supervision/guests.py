@@ -200,32 +200,17 @@ class Guests:
         vtpm: Vtpm | None,
         place: Place,
         epoch: int,
-        boots: bytes | None = None,
     ) -> LiveVm:
-        """Take in a VM that arrived. `boots` is the source's `boot_record`: the boot is appraised again here.
+        """Take in a VM that arrived; its boot is appraised again here, by what `lay_boot_record` laid.
 
         The journal must already let the VM run here with this epoch: RefusedError not-owner otherwise.
         """
         record = self._known(definition.name)
         if not may_run(record) or record.epoch != epoch:
             raise refusals.not_owner(record)
-        try:
-            boot_files.take_over(place.directory, boots)
-        except (
-            ToolError,
-            OSError,
-        ) as problem:  # the VM runs here already: it must be supervised whatever comes
-            _log.error("boot-record-not-kept", vm=definition.name, error=str(problem))
         live = LiveVm(definition, machine, vtpm, place)
         self._roster.enter(live, f"arrived from host {record.peer or 'unknown'} with epoch {epoch}")
         return live
-
-    def admit_stopped(self, name: VmName, epoch: int, boots: bytes | None = None) -> None:
-        """Take in a stopped VM that arrived: only what is known of its boots is laid ready."""
-        record = self._known(name)
-        if not may_run(record) or record.epoch != epoch:
-            raise refusals.not_owner(record)
-        boot_files.take_over(self.directory(name), boots)
 
     async def release(self, name: str) -> None:
         """Let go of a VM that left. Its record stays, its process is not touched, its machine not closed."""
@@ -234,8 +219,12 @@ class Guests:
             self._roster.let_go(live, "moved away")
 
     def boot_record(self, name: str) -> bytes | None:
-        """Event log and baseline of a VM, to travel with it to the other side's `admit`; or None."""
+        """Event log and baseline of a VM that stands still, for `lay_boot_record` on the other side."""
         return boot_files.pack(self._vms_directory / checked_name(name, "VM name"))
+
+    def lay_boot_record(self, name: str, packed: bytes | None) -> None:
+        """Put what came of a VM's boots beside it, before it runs here. ToolError."""
+        boot_files.take_over(self.directory(name), packed)
 
     def remains(self, name: str) -> bool:
         """Whether the VM's directory is here, whoever owns the VM."""

@@ -6,6 +6,7 @@ import time
 from copy import deepcopy
 from typing import Any
 
+import msgspec
 import pytest
 
 from fakes.hypervisor import Trouble
@@ -14,6 +15,9 @@ from korora.errors import RefusedError
 from korora.model.identity import OperatorName
 from korora.model.ownership import Status
 from korora.model.plan import Mode
+from korora.protocol import messages
+from korora.supervision.boots.eventlog import framed
+from korora.supervision.boots.record import EVENT_LOG_FILE, read_logs
 
 SAID_BEFORE_TRUST = {"Hello", "Evidence", "Abort"}
 
@@ -61,6 +65,40 @@ def test_a_stopped_vm_moves_cold_and_starts_there_and_comes_back(tell: Tell) -> 
         site.rests_only_on("b")
         await site["b"].do(lambda: site["b"].guests.start(VM))
         assert (await site.migrate("b", "a"))["outcome"] == "completed"
+        await site.recover()
+        site.runs_only_on("a")
+
+    tell(story)
+
+
+def test_what_a_guest_tells_of_its_boot_while_it_moves_arrives_with_it(tell: Tell) -> None:
+    """Told after the baseline was taken: a log, and half of another one."""
+
+    async def story(site: Site) -> None:
+        told = framed(b"a late boot") + framed(b"under way")[:-3]
+        source = site["a"].guests.directory(VM) / EVENT_LOG_FILE
+        site.plan.deeds["a:machine.send#1"] = lambda: source.write_bytes(told)
+        outcome = await site.migrate("a", "b")
+        assert outcome["outcome"] == "completed", outcome["error"]
+        await site.recover()
+        there = site["b"].guests.directory(VM)
+        assert (there / EVENT_LOG_FILE).read_bytes() == told
+        assert read_logs(there).frames == (b"a late boot",)
+
+    tell(story)
+
+
+def test_a_boot_record_that_the_source_did_not_sign_is_not_taken(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        def swap(body: bytes) -> bytes:
+            message = messages.decode(body)
+            if isinstance(message, messages.Manifest):
+                body = messages.encode(msgspec.structs.replace(message, boot_record=b"another"))
+            return body
+
+        site["a"].change = swap
+        outcome = await site.migrate("a", "b")
+        assert (outcome["error"]["kind"], outcome["error"]["exit_code"]) == ("evidence-differs", 5)
         await site.recover()
         site.runs_only_on("a")
 

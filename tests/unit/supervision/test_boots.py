@@ -233,6 +233,24 @@ def test_what_the_hypervisor_appends_after_the_record_is_laid_down_is_read(
     assert read_logs(tmp_path).frames == (b"log", b"new")
 
 
+def test_a_log_that_was_being_written_is_whole_once_the_rest_of_it_came(guest: Guest, tmp_path: Path) -> None:
+    guest.write(framed(b"log") + framed(b"next")[:-2])
+    guest.look()
+    moved(guest, tmp_path)
+    with (tmp_path / EVENT_LOG_FILE).open("ab") as hypervisor:
+        hypervisor.write(framed(b"next")[-2:])
+    assert read_logs(tmp_path).frames == (b"log", b"next")
+
+
+def test_a_file_that_makes_no_sense_makes_none_where_it_arrives(guest: Guest, tmp_path: Path) -> None:
+    guest.write(framed(b"log") + b"nonsense")
+    guest.look()
+    arrived = moved(guest, tmp_path)
+    verdict = arrived.look()
+    assert verdict.word is BootWord.UNTRUSTED
+    assert "not framed" in verdict.reasons[0]
+
+
 def test_a_vm_without_a_boot_record_arrives_as_one_that_never_booted(tmp_path: Path) -> None:
     assert pack(tmp_path) is None
     write_baseline(tmp_path, b"of an earlier stay")
@@ -259,6 +277,7 @@ def test_every_cut_of_a_file_gives_its_first_whole_frames(logs: list[bytes], dat
     assert not read.fault
     assert list(read.frames) == logs[: len(read.frames)]
     assert cut < len(whole) or len(read.frames) == len(logs)
+    assert b"".join(map(framed, read.frames)) + read.rest == whole[:cut]
 
 
 @given(st.binary(max_size=200))

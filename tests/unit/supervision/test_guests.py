@@ -444,7 +444,7 @@ def test_an_arriving_vm_is_admitted_only_at_the_epoch_this_host_owns(tell: Calla
         site.rewrite("bare", ownership="owner", epoch=2)
         with pytest.raises(RefusedError):
             guests.admit(definition, machine, None, place, 3)
-        assert guests.admit(definition, machine, None, place, 2, b"no record") is guests.live("bare")
+        assert guests.admit(definition, machine, None, place, 2) is guests.live("bare")
         await guests.stop("bare")
 
     tell(story)

@@ -73,13 +73,18 @@ def socket_path(path: Path, directory: Path | None) -> str:
     """`path` as a process in `directory` (None: anywhere) can name it within sun_path's 107 bytes."""
     names = [str(path)] if directory is None else [str(path), os.path.relpath(path, directory)]
     shortest = min(names, key=lambda name: len(os.fsencode(name)))
-    if len(os.fsencode(shortest)) > SOCKET_PATH_MAX:
+    return checked_socket_name(shortest, path)
+
+
+def checked_socket_name(name: str, path: Path) -> str:
+    """A name for the socket at `path`. UsageError(kind="socket-path") when sun_path cannot hold it."""
+    if len(os.fsencode(name)) > SOCKET_PATH_MAX:
         raise UsageError(
             f"the socket path {path} is longer than {SOCKET_PATH_MAX} bytes",
             kind="socket-path",
             remedy="choose a shorter state directory in hostd.toml",
         )
-    return str(path) if shortest == str(path) else shortest
+    return name
 
 
 def escaped(text: str) -> str:

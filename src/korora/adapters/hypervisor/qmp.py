@@ -18,6 +18,7 @@ from typing import Any
 
 from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError
 
+from korora.adapters.hypervisor.command_line import checked_socket_name
 from korora.errors import ToolError
 
 COMMAND_DEADLINE_S = 15.0
@@ -125,11 +126,14 @@ async def _connected(path: Path, alive: Callable[[], bool]) -> socket.socket:
 
 
 def connect_once(path: Path) -> socket.socket:
-    """Connect through the directory's descriptor: sun_path holds 107 bytes, a path may be longer."""
+    """Connect through the directory's descriptor: sun_path holds 107 bytes, a path may be longer.
+
+    OSError as connect(2) gives it; UsageError(kind="socket-path") when even the name alone is too long.
+    """
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.connect(f"/proc/self/fd/{directory}/{path.name}")
+        sock.connect(checked_socket_name(f"/proc/self/fd/{directory}/{path.name}", path))
     except BaseException:
         sock.close()
         raise

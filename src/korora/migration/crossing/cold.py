@@ -39,7 +39,6 @@ class ColdInbound:
         self._vtpms = vtpms
         self._directory = directory
         self._definition = definition
-        self.boot_record: bytes | None = None
 
     async def put(self, key: Secret | None, binding: BlobBinding, state: bytes | None) -> Carried:
         """IntegrityError when a vTPM should have come and did not, or is not authentic; then `abandon`."""
@@ -57,9 +56,8 @@ class ColdInbound:
     async def is_there(self) -> bool:
         return True
 
-    def admit(self, guests: Guests, epoch: int) -> None:
-        """It is this host's now, and stopped. The journal says owner(epoch) already."""
-        guests.admit_stopped(self._definition.name, epoch, self.boot_record)
+    def admit(self, _guests: Guests, _epoch: int) -> None:
+        """It is this host's now, and stopped: there is nothing to supervise."""
 
     async def abandon(self, _why: str) -> None:
         """Undo: nothing of the VM is left here. Idempotent. A KororaError says that something is."""

@@ -42,7 +42,6 @@ class Inbound:
         self.machine: Machine | None = None
         self.vtpm: Vtpm | None = None
         self.place = Place(directory, None)
-        self.boot_record: bytes | None = None
 
     async def prepare(self, definition: VmDefinition) -> CleanMemoryProof | None:
         """Start the empty VM; its memory is looked at before anything can be in it.
@@ -104,7 +103,7 @@ class Inbound:
     def admit(self, guests: Guests, epoch: int) -> None:
         """Hand the running VM to this host's supervision. The journal says owner(epoch) already."""
         definition = known(self._definition)
-        guests.admit(definition, self._machine(), self.vtpm, self.place, epoch, self.boot_record)
+        guests.admit(definition, self._machine(), self.vtpm, self.place, epoch)
 
     async def abandon(self, why: str) -> None:
         """Undo: nothing of the VM is left here. Idempotent. A KororaError says that something is."""

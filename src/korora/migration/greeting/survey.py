@@ -15,7 +15,8 @@ from korora.model.vm import Firmware, VmDefinition
 from korora.policy.precheck import boot_files
 from korora.ports.hypervisor import Machine
 
-VARIABLES: Final = "variables.fd"
+VARIABLES: Final = "variables"
+_VARIABLES_FILE: Final = "variables.fd"
 _GONE: Final = frozenset({Status.ABSENT, Status.WIPED})
 
 
@@ -55,7 +56,7 @@ async def destination_facts(at: Setting, definition: VmDefinition, *, incoming: 
 
 def variables(directory: Path, definition: VmDefinition) -> bytes | None:
     """The UEFI variable store as it is in the file now; None for a VM without one."""
-    store = directory / VARIABLES
+    store = directory / _VARIABLES_FILE
     if definition.firmware is not Firmware.UEFI or not store.is_file():
         return None
     return store.read_bytes()
@@ -64,13 +65,14 @@ def variables(directory: Path, definition: VmDefinition) -> bytes | None:
 def lay_variables(directory: Path, definition: VmDefinition, store: bytes | None) -> None:
     """Put the store where the incoming VM opens it. What the guest last wrote comes with its state."""
     if store is not None and definition.firmware is Firmware.UEFI:
-        (directory / VARIABLES).write_bytes(store)
+        (directory / _VARIABLES_FILE).write_bytes(store)
 
 
-def file_digests(directory: Path, definition: VmDefinition) -> dict[str, Digest]:
-    """What goes beside the stream: the definition, and the variable store as it is now."""
-    store = variables(directory, definition)
-    named = {"definition": sha256(definition_text(definition).encode())}
-    if store is not None:
-        named["variables"] = sha256(store)
-    return named
+def file_digests(directory: Path, definition: VmDefinition, boots: bytes | None) -> dict[str, Digest]:
+    """What goes beside the stream: definition, boot record, and the variable store as it is in the file."""
+    beside = {
+        "definition": definition_text(definition).encode(),
+        "boots": boots,
+        VARIABLES: variables(directory, definition),
+    }
+    return {name: sha256(data) for name, data in beside.items() if data is not None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
+
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -10,6 +12,7 @@ from korora.migration.known import known
 from korora.migration.papers.file import MigrationFile
 from korora.migration.setting import Setting
 from korora.model.crossing import Carried
+from korora.model.identity import Digest
 from korora.protocol import statements
 
 
@@ -78,6 +81,21 @@ def opened_manifest(file: MigrationFile, signer: ec.EllipticCurvePublicKey) -> s
     statements.check_move(said, known(file.move))
     refuse_differences(said.carried, known(file.received))
     return said
+
+
+def refuse_other_files(file: MigrationFile, here: Mapping[str, Digest], *, unseen: Set[str]) -> None:
+    """IntegrityError(kind="evidence-differs") when what came beside the stream is not what the source signed.
+
+    `unseen` are files that are inside the stream as they last were, and not in hand here.
+    """
+    names = (file.files.keys() | here.keys()) - unseen
+    wrong = sorted(name for name in names if file.files.get(name) != here.get(name))
+    if wrong:
+        raise IntegrityError(
+            f"what came beside the stream is not what the source signed: {', '.join(wrong)}",
+            kind="evidence-differs",
+            remedy="look into the source's log; nothing was run here",
+        )
 
 
 def accept(at: Setting, file: MigrationFile) -> bytes:

@@ -6,20 +6,24 @@ appraised against the vTPM's PCRs elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAGIC = b"KEVL"
+_HEAD_BYTES = len(MAGIC) + 4
 FRAME_LIMIT_BYTES = 2**20
 FILE_LIMIT_BYTES = 16 * 2**20  # some hundred reboots; a longer file is not a boot's record any more
 
 
 @dataclass(frozen=True, slots=True)
 class GuestLogs:
-    """The whole frames so far, oldest first. `fault` says why the rest cannot be one; empty while it may."""
+    """The whole frames so far, oldest first, and what follows them.
+
+    `rest` is a frame that is still being written, or the head that can begin none: then `fault` says why.
+    """
 
     frames: tuple[bytes, ...]
     fault: str = ""
+    rest: bytes = b""
 
     @property
     def latest(self) -> bytes | None:
@@ -36,28 +40,24 @@ def read_guest_logs(data: bytes) -> GuestLogs:
     if len(data) > FILE_LIMIT_BYTES:
         return GuestLogs((), f"the guest wrote more than {FILE_LIMIT_BYTES} bytes of event logs")
     frames: list[bytes] = []
-    for frame in _frames(data):
-        if isinstance(frame, str):
-            return GuestLogs(tuple(frames), frame)
-        frames.append(frame)
-    return GuestLogs(tuple(frames))
-
-
-def _frames(data: bytes) -> Iterator[bytes | str]:
-    """Frames, then a str where one cannot be right."""
     at = 0
     while at < len(data):
-        head = data[at : at + 8]
-        if head[:4] != MAGIC[: len(head)]:
-            yield f"the guest's event log is not framed at byte {at}"
-            return
-        if len(head) < 8:
-            return
-        length = int.from_bytes(head[4:], "big")
-        if length > FRAME_LIMIT_BYTES:
-            yield f"the guest's event log at byte {at} claims {length} bytes"
-            return
-        if len(data) < at + 8 + length:
-            return
-        yield data[at + 8 : at + 8 + length]
-        at += 8 + length
+        head = data[at : at + _HEAD_BYTES]
+        if fault := _fault(head, at):
+            return GuestLogs(tuple(frames), fault, head)
+        end = at + _HEAD_BYTES + int.from_bytes(head[len(MAGIC) :], "big")
+        if len(head) < _HEAD_BYTES or end > len(data):
+            break
+        frames.append(data[at + _HEAD_BYTES : end])
+        at = end
+    return GuestLogs(tuple(frames), rest=data[at:])
+
+
+def _fault(head: bytes, at: int) -> str:
+    """Why these bytes begin no frame; empty while they may."""
+    if head[: len(MAGIC)] != MAGIC[: len(head)]:
+        return f"the guest's event log is not framed at byte {at}"
+    length = int.from_bytes(head[len(MAGIC) :], "big") if len(head) == _HEAD_BYTES else 0
+    if length > FRAME_LIMIT_BYTES:
+        return f"the guest's event log at byte {at} claims {length} bytes"
+    return ""

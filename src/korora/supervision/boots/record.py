@@ -28,6 +28,7 @@ EVENT_LOG_FILE = "eventlog"
 _BASELINE_FILE = "baseline.json"
 _VERDICT_FILE = "boot.json"
 _LIMIT_BYTES = 4 * 2**20
+_PART_LIMIT_BYTES = FRAME_LIMIT_BYTES + 8  # a frame, less its last byte, may be under way
 
 
 class BootWord(StrEnum):
@@ -62,10 +63,11 @@ class BootVerdict:
 
 
 class BootEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The newest boot's event log and the learned baseline; None where there is none."""
+    """The newest boot's event log, what the guest was writing after it, and the learned baseline."""
 
     event_log: bytes | None = None
     baseline: bytes | None = None
+    rest: bytes = b""
 
 
 def boot_pcrs(pcrs: PcrValues) -> tuple[tuple[int, str], ...]:
@@ -121,15 +123,19 @@ def read_logs(directory: Path) -> GuestLogs:
 
 
 def pack(directory: Path) -> bytes | None:
-    """What travels with the VM, as one text; None when there is nothing to tell."""
-    evidence = BootEvidence(read_logs(directory).latest, read_baseline(directory))
+    """What travels with the VM, as one text; None when there is nothing to tell.
+
+    Of a running guest, true only while it is paused: it may write at any moment.
+    """
+    logs = read_logs(directory)
+    evidence = BootEvidence(logs.latest, read_baseline(directory), logs.rest)
     return None if evidence == BootEvidence() else msgspec.json.encode(evidence)
 
 
 def take_over(directory: Path, packed: bytes | None) -> None:
     """Lay down what `pack` gave on the host the VM came from; the boot is then appraised as if made here.
 
-    The VM is here already, so what cannot be read makes its boot untrusted, and is no error.
+    What cannot be read makes the boot untrusted, and is no error. ToolError when nothing can be written.
     """
     evidence = BootEvidence() if packed is None else _parsed(packed)
     for name in (_VERDICT_FILE, _BASELINE_FILE):
@@ -138,9 +144,8 @@ def take_over(directory: Path, packed: bytes | None) -> None:
         reason = "the record of its boots that came with the VM is not readable"
         write_verdict(directory, BootVerdict(BootWord.UNTRUSTED, (reason,)))
         return
-    _rewrite(
-        directory / EVENT_LOG_FILE, framed(evidence.event_log) if evidence.event_log is not None else b""
-    )
+    told = framed(evidence.event_log) if evidence.event_log is not None else b""
+    _rewrite(directory / EVENT_LOG_FILE, told + evidence.rest)
     if evidence.baseline is not None:
         write_baseline(directory, evidence.baseline)
 
@@ -150,7 +155,8 @@ def _parsed(packed: bytes) -> BootEvidence | None:
         evidence = msgspec.json.decode(packed, type=BootEvidence)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
-    return evidence if len(evidence.event_log or b"") <= FRAME_LIMIT_BYTES else None
+    parts = (evidence.event_log or b"", evidence.rest)
+    return evidence if all(len(part) <= _PART_LIMIT_BYTES for part in parts) else None
 
 
 def _rewrite(file: Path, data: bytes) -> None:

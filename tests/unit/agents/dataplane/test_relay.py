@@ -248,7 +248,8 @@ def test_a_peer_that_falls_silent_is_noticed_though_nothing_is_pending() -> None
 
 
 def test_a_hypervisor_that_reads_nothing_ends_the_move_on_both_sides() -> None:
-    with rig(stall_s=0.4, chunk=1 << 16) as wire:
+    # The source is patient: whose clock runs out first decides which side's reason is the first hand's.
+    with rig(stall_s=0.4, source_stall_s=20.0, chunk=1 << 16) as wire:
         source = wire.source_hypervisor()
         source.send(b"first")
         deaf, _ = wire.arrivals.accept()
