@@ -432,7 +432,7 @@ def test_abort_at_any_phase_ends_both_sides_and_leaves_nothing(phase: object, si
         assert stopped.kind == "aborted"
         assert "the operator said so" in stopped.message
         assert isinstance(failure(other), KororaError)
-        assert not (wire.folder / "from").exists()
+        until(lambda: not (wire.folder / "from").exists())  # its threads leave a moment after it failed
 
 
 def test_abort_after_success_changes_nothing() -> None:
