@@ -294,6 +294,22 @@ def test_the_states_come_in_order(run: Run) -> None:
     run(story)
 
 
+def test_a_slow_stream_comes_to_switchover_once_the_rest_is_allowed_to_take_its_time(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        source = await bench.start("a")
+        destination = await bench.start("b", incoming=True, vm=source.definition)
+        socket = bench.base / "stream.sock"
+        slow = StreamSettings(downtime_limit_ms=1, max_bandwidth_bytes_per_s=2**16)
+        await destination.listen(socket, slow)
+        await source.send(socket, slow)
+        await source.allow_downtime(2_000_000)  # QEMU's own limit
+        await states_until(source, StreamState.PRE_SWITCHOVER)
+        await source.cancel_stream()
+        assert await source.run_state() is RunState.RUNNING
+
+    run(story)
+
+
 def test_a_vm_moves_on_from_where_it_arrived(run: Run) -> None:
     async def story(bench: Bench) -> None:
         async with moving(bench) as (source, destination):

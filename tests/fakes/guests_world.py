@@ -124,6 +124,9 @@ class FakeMachine:
     async def stream_states(self) -> AsyncIterator[StreamState]:
         yield StreamState.NONE
 
+    async def allow_downtime(self, limit_ms: int) -> None:
+        raise NotImplementedError
+
     async def switch_over(self) -> None:
         raise NotImplementedError
 

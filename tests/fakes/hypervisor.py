@@ -69,6 +69,7 @@ class Guest:
     sent_bytes: int = 0
     paused_by_stream: bool = False
     adopted: bool = False
+    downtime_limit_ms: int = 0
     dead: asyncio.Event = field(default_factory=asyncio.Event)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     go: asyncio.Event = field(default_factory=asyncio.Event)  # switch_over was called
@@ -251,6 +252,7 @@ class FakeMachine:
         async with self._step("send"):
             self.guest.go.clear()
             self.guest.sent_bytes = 0
+            self.guest.downtime_limit_ms = settings.downtime_limit_ms
             await self.guest.become(StreamState.ACTIVE)
             self.guest.work = asyncio.create_task(_save(self.guest, self._world, socket, settings))
 
@@ -278,6 +280,10 @@ class FakeMachine:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.05), self.guest.changed:
                     await self.guest.changed.wait()
+
+    async def allow_downtime(self, limit_ms: int) -> None:
+        async with self._step("allow_downtime"):
+            self.guest.downtime_limit_ms = limit_ms
 
     async def switch_over(self) -> None:
         async with self._step("switch_over"):

@@ -122,6 +122,10 @@ class Machine(Protocol):
         """Each change of the stream's state as it happens, beginning with the present one."""
         ...
 
+    async def allow_downtime(self, limit_ms: int) -> None:
+        """Source, while it sends: pause the VM once the rest would cross within `limit_ms`."""
+        ...
+
     async def switch_over(self) -> None:
         """Source, at PRE_SWITCHOVER: send the rest. The VM is paused."""
         ...

@@ -130,6 +130,10 @@ class QemuMachine:
             async for state in stream.states(self._qmp, self._process):
                 yield state
 
+    async def allow_downtime(self, limit_ms: int) -> None:
+        async with self._explained():
+            await stream.allow_downtime(self._qmp, limit_ms)
+
     async def switch_over(self) -> None:
         async with self._explained():
             await stream.switch_over(self._qmp)

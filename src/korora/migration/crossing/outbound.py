@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from korora.agents.dataplane import SourceRelay
 from korora.errors import IntegrityError, KororaError, PeerError, ToolError
+from korora.migration.crossing.convergence import downtime_allowed_ms
 from korora.model.crossing import Carried
 from korora.model.evidence import BlobDigests, VtpmIdentity
 from korora.model.identity import Secret
@@ -50,6 +52,7 @@ class Outbound:
         self._clock = clock
         self._ran = False
         self._begun = False
+        self._allowed_ms = 0
 
     @property
     def bytes_on_wire(self) -> int:
@@ -64,7 +67,8 @@ class Outbound:
         if self._vtpm is not None and key is not None:
             await self._vtpm.send_under(key, binding)
         self._relay.start()
-        await self._machine.send(self._socket, self._settings)
+        self._allowed_ms = downtime_allowed_ms(0, self._settings.downtime_limit_ms)
+        await self._machine.send(self._socket, replace(self._settings, downtime_limit_ms=self._allowed_ms))
 
     async def until_switchover(self, read: Read) -> None:
         """Returns with the VM paused and almost everything sent."""
@@ -135,6 +139,7 @@ class Outbound:
             await asyncio.sleep(_READING_S)
             with suppress(KororaError):  # a busy hypervisor may miss a beat
                 status = await self._machine.stream_status()
+                await self._allow(downtime_allowed_ms(status.round, self._settings.downtime_limit_ms))
                 await read(
                     Reading(
                         self._clock.monotonic(),
@@ -144,3 +149,8 @@ class Outbound:
                         status.round,
                     )
                 )
+
+    async def _allow(self, downtime_ms: int) -> None:
+        if downtime_ms != self._allowed_ms:
+            await self._machine.allow_downtime(downtime_ms)
+            self._allowed_ms = downtime_ms
