@@ -95,7 +95,7 @@ class Guests:
     async def boot_verdict(self, name: str) -> BootVerdict:
         """What the VM booted, compared with its PCRs as they are now. For the precheck of a migration."""
         live = self.live(name)
-        verdict = self._roster.verdict(live.definition.name)
+        verdict = await self._roster.judged(live.definition.name)
         if verdict is None or live.vtpm is None:
             return BootVerdict(BootWord.UNMEASURED)
         return verdict.still_holds((await live.vtpm.identity()).pcrs)

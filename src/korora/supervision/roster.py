@@ -55,6 +55,10 @@ class Roster:
         """Of a live VM with a vTPM of ours; None of any other."""
         return self._watches.verdict(name)
 
+    async def judged(self, name: VmName) -> BootVerdict | None:
+        """The same, with what the guest told a moment ago. ToolError when its vTPM cannot be read."""
+        return await self._watches.judged(name)
+
     @asynccontextmanager
     async def alone(self, name: VmName) -> AsyncIterator[None]:
         """The only start, stop or change of this VM, and no move meanwhile. RefusedError moving."""

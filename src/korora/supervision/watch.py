@@ -79,6 +79,13 @@ class Watches:
         watch = self._watches.get(name)
         return watch.boot.verdict if watch and watch.boot else None
 
+    async def judged(self, name: VmName) -> BootVerdict | None:
+        """The verdict with all that the guest has told by now. ToolError when its vTPM cannot be read."""
+        watch = self._watches.get(name)
+        if watch is not None and watch.boot is not None:
+            await watch.boot.look()
+        return self.verdict(name)
+
     def ended(self, name: VmName) -> bool:
         """Whether a watched process ended, and `when_ended` was told so."""
         watch = self._watches.get(name)

@@ -88,6 +88,16 @@ def test_what_a_guest_tells_of_its_boot_while_it_moves_arrives_with_it(tell: Tel
     tell(story)
 
 
+def test_a_boot_that_was_told_of_a_moment_ago_is_judged_before_the_guest_moves(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        source = site["a"].guests.directory(VM) / EVENT_LOG_FILE
+        source.write_bytes(framed(b"just now"))
+        outcome = await site.migrate("a", "b")
+        assert outcome["attested"]["guest_boot"] == "learned"
+
+    tell(story)
+
+
 def test_a_boot_record_that_the_source_did_not_sign_is_not_taken(tell: Tell) -> None:
     async def story(site: Site) -> None:
         def swap(body: bytes) -> bytes:

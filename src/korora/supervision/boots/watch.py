@@ -58,6 +58,7 @@ class BootWatch:
         self._silent_after_s = silent_after_s
         self._poll_s = poll_s
         self._seen_bytes = -1
+        self._looking = asyncio.Lock()
         self.verdict = read_verdict(directory) or BootVerdict(BootWord.WAITING)
 
     async def run(self) -> None:
@@ -78,9 +79,10 @@ class BootWatch:
 
         ToolError when the vTPM cannot be read.
         """
-        await self._look_at_logs()
-        if silent and self.verdict.word is BootWord.WAITING:
-            await self._judge(None, 0)
+        async with self._looking:
+            await self._look_at_logs()
+            if silent and self.verdict.word is BootWord.WAITING:
+                await self._judge(None, 0)
 
     async def _look_at_logs(self) -> None:
         size = await asyncio.to_thread(_size, self._directory / EVENT_LOG_FILE)
