@@ -12,6 +12,7 @@ import pytest
 from fakes.hypervisor import Trouble
 from fakes.migration_site import VM, Site, Tell
 from korora.errors import RefusedError
+from korora.migration.crossing import outbound
 from korora.model.identity import OperatorName
 from korora.model.ownership import Status
 from korora.model.plan import Mode
@@ -84,6 +85,20 @@ def test_what_a_guest_tells_of_its_boot_while_it_moves_arrives_with_it(tell: Tel
         there = site["b"].guests.directory(VM)
         assert (there / EVENT_LOG_FILE).read_bytes() == told
         assert read_logs(there).frames == (b"a late boot",)
+
+    tell(story)
+
+
+def test_a_switchover_past_its_deadline_is_said_to_be_that_and_the_vm_runs_on(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbound, "SWITCHOVER_DEADLINE_S", 0.0)
+
+    async def story(site: Site) -> None:
+        outcome = await site.migrate("a", "b")
+        assert (outcome["error"]["kind"], outcome["error"]["exit_code"]) == ("switchover-timeout", 6)
+        await site.recover()
+        site.runs_only_on("a")
 
     tell(story)
 

@@ -129,6 +129,7 @@ def test_noise_is_one_failed_check() -> None:
         (changed(wrapping=WrappingKey(b"noise", b"", Quote(b"", b""))), "vtpm-key"),
         (changed(wipe=WipeCertificate((), ())), "wipe"),
         (changed(wipe=WipeCertificate((WipeStep("memory", "none", 0, verified=False),))), "wipe"),
+        (changed(wipe=WipeCertificate((WipeStep("memory", "none", 0, False, "it was busy"),))), "wipe"),
         (Told(arrived=replace(CARRIED, roots=CARRIED.roots[:1])), "arrival"),
         (Told(arrived=replace(CARRIED, payload_bytes=1)), "arrival"),
         (Told(arrived=replace(CARRIED, blobs=None)), "vtpm-identity"),

@@ -80,7 +80,17 @@ class Outbound:
             await asyncio.gather(reading, return_exceptions=True)
 
     async def switch_over(self) -> Carried:
-        """Send the rest. The VM stays paused here."""
+        """Send the rest. The VM stays paused here. ToolError(kind="switchover-timeout") past the deadline."""
+        try:
+            return await self._send_the_rest()
+        except TimeoutError as error:
+            raise ToolError(
+                f"the last of the VM did not cross within {SWITCHOVER_DEADLINE_S:g} s of its pause",
+                kind="switchover-timeout",
+                remedy="see that the network between the hosts is up to it, and qemu.log of this VM on both",
+            ) from error
+
+    async def _send_the_rest(self) -> Carried:
         async with asyncio.timeout(SWITCHOVER_DEADLINE_S):
             done = asyncio.create_task(self._until(StreamState.COMPLETED))
             try:

@@ -194,9 +194,9 @@ def _wipe(case: Case) -> str:
         return "nothing could be wiped from outside; the receipt says so: " + "; ".join(
             case.receipt.wipe.limits
         )
-    unproved = [step.what for step in steps if not step.verified and not step.note]
+    unproved = [step.what for step in steps if not step.verified]
     if unproved:
-        raise bad(f"not verified, and no reason given: {', '.join(unproved)}")
+        raise bad(f"not verified to be gone: {', '.join(unproved)}")
     return "; ".join(f"{step.what}: {step.method}" for step in steps)
 
 
