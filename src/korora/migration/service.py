@@ -37,6 +37,7 @@ class _Running:
         self.departure = departure
         self.teller = teller
         self.task: asyncio.Task[None] | None = None
+        self.ending = False  # cancelled, or its story is over
 
 
 class Migrations:
@@ -84,7 +85,9 @@ class Migrations:
     async def cancel(self, id: str) -> None:  # noqa: A002
         """Stop it, unless the VM was released already; either way its outcome says where the VM runs."""
         running = self._of(id)
-        if running.task is not None and not running.departure.released:
+        # Once, and never while it undoes: what is half undone would stay so.
+        if running.task is not None and not running.ending and not running.departure.released:
+            running.ending = True
             running.task.cancel()
 
     async def check(self, vm: str, destination: str, address: str | None) -> Sequence[Finding]:
@@ -124,6 +127,7 @@ class Migrations:
         departure, teller = running.departure, running.teller
         async with self.settlement.beside(departure):
             error = await self._played(depart(departure, teller))
+            running.ending = True
             try:
                 await departure.close(error)
             except KororaError as problem:

@@ -160,6 +160,28 @@ def test_a_cancel_at_any_point_leaves_the_vm_here_or_comes_too_late(tell: Tell) 
 
 
 @pytest.mark.parametrize(
+    "point", ["a:machine.cancel_stream#1", "a:machine.run_state#2", "a:machine.resume#1"]
+)
+def test_a_second_cancel_while_the_first_is_undone_leaves_nothing_half_undone(tell: Tell, point: str) -> None:
+    async def story(site: Site) -> None:
+        async def cancel() -> None:
+            (only,) = site["a"].migrations.list()
+            await site["a"].migrations.cancel(only["id"])
+
+        def soon() -> None:
+            site.loop.call_soon_threadsafe(lambda: site.spawn(cancel()))
+
+        site.plan.deeds |= {"a:machine.switch_over#1": soon, point: soon}
+        outcome = await site.migrate("a", "b", Mode.OFFLINE)
+        assert point in site.plan.passed
+        assert outcome["outcome"] == "cancelled"
+        await site.recover()
+        site.runs_only_on("a")
+
+    tell(story)
+
+
+@pytest.mark.parametrize(
     ("change", "kind"),
     [
         ({"not_after": int(time.time()) - 5, "issued_at": int(time.time()) - 60}, "expired-request"),

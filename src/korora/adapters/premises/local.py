@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from io import BufferedReader
 from pathlib import Path
 
 _Version = tuple[int, int, int, int, int]  # device, inode, size, mtime, ctime
@@ -32,7 +34,7 @@ class LocalPremises:
         sizes = {}
         for path in paths:
             try:
-                with Path(path).open("rb") as disk:
+                with _opened(path, stat.S_ISREG, stat.S_ISBLK) as disk:
                     sizes[path] = disk.seek(0, 2)
             except OSError:
                 continue
@@ -50,7 +52,7 @@ class LocalPremises:
         return 0
 
     def _digest(self, path: str) -> str:
-        with Path(path).open("rb") as file:
+        with _opened(path, stat.S_ISREG) as file:
             version = _version(os.fstat(file.fileno()))
             known = self._digests.get(path)
             if known is not None and known[0] == version:
@@ -59,6 +61,18 @@ class LocalPremises:
             if time.time_ns() - version[-1] > _GRAIN_NS:
                 self._digests[path] = version, digest
             return digest
+
+
+def _opened(path: str, *kinds: Callable[[int], bool]) -> BufferedReader:
+    """Open to read, without waiting: another host may have named the path. OSError for any other kind."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not any(is_kind(os.fstat(descriptor).st_mode) for is_kind in kinds):
+            raise OSError(f"{path} is not of a kind that is read here")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def _version(status: os.stat_result) -> _Version:

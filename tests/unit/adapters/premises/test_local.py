@@ -47,3 +47,12 @@ def test_a_file_that_stays_is_read_once(tmp_path: Path, monkeypatch: pytest.Monk
     first = premises.file_digests([str(file)])
     monkeypatch.setattr(hashlib, "file_digest", None)
     assert premises.file_digests([str(file)]) == first
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "directory"])
+def test_what_is_no_file_is_neither_read_nor_waited_for(tmp_path: Path, kind: str) -> None:
+    paths = {"fifo": tmp_path / "fifo", "device": Path("/dev/zero"), "directory": tmp_path}
+    os.mkfifo(tmp_path / "fifo")
+    named = [str(paths[kind])]
+    assert LocalPremises().file_digests(named) == {}
+    assert LocalPremises().disk_sizes(named) == {}
