@@ -18,7 +18,7 @@ class VmRecord:
     epoch: int
     session: SessionId | None = None  # the migration that the ownership state belongs to
     peer: HostName | None = None
-    qmp_socket: str | None = None  # of an adopted VM
+    qmp_socket: str | None = None  # of a VM that was adopted here
 
 
 @dataclass(frozen=True, slots=True)

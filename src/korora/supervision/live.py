@@ -59,8 +59,8 @@ async def find_again(
 ) -> Found:
     """Attach to what runs of this VM; start nothing. KororaError when it cannot be told."""
     definition = parse_definition(record.definition, f"the journal's definition of {record.name}")
-    if definition.adopted:
-        machine, vtpm = await _adopt_again(record, hypervisor), None
+    if record.qmp_socket is not None:
+        machine, vtpm = await _adopt_again(record.qmp_socket, hypervisor), None
         place = Place(directory, None)
     else:
         vtpm = await vtpm_agent.attach(record.name, directory) if definition.vtpm else None
@@ -85,10 +85,10 @@ async def picture(record: VmRecord, live: LiveVm | None, directory: Path) -> VmS
     )
 
 
-async def _adopt_again(record: VmRecord, hypervisor: Hypervisor) -> Machine | None:
-    """An adopted VM has only its socket; one that does not answer counts as ended."""
+async def _adopt_again(known_socket: str, hypervisor: Hypervisor) -> Machine | None:
+    """A VM that was adopted here has only its socket; one that does not answer counts as ended."""
     try:
-        return await hypervisor.adopt(Path(record.qmp_socket)) if record.qmp_socket else None
+        return await hypervisor.adopt(Path(known_socket))
     except KororaError:
         return None
 

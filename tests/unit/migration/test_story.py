@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
 from fakes.hypervisor import Trouble
-from fakes.migration_site import VM, Site, Tell
+from fakes.migration_site import DEFINITION, VM, Site, Tell
 from korora.errors import RefusedError
 from korora.migration.crossing import outbound
-from korora.model.identity import OperatorName
+from korora.model.definition import parse_definition
+from korora.model.identity import OperatorName, VmName
 from korora.model.ownership import Status
 from korora.model.plan import Mode
+from korora.model.vm import RunState
+from korora.ports.hypervisor import Place
 from korora.protocol import messages
 from korora.supervision.boots.eventlog import framed
 from korora.supervision.boots.record import EVENT_LOG_FILE, read_logs
@@ -126,6 +130,43 @@ def test_a_boot_record_that_the_source_did_not_sign_is_not_taken(tell: Tell) -> 
         assert (outcome["error"]["kind"], outcome["error"]["exit_code"]) == ("evidence-differs", 5)
         await site.recover()
         site.runs_only_on("a")
+
+    tell(story)
+
+
+def test_an_adopted_vm_that_moved_is_found_again_and_moves_on(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        theirs = VmName("theirs")
+
+        async def moved(source: str, destination: str) -> Any:
+            envelope, migrations = site.request(source, destination, vm=theirs), site[source].migrations
+            return await site.follow(source, await site[source].do(lambda: migrations.begin(envelope, None)))
+
+        foreign = Place(site["a"].directory / "elsewhere", None)
+        definition = parse_definition(f'name = "{theirs}"\nmemory = "16M"\n[vtpm]\nenabled = false\n')
+        described = replace(definition, adopted=True, hardware=("-nodefaults",))
+        await site["a"].machines.start(described, foreign, incoming=False)
+        await site["a"].do(lambda: site["a"].guests.adopt(foreign.qmp))
+        first = await moved("a", "b")
+        assert first["outcome"] == "completed", first["error"]
+        await site["b"].crash()
+        await site["b"].start()
+        assert (await site["b"].guests.status(theirs)).state is RunState.RUNNING
+        assert (await moved("b", "a"))["outcome"] == "completed"
+        await site["a"].crash()
+        await site["a"].start()
+        assert (await site["a"].guests.status(theirs)).state is RunState.RUNNING
+
+    tell(story)
+
+
+def test_an_adopted_vm_that_seems_stopped_is_not_moved_cold(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        disk = site["a"].disk
+        await site["a"].do(lambda: site["a"].guests.stop(VM, force=True))
+        disk.vms[VM] = replace(disk.vms[VM], definition="adopted = true\n" + DEFINITION, qmp_socket="/gone")
+        outcome = await site.migrate("a", "b", Mode.OFFLINE)
+        assert (outcome["outcome"], outcome["error"]["kind"]) == ("refused", "not-running")
 
     tell(story)
 

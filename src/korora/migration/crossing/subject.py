@@ -54,8 +54,11 @@ def find_subject(at: Setting, name: VmName, mode: Mode) -> Subject:
         record = at.journal.vm(name)
         if refused.kind != "not-running" or record is None or record.ownership != Status.OWNER:
             raise
+        definition = parse_definition(record.definition)
+        if definition.adopted:  # Korora starts none, and one whose socket is silent may run after all
+            raise
         if mode is Mode.OFFLINE:
-            return Subject(parse_definition(record.definition), at.guests.directory(name), None)
+            return Subject(definition, at.guests.directory(name), None)
         raise RefusedError(
             refused.message,
             kind=refused.kind,

@@ -67,6 +67,8 @@ class Standing:
                 epoch=state.epoch,
                 session=state.session,
                 peer=state.peer,
+                # What arrives runs in a place of ours, also where a VM of its name was adopted once.
+                qmp_socket=None if state.status is Status.LOADING else known.qmp_socket,
             )
         )
         log.info("ownership", vm=self._vm, status=state.status, epoch=state.epoch, session=state.session)
