@@ -22,6 +22,7 @@ from korora.model.identity import HostName, Secret
 from korora.protocol.messages import MAX_MESSAGE_BYTES
 
 _LENGTH: Final = struct.Struct(">I")
+SEND_DEADLINE_S: Final = 20.0
 _READ_BYTES: Final = 64 * 1024
 _EXPIRED: Final = {9, 10}  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 
@@ -102,10 +103,20 @@ class TlsChannel:
         return Secret(self._tls.export_keying_material(label.encode(), length, context))
 
     async def send(self, message: bytes) -> None:
-        """Queue one whole message and wait until the transport takes it."""
+        """Queue one whole message and wait until the transport takes it.
+
+        PeerError(kind="silent") when that takes too long: a guest may be paused meanwhile.
+        """
         try:
-            self._tls.sendall(_LENGTH.pack(len(message)) + message)
-            await self._flush()
+            async with asyncio.timeout(SEND_DEADLINE_S):
+                self._tls.sendall(_LENGTH.pack(len(message)) + message)
+                await self._flush()
+        except TimeoutError as error:
+            raise PeerError(
+                f"host {self._peer} took nothing for {SEND_DEADLINE_S:g} s",
+                kind="silent",
+                remedy=f"check the daemon on {self._peer} and the network between the hosts",
+            ) from error
         except (SSL.Error, OSError) as error:
             raise _gone(self._peer, error) from error
 

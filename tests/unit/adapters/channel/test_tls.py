@@ -167,6 +167,31 @@ def test_a_silent_peer_is_given_up_at_the_deadline() -> None:
     asyncio.run(story())
 
 
+def test_a_peer_that_takes_nothing_is_given_up_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "SEND_DEADLINE_S", 0.3)
+
+    async def story() -> None:
+        stop = asyncio.Event()
+
+        async def deaf(channel: tls.TlsChannel) -> None:
+            channel._reader._transport.pause_reading()  # type: ignore[attr-defined]
+            await stop.wait()
+
+        channel, task, listening = await _meet(SITE.host("b"), SITE.host("a"), "b", deaf)
+
+        async def flood() -> None:
+            for _ in range(64):  # past every buffer on the way
+                await channel.send(bytes(1 << 20))
+
+        with pytest.raises(PeerError) as caught:
+            await flood()
+        assert caught.value.kind == "silent"
+        stop.set()
+        await _end(channel, task, listening)
+
+    asyncio.run(story())
+
+
 def test_an_absurd_length_is_refused_before_it_is_read() -> None:
     async def story() -> None:
         async def shout(channel: tls.TlsChannel) -> None:
