@@ -70,6 +70,7 @@ class MigrationOutcome(msgspec.Struct, frozen=True, tag_field="event", tag="outc
     vtpm: VtpmComparison | None = None
     receipt: str | None = None
     attested: dict[str, Any] | None = None
+    limits: tuple[str, ...] = ()  # what this move could not prove
     error: Failure | None = None
 
     @property

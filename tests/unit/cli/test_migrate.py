@@ -131,6 +131,18 @@ def test_a_person_reads_phases_and_a_summary(site: CliSite, capsys: Captured) ->
     assert "korora receipt verify FILE" in out
 
 
+def test_a_move_without_a_receipt_says_what_is_missing(site: CliSite, capsys: Captured) -> None:
+    unproved = COMPLETED | {"receipt": None, "limits": ["the connection was lost"]}
+    says(site, unproved)
+    assert answer(site.command("migrate", "web", "--to", "b")) == 0
+    out = capsys.readouterr().out
+    assert "no proof of this move" in out
+    assert "the connection was lost" in out
+    says(site, unproved)
+    assert answer(site.command("migrate", "web", "--to", "b", "--json")) == 0
+    assert documents(capsys.readouterr().out)[-1]["limits"] == ["the connection was lost"]
+
+
 @pytest.mark.parametrize(
     ("word", "code", "exit_code"),
     [("refused", 3, 3), ("failed", 5, 5), ("failed", 6, 6), ("cancelled", 3, 3), ("in-doubt", 7, 7)],

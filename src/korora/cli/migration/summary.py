@@ -33,7 +33,8 @@ def _facts(outcome: MigrationOutcome) -> Iterator[tuple[str, object]]:
         )
     if outcome.session:
         yield "session", f"{outcome.session[:16]}…"  # whole with --json, and in the receipt's name
-    yield "receipt", outcome.receipt
+    yield "receipt", outcome.receipt or "none: there is no proof of this move that both hosts signed"
+    yield from (("not proved", limit) for limit in outcome.limits)
 
 
 def _attested(attested: dict[str, Any]) -> Iterator[tuple[str, object]]:
