@@ -23,7 +23,7 @@ _FOLDER = Path("/run/korora-lab")
 @app.command()
 def up(
     hosts: Annotated[
-        int | None, typer.Option("--hosts", metavar="N", help="How many hosts; 2 at first.")
+        int | None, typer.Option("--hosts", metavar="N", min=1, help="How many hosts; 2 at first.")
     ] = None,
     folder: Folder = _FOLDER,
     as_json: AsJson = False,

@@ -45,6 +45,7 @@ def test_the_version_is_told(capsys: Captured) -> None:
 @pytest.mark.parametrize(
     "words",
     [
+        ["lab", "up", "--hosts", "0"],
         [],
         ["song"],
         ["vm"],
