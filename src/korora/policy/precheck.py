@@ -156,7 +156,11 @@ def _tpm(vm: VmDefinition, _: SourceFacts, destination: DestinationFacts) -> Ite
 
 
 def _files(vm: VmDefinition, source: SourceFacts, destination: DestinationFacts) -> Iterator[Finding]:
-    """Firmware, kernel and initrd: the hypervisor opens them there, and the next boot runs them."""
+    """Firmware, kernel and initrd: the hypervisor opens them there, and the next boot runs them.
+
+    What the source does not have either is no file of the VM, and the destination's digest is told to nobody:
+    a definition could name any file there.
+    """
     for path in boot_files(vm):
         here, there = source.files.get(path), destination.files.get(path)
         check = "firmware" if path == vm.firmware_code else "boot-file"
@@ -167,11 +171,18 @@ def _files(vm: VmDefinition, source: SourceFacts, destination: DestinationFacts)
                 f"{path} is not readable on {destination.host}",
                 f"copy it there from {source.host}, to the same path",
             )
-        elif here is not None and here != there:
+        elif here is None:
+            yield Finding(
+                check,
+                source.host,
+                f"{path} is not readable on {source.host}",
+                "put it back there: it must be the same file on both hosts",
+            )
+        elif here != there:
             yield Finding(
                 check,
                 destination.host,
-                f"{path} on {destination.host} is another file than on {source.host} ({there}, not {here})",
+                f"{path} on {destination.host} is another file than on {source.host} ({here})",
                 "make them the same: the VM would boot something else after the move",
             )
 
@@ -194,7 +205,14 @@ def _disks(vm: VmDefinition, source: SourceFacts, destination: DestinationFacts)
                 f"the disk {disk.path} is not visible on {destination.host}",
                 "put it on storage that both hosts mount at the same path",
             )
-        elif here is not None and here != there:
+        elif here is None:
+            yield Finding(
+                "disk",
+                source.host,
+                f"the disk {disk.path} is not visible on {source.host}",
+                "see that its storage is mounted there",
+            )
+        elif here != there:
             yield Finding(
                 "disk",
                 destination.host,

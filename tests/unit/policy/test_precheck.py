@@ -104,6 +104,23 @@ def test_each_unfit_thing_gives_its_own_finding(check: str, changed: dict[str, A
     assert found[0].remedy
 
 
+@pytest.mark.parametrize(
+    ("check", "left_out"),
+    [("firmware", {"files": {"/k": "sha256:2", "/i": "sha256:3"}}), ("disk", {"disks": {}})],
+)
+def test_a_file_that_the_source_does_not_show_is_none_of_the_vm(check: str, left_out: dict[str, Any]) -> None:
+    """Else a definition from elsewhere could name any file of the destination."""
+    [finding] = precheck(VM, replace(HERE, **left_out), THERE)
+    assert (finding.check, finding.host) == (check, HERE.host)
+
+
+def test_no_finding_tells_the_digest_of_the_destinations_file() -> None:
+    there = replace(THERE, files={path: "sha256:" + "5ec2e7" for path in THERE.files})
+    found = precheck(VM, HERE, there)
+    assert found
+    assert not any("5ec2e7" in finding.message + finding.remedy for finding in found)
+
+
 def test_all_failures_are_reported_at_once() -> None:
     bare = qemu(
         version="5.0",
