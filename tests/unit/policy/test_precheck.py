@@ -115,7 +115,7 @@ def test_a_file_that_the_source_does_not_show_is_none_of_the_vm(check: str, left
 
 
 def test_no_finding_tells_the_digest_of_the_destinations_file() -> None:
-    there = replace(THERE, files={path: "sha256:" + "5ec2e7" for path in THERE.files})
+    there = replace(THERE, files=dict.fromkeys(THERE.files, "sha256:" + "5ec2e7"))
     found = precheck(VM, HERE, there)
     assert found
     assert not any("5ec2e7" in finding.message + finding.remedy for finding in found)
