@@ -6,6 +6,7 @@ The phases are those of `phases.depart`, in that order.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
@@ -234,18 +235,20 @@ class Departure:
             await self._after.aclose()
 
     async def _give_up(self, error: BaseException | None) -> None:
+        """The guest never waits for a peer that may not listen."""
         if self.standing is not None and self.standing.state.status is Status.OFFERED:
             await self._withdraw()
         elif error is not None and self._talk is not None:
-            await self._talk.abort(error)
+            await asyncio.gather(self._talk.abort(error), self._undo.aclose())
         await self._undo.aclose()
 
     async def _withdraw(self) -> None:
-        """Before the VM goes on here, the journal says that it was never released."""
+        """The journal says that it was never released; then the VM goes on here; then the peer is told."""
         standing, live = known(self.standing), self._vm.live
         if live is not None and not await is_there(live.machine):
             await standing.on(Event(On.HYPERVISOR_FAILED), {})
-        await standing.on(Event(On.FAILED), {Do.SEND_CLOSED: self._send_closed})
+        hands: dict[Do, Hand] = {Do.RESUME: self._undo.aclose, Do.SEND_CLOSED: self._send_closed}
+        await standing.on(Event(On.FAILED), hands)
 
     # -- inside -----------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from copy import deepcopy
 from dataclasses import replace
@@ -10,10 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from fakes.faults import Fault
 from fakes.hypervisor import Trouble
-from fakes.migration_site import DEFINITION, VM, Site, Tell
+from fakes.migration_site import DEFINITION, PATIENCE_S, VM, Site, Tell
 from korora.errors import RefusedError
 from korora.migration.crossing import outbound
+from korora.migration.greeting.conversation import Conversation
 from korora.model.definition import parse_definition
 from korora.model.identity import OperatorName, VmName
 from korora.model.ownership import Status
@@ -216,6 +219,38 @@ def test_a_second_cancel_while_the_first_is_undone_leaves_nothing_half_undone(te
         outcome = await site.migrate("a", "b", Mode.OFFLINE)
         assert point in site.plan.passed
         assert outcome["outcome"] == "cancelled"
+        await site.recover()
+        site.runs_only_on("a")
+
+    tell(story)
+
+
+def test_the_stream_is_undone_while_a_peer_does_not_take_the_farewell(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(site: Site) -> None:
+        undone = asyncio.Event()
+
+        async def abort(_talk: Conversation, _error: BaseException) -> None:
+            await asyncio.wait_for(undone.wait(), PATIENCE_S)
+
+        monkeypatch.setattr(Conversation, "abort", abort)
+        site.plan.deeds["a:machine.cancel_stream#1"] = undone.set
+        site.plan.faults["a:machine.switch_over#1"] = Fault.FAIL
+        outcome = await site.migrate("a", "b")
+        assert outcome["error"]["kind"] == "fault"
+        await site.recover()
+        site.runs_only_on("a")
+
+    tell(story)
+
+
+def test_an_offered_guest_runs_again_before_the_peer_is_told(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        site.plan.faults["b:say Accept#1"] = Fault.FAIL
+        assert (await site.migrate("a", "b"))["outcome"] != "completed"
+        passed = site.plan.passed
+        assert passed.index("a:machine.resume#1") < passed.index("a:say Closed#1")
         await site.recover()
         site.runs_only_on("a")
 
