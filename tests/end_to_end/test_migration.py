@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import time
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from end_to_end.conftest import Lab
-from end_to_end.travelling import Traveller, until
+from end_to_end.travelling import Traveller, reconfigured, until
 from korora.client import Daemon
 from korora.errors import RefusedError
 
@@ -62,6 +63,20 @@ def test_a_live_migration_keeps_the_guest_ticking_and_says_how_long_it_was_away(
     assert walker.host == there
     walker.is_whole()
     walker.left_nothing_on(source)
+
+
+def test_a_host_that_asks_for_multifd_sends_several_streams_that_all_have_a_root(walker: Traveller) -> None:
+    source, there = walker.host, walker.other()
+    with reconfigured(walker.lab, source, "[stream]\nmultifd_channels = 2"):
+        outcome = walker.moved(there)
+    walker.is_whole()
+    walker.left_nothing_on(source)
+    shown = walker.lab.answer("receipt", "show", outcome["receipt"])["receipt"]
+    assert shown["rule"]["streams"] == 3
+    roots = _signed(shown["ownership"]["manifest"])["carried"]["roots"]
+    forward = [root for root in roots if root["direction"] == "forward"]
+    assert [root["stream"] for root in forward] == [0, 1, 2]
+    assert sum(root["bytes"] > 1 << 20 for root in forward) >= 2, forward
 
 
 def test_the_receipt_verifies_and_one_flipped_byte_in_it_does_not(walker: Traveller, tmp_path: Path) -> None:
@@ -196,3 +211,8 @@ def test_a_stopped_guest_moves_cold_and_starts_there_with_its_own_tpm(keeper: Tr
     assert now["boot"] != keeper.before["boot"]
     for same in ("ek_name", "nv", "pcr16", "secure_boot"):
         assert now[same] == keeper.before[same], same
+
+
+def _signed(envelope: str) -> Any:
+    """What a DSSE envelope says, as it stands in a receipt: base64 of JSON, its payload again."""
+    return json.loads(base64.b64decode(json.loads(base64.b64decode(envelope))["payload"]))

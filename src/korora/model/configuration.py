@@ -16,6 +16,7 @@ from korora.model.identity import HostName, checked_name
 
 _T = TypeVar("_T")
 
+MAX_CHANNELS = 8  # with the main stream as many as a host offers (protocol.handshake)
 _EXPECTED: dict[type, str] = {str: "a string", int: "a whole number", dict: "a table", list: "a list"}
 
 
@@ -55,6 +56,7 @@ class HostConfiguration:
     hosts: Mapping[HostName, Endpoint] = field(default_factory=dict)  # addresses only: identity is the key
     incoming_limit: int = 2  # migrations that may arrive at one time
     stall_deadline_s: float = 30.0  # a data connection on which nothing moves for so long is given up
+    multifd_channels: int = 0  # of a VM that leaves, beside the main stream; 0: one stream carries all
 
 
 def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
@@ -64,6 +66,7 @@ def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
     """
     table = _Table(_toml(text, file), file, "")
     incoming, stall = _limits(table.table("limits", optional=True))
+    channels = _stream(table.table("stream", optional=True))
     configuration = HostConfiguration(
         name=HostName(table.name("name")),
         state=table.path("state"),
@@ -77,6 +80,7 @@ def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
         hosts=_hosts(table.table("hosts", optional=True)),
         incoming_limit=incoming,
         stall_deadline_s=stall,
+        multifd_channels=channels,
     )
     table.refuse_the_rest()
     return configuration
@@ -106,6 +110,12 @@ def _limits(table: _Table) -> tuple[int, float]:
     stall = table.number("stall_seconds", 30, minimum=1)
     table.refuse_the_rest()
     return incoming, float(stall)
+
+
+def _stream(table: _Table) -> int:
+    channels = table.number("multifd_channels", 0, minimum=0, maximum=MAX_CHANNELS)
+    table.refuse_the_rest()
+    return channels
 
 
 def parse_endpoint(text: str) -> Endpoint | None:
@@ -148,8 +158,10 @@ class _Table:
             raise self._wrong(key, "must not be empty or hold a NUL", "write the value between quotes")
         return value
 
-    def number(self, key: str, default: int, *, minimum: int) -> int:
+    def number(self, key: str, default: int, *, minimum: int, maximum: int | None = None) -> int:
         value = self._take(key, int, default)
+        if maximum is not None and value > maximum:
+            raise self._wrong(key, f"is {value}", f"write a whole number of at most {maximum}")
         if value < minimum:
             raise self._wrong(key, f"is {value}", f"write a whole number of at least {minimum}")
         return value

@@ -106,7 +106,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         incoming_limit=configuration.incoming_limit,
         stall_deadline_s=configuration.stall_deadline_s,
     )
-    migrations = Migrations(setting)
+    migrations = Migrations(setting, channels=configuration.multifd_channels)
     listener = Listener(str(configuration.listen), own.tls, migrations.welcome, reception.arrived)
     services = HostServices(
         configuration=configuration,

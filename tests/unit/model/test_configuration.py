@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from korora.errors import ExitCode, UsageError
-from korora.model.configuration import Endpoint, parse_endpoint, parse_host_configuration
+from korora.model.configuration import MAX_CHANNELS, Endpoint, parse_endpoint, parse_host_configuration
+from korora.protocol.handshake import OFFER
 
 FILE = Path("/etc/korora/hostd.toml")
 
@@ -69,6 +70,18 @@ def test_how_long_a_stall_is_borne_is_a_limit_in_whole_seconds() -> None:
     configuration = parse_host_configuration(head + "[limits]\nstall_seconds = 4\n", FILE)
     assert (configuration.stall_deadline_s, configuration.incoming_limit) == (4.0, 2)
     assert "stall_seconds" in refused(head + "[limits]\nstall_seconds = 0\n").message
+
+
+def test_multifd_is_off_until_a_host_asks_for_up_to_eight_channels() -> None:
+    assert parse_host_configuration(FULL, FILE).multifd_channels == 0
+    assert parse_host_configuration(FULL + "\n[stream]\nmultifd_channels = 8\n", FILE).multifd_channels == 8
+    assert "at most 8" in refused(FULL + "\n[stream]\nmultifd_channels = 9\n").remedy
+    assert "multifd_channels" in refused(FULL + "\n[stream]\nmultifd_channels = -1\n").message
+    assert "chanels" in refused(FULL + "\n[stream]\nchanels = 2\n").message
+
+
+def test_a_host_never_asks_for_more_streams_than_hosts_offer() -> None:
+    assert OFFER.max_streams == MAX_CHANNELS + 1
 
 
 @pytest.mark.parametrize(
