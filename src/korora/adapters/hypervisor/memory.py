@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from korora.adapters.hypervisor import prefault
 from korora.adapters.hypervisor.process import start_ticks
 from korora.errors import IntegrityError, ToolError
 from korora.model.evidence import CleanMemoryProof, WipeStep
 
 PIECE_BYTES = 4 * 2**20
-ALLOCATE_BYTES = 64 * 2**20
 LIMITS = (
     "guest RAM only: firmware ROM, ACPI tables and video memory lie in other blocks of QEMU's memory",
     "QEMU's heap and, under TCG, its cache of translated code may hold fragments of guest data",
@@ -69,17 +69,7 @@ class BackendFile:
     def fault_in(self) -> None:
         """Allocate all pages, zeroed by the kernel. ToolError(kind="no-memory") leaves some allocated."""
         with self._open() as fd:
-            for offset in range(0, self.size_bytes, ALLOCATE_BYTES):
-                length = min(ALLOCATE_BYTES, self.size_bytes - offset)
-                try:
-                    os.posix_fallocate(fd, offset, length)
-                except OSError as error:
-                    raise ToolError(
-                        f"guest memory cannot be allocated beyond {offset} of {self.size_bytes} bytes: "
-                        f"{error.strerror}",
-                        kind="no-memory",
-                        remedy="free memory on this host or raise the limit of its control group",
-                    ) from error
+            prefault.make_ready(self.pid, fd, self.size_bytes)
 
     def wipe(self) -> WipeStep:
         """Zero what was ever written, read it back, give the pages back, and see that none is left.
