@@ -85,7 +85,12 @@ def test_without_huge_pages_or_a_way_into_the_process_it_is_allocated_all_the_sa
     ram: int, holder: int, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(prefault, missing, lambda *of: bool(asked.append(of)))
+
+    def refuses(*of: object) -> bool:
+        asked.append(of)
+        return False
+
+    monkeypatch.setattr(prefault, missing, refuses)
     prefault.make_ready(holder, ram, SIZE)
     assert allocated(ram) == SIZE
     assert len(asked) == 1  # a refusal is not asked for again
