@@ -16,7 +16,7 @@ from korora.errors import IntegrityError, RefusedError, UsageError
 from korora.model.configuration import Endpoint, HostConfiguration, SiteTrust, parse_host_configuration
 from korora.model.evidence import HostEvidence, Quote
 from korora.model.identity import Digest, HostName, Secret, sha256
-from korora.model.plan import Finding
+from korora.model.plan import Finding, Inquiry
 from korora.ports.clock import SystemClock
 from korora.ports.tpm import Credential
 from korora.supervision.guests import Guests
@@ -65,10 +65,10 @@ class FakeMigrations:
         self._known(id)
         self.tell({"event": "outcome", "outcome": "cancelled"})
 
-    async def check(self, vm: str, destination: str, address: str | None) -> Sequence[Finding]:
-        if vm == "bug":
+    async def check(self, asked: Inquiry) -> Sequence[Finding]:
+        if asked.vm == "bug":
             raise ZeroDivisionError("secret detail")
-        return [Finding("memory", HostName(destination), "128 MiB free, 512 MiB needed", "free some")]
+        return [Finding("memory", asked.destination, "128 MiB free, 512 MiB needed", "free some")]
 
     def _known(self, id: str) -> None:  # noqa: A002
         if id != "m1":

@@ -137,6 +137,8 @@ class StubAuthorizer:
         return raw.public_bytes_raw() if operator == "alice" else None
 
     def decide(self, request: MigrationRequest) -> Authorized | Denied:
+        if request.operator != "alice":
+            return Denied("denied", f"no rule allows it to {request.operator}", "add a rule")
         return Authorized("the test's rule")
 
 

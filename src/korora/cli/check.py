@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,22 +10,33 @@ from korora.cli.invocation import Invocation
 from korora.cli.options import AsJson, To, VmArgument
 from korora.cli.render import say, say_json
 from korora.errors import ExitCode
+from korora.model.identity import VmName
+from korora.model.plan import Inquiry, Mode
 
 if TYPE_CHECKING:
     from korora.model.plan import Finding
     from korora.model.site import SiteHost
 
 
-def check(context: typer.Context, vm: VmArgument, to: To, as_json: AsJson = False) -> None:
+def check(
+    context: typer.Context,
+    vm: VmArgument,
+    to: To,
+    mode: Annotated[
+        Mode, typer.Option(help="Of the migration; a stopped VM can only move with offline.")
+    ] = Mode.LIVE,
+    as_json: AsJson = False,
+) -> None:
     """Run the prechecks of a migration on both hosts, and show all that fail with what mends them.
 
-    Exit code 0 when nothing stands in the way, 3 otherwise.
+    The source's policy is asked about the operator of the configuration, if it names one. Exit code 0 when
+    nothing stands in the way, 3 otherwise.
     """
     invocation = Invocation.of(context)
     destination = invocation.site.host(to)
     source = invocation.find(vm)[0]
     with invocation.daemon(source) as daemon:
-        findings = daemon.check(vm, destination.name, address_of(destination))
+        findings = daemon.check(_inquiry(invocation, vm, destination, mode))
     if as_json:
         say_json(
             {
@@ -40,6 +51,17 @@ def check(context: typer.Context, vm: VmArgument, to: To, as_json: AsJson = Fals
         _show(vm, source, destination, findings)
     if findings:
         raise typer.Exit(ExitCode.REFUSED)
+
+
+def _inquiry(invocation: Invocation, vm: str, destination: SiteHost, mode: Mode) -> Inquiry:
+    operator = invocation.site.operator
+    return Inquiry(
+        VmName(vm),
+        destination.name,
+        mode,
+        None if operator is None else operator.name,
+        address_of(destination),
+    )
 
 
 def address_of(host: SiteHost) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +22,7 @@ from korora.client.views import (
     Started,
     VmView,
 )
-from korora.model.plan import Finding
+from korora.model.plan import Finding, Inquiry
 
 # A guest may take its time to boot under emulation, or to shut down.
 _SLOW_S = 300.0
@@ -102,9 +103,9 @@ class Daemon:
 
     # -- migrations -----------------------------------------------------------------------------------
 
-    def check(self, vm: str, destination: str, address: str | None = None) -> tuple[Finding, ...]:
+    def check(self, asked: Inquiry) -> tuple[Finding, ...]:
         """Run both hosts' prechecks. Nothing moves."""
-        body = {"vm": vm, "destination": destination, "address": address}
+        body = asdict(asked)
         return self._transport.call("POST", "/v1/checks", Findings, body=body, deadline_s=120.0).findings
 
     def migrate(self, request: str, address: str | None = None) -> str:

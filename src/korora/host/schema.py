@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from korora.model.identity import HostName, OperatorName, VmName
+from korora.model.plan import Inquiry, Mode
 from korora.model.vm import RunState
 from korora.supervision.live import VmStatus
 
@@ -121,6 +123,8 @@ class Check:
     __pydantic_config__ = _STRICT
     vm: str
     destination: str
+    mode: Mode = Mode.LIVE
+    operator: str | None = None
     address: str | None = None
 
 
@@ -219,6 +223,11 @@ class LogAnswer:
     root: str
     tree_head: str
     leaves: list[str] = field(default_factory=list)
+
+
+def inquiry_of(body: Check) -> Inquiry:
+    operator = None if body.operator is None else OperatorName(body.operator)
+    return Inquiry(VmName(body.vm), HostName(body.destination), body.mode, operator, body.address)
 
 
 def vm_answer(status: VmStatus) -> VmAnswer:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from korora.model.configuration import HostConfiguration
 from korora.model.evidence import HostEvidence
 from korora.model.identity import Digest, Secret
-from korora.model.plan import Finding
+from korora.model.plan import Finding, Inquiry
 from korora.ports.tpm import Credential
 from korora.supervision.guests import Guests
 
@@ -43,7 +43,7 @@ class Migrations(Protocol):
 
     async def cancel(self, id: str) -> None: ...  # noqa: A002
 
-    async def check(self, vm: str, destination: str, address: str | None) -> Sequence[Finding]: ...
+    async def check(self, asked: Inquiry) -> Sequence[Finding]: ...
 
 
 class Presented(Protocol):

@@ -22,7 +22,7 @@ from korora.migration.source import Departure
 from korora.migration.teller import Event, Teller
 from korora.model.identity import VmName
 from korora.model.ownership import Status
-from korora.model.plan import Finding
+from korora.model.plan import Finding, Inquiry
 from korora.ports.channel import Channel
 from korora.protocol import messages
 
@@ -90,8 +90,8 @@ class Migrations:
             running.ending = True
             running.task.cancel()
 
-    async def check(self, vm: str, destination: str, address: str | None) -> Sequence[Finding]:
-        return await check(self._at, vm, destination, address)
+    async def check(self, asked: Inquiry) -> Sequence[Finding]:
+        return await check(self._at, asked)
 
     # -- what other hosts ask ---------------------------------------------------------------------------
 

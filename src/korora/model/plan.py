@@ -42,6 +42,20 @@ class CryptographyRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Inquiry:
+    """What a check asks: could this migration begin? Unsigned, so it spends nothing and moves nothing.
+
+    `operator` is whose permission is looked at, None for nobody's; `address` as in a migration.
+    """
+
+    vm: VmName
+    destination: HostName
+    mode: Mode = Mode.LIVE
+    operator: OperatorName | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One precheck that failed, with what mends it (S1)."""
 

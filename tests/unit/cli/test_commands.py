@@ -240,8 +240,11 @@ def test_an_error_says_where_the_vm_runs_and_what_to_do(site: CliSite, capsys: C
 def test_a_clean_check_is_done(site: CliSite, capsys: Captured) -> None:
     site.a.routes["POST", "/v1/checks"] = Answer({"findings": []})
     assert answer(site.command("check", "web", "--to", "b")) == 0
-    assert site.a.asked[-1].body == {"vm": "web", "destination": "b", "address": "10.0.0.2:7000"}
+    asked = {"vm": "web", "destination": "b", "mode": "live", "operator": "alice", "address": "10.0.0.2:7000"}
+    assert site.a.asked[-1].body == asked
     assert "can move from a to b" in capsys.readouterr().out
+    assert answer(site.command("check", "web", "--to", "b", "--mode", "offline")) == 0
+    assert site.a.asked[-1].body == asked | {"mode": "offline"}
 
 
 def test_all_findings_are_shown_at_once_and_refuse(site: CliSite, capsys: Captured) -> None:

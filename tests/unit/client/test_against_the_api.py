@@ -14,6 +14,8 @@ from korora.client import Daemon, MigrationOutcome, MigrationProgress
 from korora.errors import RefusedError, UsageError
 from korora.host.api import create_api
 from korora.host.front import Front
+from korora.model.identity import HostName, VmName
+from korora.model.plan import Inquiry
 
 WEB = 'name = "web"\nmemory = "64M"\n'
 
@@ -110,7 +112,7 @@ def test_enrolment_goes_to_and_fro(client: Daemon, host: _Host) -> None:
 
 
 def test_findings_of_a_check_arrive_whole(client: Daemon) -> None:
-    (finding,) = client.check("web", "b", "10.0.0.2:7000")
+    (finding,) = client.check(Inquiry(VmName("web"), HostName("b"), address="10.0.0.2:7000"))
     assert (finding.check, finding.host, finding.remedy) == ("memory", "b", "free some")
 
 

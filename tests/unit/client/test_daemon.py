@@ -22,6 +22,10 @@ from korora.errors import (
     ToolError,
     UsageError,
 )
+from korora.model.identity import HostName, OperatorName, VmName
+from korora.model.plan import Inquiry, Mode
+
+ASKED = Inquiry(VmName("web"), HostName("b"), Mode.OFFLINE, OperatorName("alice"), "10.0.0.2:7000")
 
 EVENTS = ("GET", "/v1/migrations/7/events")
 
@@ -225,6 +229,12 @@ def test_cancelling_needs_no_answer_but_the_status(fake: FakeDaemon, client: Dae
 def test_findings_are_values(fake: FakeDaemon, client: Daemon) -> None:
     finding = {"check": "memory", "host": "b", "message": "too little", "remedy": "buy some"}
     fake.routes["POST", "/v1/checks"] = Answer({"findings": [finding]})
-    (found,) = client.check("web", "b", "10.0.0.2:7000")
+    (found,) = client.check(ASKED)
     assert found.check == "memory"
-    assert fake.asked[0].body == {"vm": "web", "destination": "b", "address": "10.0.0.2:7000"}
+    assert fake.asked[0].body == {
+        "vm": "web",
+        "destination": "b",
+        "mode": "offline",
+        "operator": "alice",
+        "address": "10.0.0.2:7000",
+    }

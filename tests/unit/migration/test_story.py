@@ -18,15 +18,17 @@ from korora.errors import RefusedError
 from korora.migration.crossing import outbound
 from korora.migration.greeting.conversation import Conversation
 from korora.model.definition import parse_definition
-from korora.model.identity import OperatorName, VmName
+from korora.model.identity import HostName, OperatorName, VmName
 from korora.model.ownership import Status
-from korora.model.plan import Mode
+from korora.model.plan import Inquiry, Mode
 from korora.model.vm import RunState
 from korora.ports.hypervisor import Place
 from korora.protocol import messages
 from korora.supervision.boots.eventlog import framed
-from korora.supervision.boots.record import EVENT_LOG_FILE, read_logs
+from korora.supervision.boots.record import EVENT_LOG_FILE, BootVerdict, BootWord, read_logs
+from korora.supervision.guests import Guests
 
+ASKED = Inquiry(VM, HostName("b"), operator=OperatorName("alice"))
 SAID_BEFORE_TRUST = {"Hello", "Evidence", "Abort"}
 
 
@@ -351,10 +353,15 @@ def test_a_check_tells_what_is_wrong_and_changes_nothing(tell: Tell) -> None:
     async def story(site: Site) -> None:
         before = deepcopy([host.disk for host in site.hosts.values()])
         migrations = site["a"].migrations
-        assert await site["a"].do(lambda: migrations.check(VM, "b", None)) == ()
+        assert await site["a"].do(lambda: migrations.check(ASKED)) == []
         site["b"].premises.memory = 0
-        findings = await site["a"].do(lambda: migrations.check(VM, "b", None))
-        assert [finding.check for finding in findings] == ["memory"]
+        mallory = replace(ASKED, operator=OperatorName("mallory"))
+        findings = await site["a"].do(lambda: migrations.check(mallory))
+        assert [(finding.check, finding.host) for finding in findings] == [
+            ("authorization", "a"),
+            ("memory", "b"),
+        ]
+        assert all(finding.remedy for finding in findings)
         await site.recover()
         assert [host.disk for host in site.hosts.values()] == before
         assert {point.split("#")[0] for point in site.plan.passed if "hypervisor." in point} == {
@@ -363,6 +370,40 @@ def test_a_check_tells_what_is_wrong_and_changes_nothing(tell: Tell) -> None:
             "b:hypervisor.cpu_features",
         }
         site.runs_only_on("a")
+
+    tell(story)
+
+
+def test_a_check_of_a_stopped_vm_is_one_of_a_cold_move(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        check, cold = site["a"].migrations.check, replace(ASKED, mode=Mode.OFFLINE)
+        await site["a"].do(lambda: site["a"].guests.stop(VM, force=True))
+        with pytest.raises(RefusedError) as caught:
+            await site["a"].do(lambda: check(ASKED))
+        assert (caught.value.kind, "--mode offline" in caught.value.remedy) == ("not-running", True)
+        assert await site["a"].do(lambda: check(cold)) == []
+        site.rests_only_on("a")
+
+    tell(story)
+
+
+def test_a_check_tells_of_an_open_hand_over_and_of_a_boot_that_changed(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(site: Site) -> None:
+        async def changed(_guests: Guests, _vm: str) -> BootVerdict:
+            return BootVerdict(BootWord.UNTRUSTED, reasons=("PCR 4 is another",))
+
+        monkeypatch.setattr(Guests, "boot_verdict", changed)
+        vms = site["a"].disk.vms
+        record = vms[VM]
+        vms[VM] = replace(record, ownership=Status.OFFERED, peer=HostName("b"))
+        findings = await site["a"].do(lambda: site["a"].migrations.check(ASKED))
+        assert [(finding.check, finding.host) for finding in findings] == [
+            ("ownership", "a"),
+            ("guest-boot", "a"),
+        ]
+        vms[VM] = record
 
     tell(story)
 

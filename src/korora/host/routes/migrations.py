@@ -24,7 +24,7 @@ def migration_routes(migrations: Migrations) -> APIRouter:
     @router.post("/checks")
     async def check(body: schema.Check) -> schema.CheckAnswer:
         """Run both hosts' prechecks; nothing moves. No finding means that a migration may be asked for."""
-        findings = await migrations.check(body.vm, body.destination, body.address)
+        findings = await migrations.check(schema.inquiry_of(body))
         return schema.CheckAnswer([schema.FindingAnswer(**asdict(finding)) for finding in findings])
 
     @router.post("/migrations", status_code=202)

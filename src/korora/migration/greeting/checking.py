@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from korora.errors import RefusedError
+from korora.migration.crossing.subject import Subject, find_subject
 from korora.migration.greeting import survey
 from korora.migration.greeting.conversation import WORK_DEADLINE_S, Conversation
 from korora.migration.greeting.meeting import meet_as_source
+from korora.migration.greeting.refusals import refuse_changed_boot, refuse_unsettled
+from korora.migration.recovery.standing import Standing
 from korora.migration.setting import Setting
+from korora.model.authorization import Denied
 from korora.model.definition import definition_text
-from korora.model.identity import HostName
-from korora.model.plan import Finding
+from korora.model.plan import Finding, Inquiry, MigrationRequest
 from korora.protocol.handshake import choose_rule
 from korora.protocol.messages import Answer, Order
 
 
-async def check(at: Setting, vm: str, destination: str, address: str | None) -> Sequence[Finding]:
-    """What speaks against moving this VM there. RefusedError when the destination is not trusted."""
-    live, host = at.guests.live(vm), HostName(destination)
-    channel = await at.dial(host, address or at.address_of(host))
+async def check(at: Setting, asked: Inquiry) -> Sequence[Finding]:
+    """What speaks against this migration, on this host and on the other one.
+
+    RefusedError when the VM is not there to move, or the destination is not trusted. What the destination's
+    own policy says of the operator is asked by a migration alone: only a signed request tells who asks.
+    """
+    subject = find_subject(at, asked.vm, asked.mode)
+    return [*await _findings_here(at, asked, subject), *await _findings_there(at, asked, subject)]
+
+
+async def _findings_here(at: Setting, asked: Inquiry, subject: Subject) -> list[Finding]:
+    state = Standing(at.journal, asked.vm, copy=True).state
+    found = [*_refused(at, "ownership", lambda: refuse_unsettled(state, asked.vm))]
+    if subject.live is not None:
+        boot = await at.guests.boot_verdict(asked.vm)
+        found += _refused(at, "guest-boot", lambda: refuse_changed_boot(boot, asked.vm, at.host))
+    if asked.operator is not None:
+        found += _denied(at, asked)
+    return found
+
+
+async def _findings_there(at: Setting, asked: Inquiry, subject: Subject) -> Sequence[Finding]:
+    channel = await at.dial(asked.destination, asked.address or at.address_of(asked.destination))
     try:
         talk = Conversation(channel)
         met = await meet_as_source(talk, at.host, at.attester, at.verify)
@@ -28,15 +51,43 @@ async def check(at: Setting, vm: str, destination: str, address: str | None) -> 
         order = Order(
             request=b"",
             authorized_by="",
-            definition=definition_text(live.machine.definition),
-            facts=await survey.source_facts(at, live.definition, live.machine),
+            definition=definition_text(subject.definition),
+            facts=await survey.source_facts(at, subject.definition, subject.machine),
             rule=rule,
             epoch=0,
-            cold=False,
+            cold=subject.live is None,
             dry_run=True,
-            adopted=live.definition.adopted,
+            adopted=subject.definition.adopted,
         )
         await talk.say(order)
         return (await talk.expect(Answer, WORK_DEADLINE_S)).findings
     finally:
         await channel.close()
+
+
+def _refused(at: Setting, check: str, refuse: Callable[[], None]) -> Iterator[Finding]:
+    try:
+        refuse()
+    except RefusedError as refused:
+        yield Finding(check, at.host, refused.message, refused.remedy)
+
+
+def _denied(at: Setting, asked: Inquiry) -> Iterator[Finding]:
+    """What this host's policy would say to a request of theirs. Nobody signed one: it is only looked at."""
+    assert asked.operator is not None  # noqa: S101 the caller looked
+    now = int(at.clock.now())
+    decision = at.authorizer.decide(
+        MigrationRequest(
+            operator=asked.operator,
+            procedure="migrate",
+            vm=asked.vm,
+            source=at.host,
+            destination=asked.destination,
+            mode=asked.mode,
+            nonce="",
+            issued_at=now,
+            not_after=now,
+        )
+    )
+    if isinstance(decision, Denied):
+        yield Finding("authorization", at.host, decision.reason, decision.remedy)
