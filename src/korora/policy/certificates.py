@@ -26,7 +26,7 @@ from cryptography.x509.verification import (
     VerificationError,
 )
 
-from korora.errors import RefusedError
+from korora.errors import RefusedError, UsageError
 from korora.model.identity import Digest, HostName, sha256
 
 MAX_CERTIFICATE_BYTES: Final = 16 * 1024
@@ -53,6 +53,22 @@ def parsed(der: bytes, what: str) -> x509.Certificate:
             remedy="enrol the host again; if its TPM gives out such a certificate, ask its manufacturer",
         ) from error
     return certificate
+
+
+def anchors_in(pem: bytes) -> tuple[x509.Certificate, ...]:
+    """Every certificate of a PEM file: a chain may stand in one. UsageError(kind="bad-anchor") for none."""
+    try:
+        certificates = tuple(x509.load_pem_x509_certificates(pem))
+        for certificate in certificates:
+            certificate.extensions  # noqa: B018 - as in `parsed`
+            certificate.public_key()
+    except Exception as error:
+        raise UsageError(
+            f"it holds no certificate in PEM that can be read ({str(error) or type(error).__name__})",
+            kind="bad-anchor",
+            remedy="correct the file",
+        ) from error
+    return certificates
 
 
 def spki(key: PublicKey) -> bytes:

@@ -9,10 +9,7 @@ import asyncio
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol
-
-from cryptography import x509
 
 from korora.adapters.authorization.toml_file import TomlAuthorizer
 from korora.adapters.channel import tls
@@ -24,20 +21,20 @@ from korora.adapters.premises.local import LocalPremises
 from korora.adapters.tpm.esys import EsysTpm
 from korora.adapters.vtpm.swtpm import Swtpm
 from korora.agents.vtpm.custody import Custody
-from korora.errors import KororaError, UsageError
+from korora.errors import UsageError
 from korora.migration.service import Migrations
 from korora.migration.setting import Setting
 from korora.model.configuration import HostConfiguration
 from korora.model.evidence import HostEvidence
 from korora.model.identity import HostName
-from korora.policy.appraisal import Presented, TrustAnchors, Trusted, Untrusted
-from korora.policy.reference_values import parse as parse_reference_values
+from korora.policy.appraisal import Presented, Trusted, Untrusted
 from korora.ports.channel import Channel
 from korora.ports.clock import SystemClock
 from korora.protocol.host_appraisal import appraise_host
 from korora.supervision.archive import HostLog, Receipts
 from korora.supervision.boots.appraiser import GuestBootAppraiser
 from korora.supervision.guests import Guests
+from korora.wiring.anchors import SiteAnchors
 from korora.wiring.identity import HostIdentity
 
 DATA_CONNECT_DEADLINE_S: Final = 15.0
@@ -73,12 +70,13 @@ class WiredHost:
 
 async def wire_host(configuration: HostConfiguration) -> WiredHost:
     """Put one host together. KororaError when a file it needs is missing or wrong."""
-    state, clock = configuration.state, SystemClock()
+    state, clock, anchors = configuration.state, SystemClock(), SiteAnchors(configuration.site)
+    anchors.all()  # better said now than in the middle of a migration
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     journal = SqliteJournal(state / "journal.db")
     tpm = EsysTpm(configuration.tpm)
     own = HostIdentity(
-        configuration.name, tpm, state / "identity", configuration.event_log, configuration.site.authority
+        configuration.name, tpm, state / "identity", configuration.event_log, anchors.authority
     )
     await own.load()
     hypervisor = Qemu(state / "cache", configuration.qemu)
@@ -96,7 +94,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         clock=clock,
         authorizer=TomlAuthorizer(configuration.authorization),
         attester=own,
-        verify=Verification(configuration, clock),
+        verify=Verification(anchors, clock),
         signer=own,
         dial=Dialer(own),
         dial_data=dial_data,
@@ -137,26 +135,20 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The site's appraisal of other hosts; anchors are read anew each time, so that an edit takes effect."""
+    """The site's appraisal of other hosts."""
 
-    configuration: HostConfiguration
+    anchors: SiteAnchors
     clock: SystemClock
 
     def __call__(
         self, presented: Presented, evidence: HostEvidence, *, host: HostName, qualifying: bytes
     ) -> Trusted | Untrusted:
-        site = self.configuration.site
-        anchors = TrustAnchors(
-            authority=_certificate(site.authority),
-            manufacturers=tuple(_certificate(path) for path in site.manufacturers),
-            reference=parse_reference_values(_text(site.reference_values)),
-        )
         return appraise_host(
             presented,
             evidence,
             host=host,
             qualifying_data=qualifying,
-            anchors=anchors,
+            anchors=self.anchors.all(),
             now=self.clock.now(),
         )
 
@@ -197,25 +189,3 @@ def dial_data(address: str) -> socket.socket:
     connection = socket.create_connection((host.strip("[]"), int(port)), DATA_CONNECT_DEADLINE_S)
     connection.settimeout(None)
     return connection
-
-
-def _certificate(path: Path) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(_text(path).encode())
-    except ValueError as error:
-        raise _unusable(path, f"it is no PEM certificate: {error}") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unusable(path, str(error)) from error
-
-
-def _unusable(path: Path, problem: str) -> KororaError:
-    return UsageError(
-        f"the trust anchor {path} cannot be used: {problem}",
-        kind="bad-anchor",
-        remedy="correct [site] in hostd.toml",
-    )

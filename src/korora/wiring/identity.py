@@ -7,6 +7,7 @@ state. Before enrolment every use is a RefusedError(kind="not-enrolled").
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,14 @@ class Application:
 class HostIdentity:
     """Attestation and enrolment for the API; attester and signing key for migrations."""
 
-    def __init__(self, host: HostName, tpm: Tpm, folder: Path, event_log: Path, authority: Path) -> None:
+    def __init__(
+        self,
+        host: HostName,
+        tpm: Tpm,
+        folder: Path,
+        event_log: Path,
+        authority: Callable[[], x509.Certificate],
+    ) -> None:
         self._host = host
         self._tpm = tpm
         self._folder = folder
@@ -68,10 +76,10 @@ class HostIdentity:
     # -- for other hosts --------------------------------------------------------------------------------
 
     def tls(self) -> TlsIdentity | None:
+        """None before enrolment. UsageError(kind="bad-anchor") when the authority's file is unusable."""
         if self._identity is None:
             return None
-        authority = x509.load_pem_x509_certificate(self._authority.read_bytes())
-        return TlsIdentity(self._identity.certificate, self._identity.key.private, authority)
+        return TlsIdentity(self._identity.certificate, self._identity.key.private, self._authority())
 
     async def presented(self) -> Presented:
         return await self._attester().presented()

@@ -52,12 +52,17 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """A site and one host of it, freshly booted and not enrolled, behind the API's own shapes."""
-    _trust(tmp_path, Authority.create(now=attested_site.NOW - 120))
+    authority = Authority.create(now=attested_site.NOW - 120)
+    _trust(tmp_path, authority)
     with host_tpm(tmp_path / "tpm") as tpm, serving(FakeDaemon("north", tmp_path / "north.sock")) as daemon:
         (tmp_path / "event.log").write_bytes(boot(tpm))
         link = EsysTpm(tpm.tcti)
         identity = HostIdentity(
-            HostName("north"), link, tmp_path / "identity", tmp_path / "event.log", tmp_path / "authority.pem"
+            HostName("north"),
+            link,
+            tmp_path / "identity",
+            tmp_path / "event.log",
+            lambda: authority.certificate,
         )
         _speaks_for(daemon, identity)
         try:

@@ -16,6 +16,7 @@ from korora.model.identity import OperatorName
 from korora.model.site import SiteConfiguration
 from korora.policy import authorization, reference_values
 from korora.policy.appraisal import TrustAnchors
+from korora.policy.certificates import anchors_in
 
 _T = TypeVar("_T")
 
@@ -70,11 +71,13 @@ def named(path: Path | None, key: str, site: SiteConfiguration) -> Path:
     return path
 
 
-def _certificates(path: Path) -> list[x509.Certificate]:
+def _certificates(path: Path) -> tuple[x509.Certificate, ...]:
     try:
-        return x509.load_pem_x509_certificates(read_bytes(path, "the certificate"))
-    except ValueError as error:
-        raise _bad(path, "holds no certificate in PEM") from error
+        return anchors_in(read_bytes(path, "the certificate"))
+    except UsageError as error:
+        if error.kind != "bad-anchor":
+            raise
+        raise UsageError(f"{path}: {error.message}", kind=error.kind, remedy=error.remedy) from error
 
 
 def _parsed(path: Path, parse: Callable[[str], _T]) -> _T:

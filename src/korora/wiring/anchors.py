@@ -1,0 +1,59 @@
+"""Whom a host believes: the files that [site] of hostd.toml names, read anew so that an edit takes effect.
+
+Promise: all of them are looked at when the host starts; each mistake names its file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography import x509
+
+from korora.errors import KororaError, UsageError
+from korora.model.configuration import SiteTrust
+from korora.policy import reference_values
+from korora.policy.appraisal import TrustAnchors
+from korora.policy.certificates import anchors_in
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class SiteAnchors:
+    """UsageError(kind="bad-anchor") from each method when a file is missing or malformed."""
+
+    site: SiteTrust
+
+    def authority(self) -> x509.Certificate:
+        return _read(self.site.authority, anchors_in)[0]
+
+    def all(self) -> TrustAnchors:
+        return TrustAnchors(
+            authority=self.authority(),
+            manufacturers=tuple(
+                certificate for path in self.site.manufacturers for certificate in _read(path, anchors_in)
+            ),
+            reference=_read(self.site.reference_values, lambda data: reference_values.parse(data.decode())),
+        )
+
+
+def _read(path: Path, parse: Callable[[bytes], _T]) -> _T:
+    try:
+        return parse(path.read_bytes())
+    except OSError as error:
+        raise _unusable(path, error.strerror or str(error), "put it there") from error
+    except UnicodeDecodeError as error:
+        raise _unusable(path, "it is not UTF-8 text", "is it the right file?") from error
+    except KororaError as error:
+        raise _unusable(path, error.message, error.remedy) from error
+
+
+def _unusable(path: Path, problem: str, remedy: str) -> UsageError:
+    return UsageError(
+        f"the trust anchor {path} cannot be used: {problem}",
+        kind="bad-anchor",
+        remedy=f"{remedy}; or correct [site] in hostd.toml",
+    )
