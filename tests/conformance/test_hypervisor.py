@@ -79,7 +79,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Callable[[Bench], 
 
     def bench() -> Bench:
         if request.param == "fake":
-            world = World()
+            world = World(deaf=True)  # as a guest without a system is
             return Bench(
                 FakeHypervisor("a", world),
                 base,
@@ -462,11 +462,14 @@ def test_a_killed_vm_is_stopped_and_can_be_started_again(run: Run) -> None:
     run(story)
 
 
-def test_a_vm_that_ignores_the_power_button_is_ended_at_the_deadline(run: Run) -> None:
+def test_a_vm_that_ignores_the_power_button_runs_on(run: Run) -> None:
     async def story(bench: Bench) -> None:
         machine = await bench.start()
-        await machine.power_down(0.3)
-        assert await machine.run_state() is RunState.STOPPED
+        with pytest.raises(ToolError) as caught:
+            await machine.power_down(0.3)
+        assert caught.value.kind == "did-not-stop"
+        assert "--force" in caught.value.remedy
+        assert await machine.run_state() is RunState.RUNNING
 
     run(story)
 

@@ -12,7 +12,14 @@ from korora.errors import ToolError
 from korora.model.evidence import BlobDigests, PcrValues, VtpmIdentity, WipeStep
 from korora.model.identity import Secret, VmName
 from korora.model.vm import HypervisorFacts, RunState, VmDefinition
-from korora.ports.hypervisor import GuestMemory, Place, StreamSettings, StreamState, StreamStatus
+from korora.ports.hypervisor import (
+    GuestMemory,
+    Place,
+    StreamSettings,
+    StreamState,
+    StreamStatus,
+    did_not_stop,
+)
 from korora.ports.vtpm import BlobBinding, Rested
 
 FACTS = HypervisorFacts("qemu", "7.2.22", ("q35",), ("qemu64",), "tcg", "kvm hangs", (), "0.7.1", ())
@@ -33,6 +40,7 @@ class Process:
     qmp: Path
     state: RunState = RunState.RUNNING
     hung: bool = False  # it lives, and answers nobody
+    deaf: bool = False  # it heeds no power button
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def die(self) -> None:
@@ -104,7 +112,10 @@ class FakeMachine:
         self._alive().state = RunState.RUNNING
 
     async def power_down(self, deadline_s: float) -> None:
-        self._alive().die()
+        process = self._alive()
+        if process.deaf:
+            raise did_not_stop(self._definition.name, deadline_s)
+        process.die()
 
     async def quit(self) -> None:
         self._alive().die()

@@ -20,7 +20,7 @@ from korora.errors import ToolError
 from korora.model.evidence import CleanMemoryProof, WipeStep
 from korora.model.identity import VmName
 from korora.model.vm import HypervisorFacts, RunState, VmDefinition
-from korora.ports.hypervisor import Place, StreamSettings, StreamState, StreamStatus
+from korora.ports.hypervisor import Place, StreamSettings, StreamState, StreamStatus, did_not_stop
 
 FACTS = HypervisorFacts(
     name="qemu",
@@ -99,6 +99,7 @@ class World:
     before: Callable[[str, str], Awaitable[None]] | None = None  # (host, step): may raise, wait, or kill
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     violations: list[str] = field(default_factory=list)
+    deaf: bool = False  # guests that heed no power button
     latest: dict[VmName, tuple[int, ...]] = field(default_factory=dict)
     pids: itertools.count[int] = field(default_factory=lambda: itertools.count(4_000_000))
     device_of: Callable[[Path], Device | None] = lambda _directory: None
@@ -230,6 +231,8 @@ class FakeMachine:
 
     async def power_down(self, deadline_s: float) -> None:
         async with self._step("power_down"):
+            if self._world.deaf:
+                raise did_not_stop(self.guest.definition.name, deadline_s)
             self.guest.die()
 
     async def quit(self) -> None:

@@ -8,7 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from korora.errors import ToolError
 from korora.model.evidence import CleanMemoryProof, WipeStep
+from korora.model.identity import VmName
 from korora.model.vm import HypervisorFacts, RunState, VmDefinition
 
 
@@ -97,7 +99,10 @@ class Machine(Protocol):
         ...
 
     async def power_down(self, deadline_s: float) -> None:
-        """Ask the guest to shut down (ACPI), then quit. The process is gone afterwards."""
+        """Ask the guest to shut down (ACPI), and wait until its process is gone.
+
+        ToolError(kind="did-not-stop") when it is not by the deadline: the VM is as it was.
+        """
         ...
 
     async def quit(self) -> None:
@@ -161,3 +166,12 @@ class Hypervisor(Protocol):
     async def adopt(self, qmp_socket: Path) -> Machine:
         """Take over supervision of a QEMU that somebody else started."""
         ...
+
+
+def did_not_stop(vm: VmName, deadline_s: float) -> ToolError:
+    """What `Machine.power_down` raises."""
+    return ToolError(
+        f"{vm} did not shut down within {deadline_s:g} s; it runs on",
+        kind="did-not-stop",
+        remedy=f"look into the guest and ask again, or end it at once: korora vm stop {vm} --force",
+    )

@@ -191,6 +191,18 @@ def test_a_changed_definition_whose_start_fails_is_not_kept(tell: Callable[[Stor
     tell(story)
 
 
+def test_a_guest_that_does_not_shut_down_runs_on(tell: Callable[[Story], None]) -> None:
+    async def story(site: Site, guests: Guests) -> None:
+        await guests.run(WEB)
+        site.world.of("web").deaf = True
+        assert await kind_of(guests.stop("web")) == "did-not-stop"
+        assert (await guests.status("web")).state is RunState.RUNNING
+        await guests.stop("web", force=True)
+        assert (await guests.status("web")).state is RunState.STOPPED
+
+    tell(story)
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_a_stopped_vm_leaves_its_vtpm_at_rest_and_a_reason(
     tell: Callable[[Story], None], force: bool

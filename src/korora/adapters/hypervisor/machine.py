@@ -17,7 +17,7 @@ from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.errors import KororaError, ToolError
 from korora.model.vm import RunState, VmDefinition
-from korora.ports.hypervisor import StreamSettings, StreamState, StreamStatus
+from korora.ports.hypervisor import StreamSettings, StreamState, StreamStatus, did_not_stop
 
 QUIT_DEADLINE_S = 5.0
 DYING_S = 0.5  # between the loss of QMP and the end of a dying process
@@ -89,9 +89,10 @@ class QemuMachine:
             raise
 
     async def power_down(self, deadline_s: float) -> None:
-        with contextlib.suppress(ToolError):
+        async with self._explained():
             await self._qmp.execute("system_powerdown")
-            await self._process.wait(deadline_s)
+        if not await self._process.wait(deadline_s):
+            raise did_not_stop(self._definition.name, deadline_s)
         await self.quit()
 
     async def quit(self) -> None:
