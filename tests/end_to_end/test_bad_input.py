@@ -146,6 +146,22 @@ def test_a_vm_that_does_not_run_is_not_moved_live(lab: Lab) -> None:
         assert "offline" in error["remedy"]
 
 
+def test_a_disk_outside_of_the_destinations_storage_is_refused_there(lab: Lab, tmp_path: Path) -> None:
+    disk = tmp_path / "elsewhere.raw"
+    disk.write_bytes(bytes(1 << 20))
+    named = ('memory = "64M"', "[[disks]]", f'path = "{disk}"', 'format = "raw"')
+    with plain_vm(lab, "stray", *named):
+        found = lab.korora("check", "stray", "--to", "b", "--json")
+        assert found.returncode == REFUSED
+        (finding,) = json.loads(found.stdout)["findings"]
+        assert (finding["check"], finding["host"]) == ("storage", "b")
+        assert str(disk) in finding["message"]
+        code, error = complaint(lab, "migrate", "stray", "--to", "b")
+        assert (code, error["kind"], error["vm_runs_on"]) == (REFUSED, "precheck", "a")
+        assert lab.answer("vm", "show", "stray")["state"] == "running"
+        assert not (lab.layout.host("b").state / "vms" / "stray").exists()
+
+
 def test_a_vm_larger_than_the_destinations_memory_is_refused(lab: Lab) -> None:
     total = int(Path("/proc/meminfo").read_text().split()[1]) // 1024
     with plain_vm(lab, "giant", f'memory = "{total}M"'):

@@ -163,6 +163,9 @@ class FakeHypervisor:
     async def cpu_features(self, definition: VmDefinition) -> dict[str, bool]:
         return {"sse2": True}
 
+    def files(self, definition: VmDefinition) -> tuple[str, ...]:
+        return ()
+
     async def start(self, definition: VmDefinition, place: Place, *, incoming: bool) -> FakeMachine:
         await asyncio.sleep(0)
         self._world.told.append(f"start {definition.name}")

@@ -347,6 +347,9 @@ class FakeHypervisor:
         await self.world.meet(self.host, "expand_cpu")
         return dict(self.expanded_cpu)
 
+    def files(self, definition: VmDefinition) -> tuple[str, ...]:
+        return ()
+
     async def start(self, definition: VmDefinition, place: Place, *, incoming: bool) -> FakeMachine:
         step = "start_incoming" if incoming else "start"
         trouble = await self.world.meet(self.host, step)

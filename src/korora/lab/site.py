@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from korora.authority import create_authority
 from korora.errors import ToolError
+from korora.lab.guest.image import KERNELS, cache_folder
 from korora.lab.host_tpm import manufacturer_certificates
 from korora.lab.layout import LabHost, Layout
 from korora.lab.measured_boot import MeasuredBoot
@@ -126,12 +127,18 @@ def _hostd_text(layout: Layout, host: LabHost, hosts: tuple[LabHost, ...]) -> st
     text = (
         f'name = "{host.name}"\nstate = {_text(host.state)}\nlisten = "{host.address}"\n'
         f'api = {_text(host.api)}\ntpm = "{host.tpm}"\nevent_log = {_text(host.event_log)}\n'
-        f"authorization = {_text(authorization(layout))}\n\n[site]\n{_trust(layout)}"
+        f"authorization = {_text(authorization(layout))}\n"
+        f"storage = [{', '.join(map(_text, _storage(layout)))}]\n\n[site]\n{_trust(layout)}"
     )
     for other in hosts:
         if other.name != host.name:
             text += f'\n[hosts.{other.name}]\naddress = "{other.address}"\n'
     return text
+
+
+def _storage(layout: Layout) -> tuple[Path, ...]:
+    """The disks that all hosts see, and what the lab's guests boot."""
+    return (layout.storage, cache_folder(), KERNELS)
 
 
 def _trust(layout: Layout) -> str:

@@ -56,6 +56,7 @@ class HostConfiguration:
     hosts: Mapping[HostName, Endpoint] = field(default_factory=dict)  # addresses only: identity is the key
     incoming_limit: int = 2  # migrations that may arrive at one time
     stall_deadline_s: float = 30.0  # a data connection on which nothing moves for so long is given up
+    storage: tuple[Path, ...] = ()  # where the files of VMs from elsewhere may be; see policy.storage
     multifd_channels: int = 0  # of a VM that leaves, beside the main stream; 0: one stream carries all
 
 
@@ -78,6 +79,7 @@ def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
         qemu=table.text("qemu", "qemu-system-x86_64"),
         site=_site(table.table("site")),
         hosts=_hosts(table.table("hosts", optional=True)),
+        storage=table.paths("storage", optional=True),
         incoming_limit=incoming,
         stall_deadline_s=stall,
         multifd_channels=channels,
@@ -169,9 +171,11 @@ class _Table:
     def path(self, key: str) -> Path:
         return self._file.parent / self.text(key)
 
-    def paths(self, key: str) -> tuple[Path, ...]:
-        values = self._take(key, list, None)
-        if not values or not all(isinstance(value, str) and value and "\0" not in value for value in values):
+    def paths(self, key: str, *, optional: bool = False) -> tuple[Path, ...]:
+        values = self._take(key, list, [] if optional else None)
+        if (not values and not optional) or not all(
+            isinstance(value, str) and value and "\0" not in value for value in values
+        ):
             raise self._wrong(key, "must be a list of paths", 'write for example ["manufacturer.pem"]')
         return tuple(self._file.parent / str(value) for value in values)
 

@@ -38,6 +38,7 @@ class DestinationFacts:
     cpu_problem: str = ""
     files: FileDigests = field(default_factory=dict)
     disks: DiskSizes = field(default_factory=dict)
+    outside: tuple[str, ...] = ()  # files of the VM that may not be had there, and were not looked at
     bridges: tuple[str, ...] = ()
     vms: tuple[str, ...] = ()
     incoming: int = 0

@@ -162,6 +162,8 @@ def _files(vm: VmDefinition, source: SourceFacts, destination: DestinationFacts)
     a definition could name any file there.
     """
     for path in boot_files(vm):
+        if path in destination.outside:
+            continue
         here, there = source.files.get(path), destination.files.get(path)
         check = "firmware" if path == vm.firmware_code else "boot-file"
         if there is None:
@@ -187,6 +189,17 @@ def _files(vm: VmDefinition, source: SourceFacts, destination: DestinationFacts)
             )
 
 
+def _storage(vm: VmDefinition, _: SourceFacts, destination: DestinationFacts) -> Iterator[Finding]:
+    """What a definition from elsewhere may not open there is not looked at either: nothing is told of it."""
+    for path in destination.outside:
+        yield Finding(
+            "storage",
+            destination.host,
+            f"{vm.name} would open {path}, which {destination.host} gives to no VM from elsewhere",
+            f"name its folder under `storage` in hostd.toml of {destination.host}, or move the file",
+        )
+
+
 def boot_files(vm: VmDefinition) -> tuple[str, ...]:
     """The files that must be equal on both hosts, by path. The variable store is brought along."""
     files = [vm.boot.kernel, vm.boot.initrd]
@@ -197,6 +210,8 @@ def boot_files(vm: VmDefinition) -> tuple[str, ...]:
 
 def _disks(vm: VmDefinition, source: SourceFacts, destination: DestinationFacts) -> Iterator[Finding]:
     for disk in vm.disks:
+        if disk.path in destination.outside:
+            continue
         here, there = source.disks.get(disk.path), destination.disks.get(disk.path)
         if there is None:
             yield Finding(
@@ -282,6 +297,7 @@ CHECKS: tuple[Check, ...] = (
     _capabilities,
     _vtpm,
     _tpm,
+    _storage,
     _files,
     _disks,
     _networks,

@@ -155,6 +155,10 @@ class Hypervisor(Protocol):
         """What the definition's CPU model would expand to on this host."""
         ...
 
+    def files(self, definition: VmDefinition) -> tuple[str, ...]:
+        """What it would open for this VM beside disks, firmware and boot files. Looks at nothing."""
+        ...
+
     async def start(self, definition: VmDefinition, place: Place, *, incoming: bool) -> Machine:
         """Start the process. Incoming ones wait, paused, for `listen`. On failure nothing is left behind."""
         ...

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
 from korora.adapters.authorization.toml_file import TomlAuthorizer
@@ -28,6 +29,7 @@ from korora.model.configuration import HostConfiguration
 from korora.model.evidence import HostEvidence
 from korora.model.identity import HostName
 from korora.policy.appraisal import Presented, Trusted, Untrusted
+from korora.policy.storage import StorageRule
 from korora.ports.channel import Channel
 from korora.ports.clock import SystemClock
 from korora.protocol.host_appraisal import appraise_host
@@ -100,7 +102,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         dial_data=dial_data,
         reception=reception,
         address_of=AddressBook(configuration),
-        premises=LocalPremises(),
+        premises=LocalPremises(storage_rule(configuration)),
         incoming_limit=configuration.incoming_limit,
         stall_deadline_s=configuration.stall_deadline_s,
     )
@@ -181,6 +183,21 @@ class AddressBook:
                 remedy=f"add [hosts.{host}] with its address to the configuration",
             )
         return str(endpoint)
+
+
+def storage_rule(configuration: HostConfiguration) -> StorageRule:
+    """The administrator's folders, and what no VM ever gets: this host's state, its secrets, its trust."""
+    site = configuration.site
+    own = (
+        configuration.state,
+        configuration.authorization,
+        *(site.authority, site.reference_values, *site.manufacturers),
+    )
+    return StorageRule(_real(configuration.storage), _real(own))
+
+
+def _real(paths: Iterable[Path]) -> tuple[PurePosixPath, ...]:
+    return tuple(PurePosixPath(path.resolve()) for path in paths)
 
 
 def dial_data(address: str) -> socket.socket:

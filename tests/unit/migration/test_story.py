@@ -368,6 +368,7 @@ def test_a_check_tells_what_is_wrong_and_changes_nothing(tell: Tell) -> None:
             "a:hypervisor.facts",
             "b:hypervisor.facts",
             "b:hypervisor.cpu_features",
+            "b:hypervisor.files",
         }
         site.runs_only_on("a")
 

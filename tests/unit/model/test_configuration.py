@@ -80,6 +80,14 @@ def test_multifd_is_off_until_a_host_asks_for_up_to_eight_channels() -> None:
     assert "chanels" in refused(FULL + "\n[stream]\nchanels = 2\n").message
 
 
+def test_storage_is_a_list_of_folders_and_may_be_left_out() -> None:
+    assert parse_host_configuration(FULL, FILE).storage == ()
+    named = parse_host_configuration('storage = ["/srv/vms", "images"]\n' + FULL, FILE)
+    assert named.storage == (Path("/srv/vms"), Path("/etc/korora/images"))
+    assert "storage" in refused('storage = "/srv"\n' + FULL).message
+    assert "storage" in refused('storage = [""]\n' + FULL).message
+
+
 def test_a_host_never_asks_for_more_streams_than_hosts_offer() -> None:
     assert OFFER.max_streams == MAX_CHANNELS + 1
 

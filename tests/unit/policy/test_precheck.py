@@ -114,6 +114,14 @@ def test_a_file_that_the_source_does_not_show_is_none_of_the_vm(check: str, left
     assert (finding.check, finding.host) == (check, HERE.host)
 
 
+def test_a_file_outside_of_the_destinations_storage_is_one_finding_and_nothing_is_told_of_it() -> None:
+    there = replace(THERE, outside=("/k", "/d", "/x"), files={}, disks={})
+    vm = replace(VM, firmware=Firmware.BIOS, firmware_code=None, boot=Boot("/k"))
+    findings = precheck(vm, HERE, there)
+    assert [(finding.check, finding.host) for finding in findings] == [("storage", DESTINATION)] * 3
+    assert all("storage" in finding.remedy for finding in findings)
+
+
 def test_no_finding_tells_the_digest_of_the_destinations_file() -> None:
     there = replace(THERE, files=dict.fromkeys(THERE.files, "sha256:" + "5ec2e7"))
     found = precheck(VM, HERE, there)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from korora.adapters.hypervisor import network, process
 from korora.adapters.hypervisor.adoption.adopt import adopt
+from korora.adapters.hypervisor.adoption.hardware import files_of
 from korora.adapters.hypervisor.adoption.launch import adopted_arguments
 from korora.adapters.hypervisor.command_line import Launch, arguments, firmware_files
 from korora.adapters.hypervisor.images import refuse_escaping_images
@@ -69,6 +70,9 @@ class Qemu:
     async def cpu_features(self, definition: VmDefinition) -> dict[str, bool]:
         pinned = await self.pinned(definition)
         return await probing.cpu_features(self._binary, self._cache, pinned)
+
+    def files(self, definition: VmDefinition) -> tuple[str, ...]:
+        return tuple(files_of(definition.hardware))
 
     async def pinned(self, definition: VmDefinition) -> VmDefinition:
         """The definition with what it left open decided for this host: machine, accelerator, firmware."""

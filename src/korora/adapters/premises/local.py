@@ -8,7 +8,9 @@ import stat
 import time
 from collections.abc import Callable, Iterable
 from io import BufferedReader
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from korora.policy.storage import StorageRule
 
 _Version = tuple[int, int, int, int, int]  # device, inode, size, mtime, ctime
 _GRAIN_NS = 2_000_000_000  # two writes closer than the file system's clock ticks would look like one
@@ -17,7 +19,8 @@ _GRAIN_NS = 2_000_000_000  # two writes closer than the file system's clock tick
 class LocalPremises:
     """Implements ports.premises.Premises."""
 
-    def __init__(self) -> None:
+    def __init__(self, rule: StorageRule) -> None:
+        self._rule = rule
         self._digests: dict[str, tuple[_Version, str]] = {}
 
     def file_digests(self, paths: Iterable[str]) -> dict[str, str]:
@@ -40,6 +43,9 @@ class LocalPremises:
                 continue
         return sizes
 
+    def outside(self, paths: Iterable[str]) -> tuple[str, ...]:
+        return tuple(path for path in paths if not self._rule.allows(_real(path)))
+
     def bridges(self) -> tuple[str, ...]:
         """Of the network namespace that this process is in."""
         return tuple(sorted(entry.parent.name for entry in Path("/sys/class/net").glob("*/bridge")))
@@ -61,6 +67,15 @@ class LocalPremises:
             if time.time_ns() - version[-1] > _GRAIN_NS:
                 self._digests[path] = version, digest
             return digest
+
+
+def _real(path: str) -> PurePosixPath:
+    """Links followed, but for a device's own: where /dev/vg/lv leads changes, and only root made it."""
+    folder, name = os.path.split(path)
+    parent = PurePosixPath(os.path.realpath(folder))
+    if name not in {"", ".", ".."} and parent.parts[:2] == ("/", "dev"):
+        return parent / name
+    return PurePosixPath(os.path.realpath(path))
 
 
 def _opened(path: str, *kinds: Callable[[int], bool]) -> BufferedReader:

@@ -21,6 +21,7 @@ from korora.errors import ToolError
 HERE = Path(__file__).parent
 SOURCES = ("guest.h", "main.c", "pattern.c", "disk.c", "eventlog.c", "tpm.c")
 BUSYBOX = Path("/bin/busybox")
+KERNELS = Path("/boot")  # where Debian installs them
 # What q35 guests meet; those that a kernel has built in, or does not know, are simply not listed.
 MODULES = (
     "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "virtio-rng",
@@ -58,7 +59,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("KORORA_CACHE") or Path.home() / ".cache" / "korora")
 
 
-def newest_cloud_kernel(boot: Path = Path("/boot")) -> Path:
+def newest_cloud_kernel(boot: Path = KERNELS) -> Path:
     kernels = sorted(boot.glob("vmlinuz-*-cloud-amd64"), key=_version)
     if not kernels:
         raise ToolError(

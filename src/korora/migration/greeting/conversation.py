@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from korora.errors import KororaError, PeerError, RefusedError, error_of
@@ -9,6 +10,7 @@ from korora.ports.channel import Channel
 from korora.protocol.messages import Abort, Closed, Message, decode, encode
 
 DEADLINE_S: Final = 60.0  # for an answer that needs no bulk work
+LAST_WORD_S: Final = 1.0  # it was on its way already
 WORK_DEADLINE_S: Final = 600.0  # for an answer that waits for a hypervisor or a TPM
 
 M = TypeVar("M", bound=Message)
@@ -22,9 +24,15 @@ class Conversation:
         self.channel = channel
 
     async def say(self, message: Message) -> bytes:
-        """Send; returns the body as it went over the wire."""
+        """Send; returns the body as it went over the wire.
+
+        When the other side has hung up, its last word says why, if it came: that is raised then.
+        """
         body = encode(message)
-        await self.channel.send(body)
+        try:
+            await self.channel.send(body)
+        except PeerError as lost:
+            raise await self._last_word() or lost from lost
         return body
 
     async def expect(self, kind: type[M], deadline_s: float | None = DEADLINE_S) -> M:
@@ -61,6 +69,13 @@ class Conversation:
             )
         except KororaError:
             return
+
+    async def _last_word(self) -> KororaError | None:
+        with suppress(KororaError):
+            message = decode(await self.channel.receive(LAST_WORD_S))
+            if isinstance(message, Abort | Closed):
+                return self._unexpected(message, "nothing")
+        return None
 
     def _unexpected(self, message: Message, wanted: str) -> KororaError:
         peer = self.channel.peer

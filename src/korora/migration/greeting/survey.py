@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Final
 
@@ -26,13 +27,18 @@ async def source_facts(at: Setting, definition: VmDefinition, machine: Machine |
         host=at.host,
         hypervisor=await at.hypervisor.facts(),
         cpu_features=await machine.cpu_features() if machine is not None else {},
-        files=at.premises.file_digests(boot_files(definition)),
-        disks=at.premises.disk_sizes(disk.path for disk in definition.disks),
+        files=await asyncio.to_thread(at.premises.file_digests, boot_files(definition)),
+        disks=await asyncio.to_thread(at.premises.disk_sizes, _disks(definition)),
     )
 
 
 async def destination_facts(at: Setting, definition: VmDefinition, *, incoming: int) -> DestinationFacts:
-    """This host as a destination. `incoming` counts the moves that arrive now, without this one."""
+    """This host as a destination. `incoming` counts the moves that arrive now, without this one.
+
+    Another host named the files: what is outside of this host's storage is not even looked at.
+    """
+    boot, disks = boot_files(definition), _disks(definition)
+    outside = at.premises.outside(dict.fromkeys((*boot, *disks, *at.hypervisor.files(definition))))
     features, problem = {}, ""
     try:
         features = await at.hypervisor.cpu_features(definition)
@@ -45,13 +51,18 @@ async def destination_facts(at: Setting, definition: VmDefinition, *, incoming: 
         tpm_present=await at.attester.available(),
         cpu_features=features,
         cpu_problem=problem,
-        files=at.premises.file_digests(boot_files(definition)),
-        disks=at.premises.disk_sizes(disk.path for disk in definition.disks),
+        files=await asyncio.to_thread(at.premises.file_digests, [p for p in boot if p not in outside]),
+        disks=await asyncio.to_thread(at.premises.disk_sizes, [p for p in disks if p not in outside]),
+        outside=outside,
         bridges=at.premises.bridges(),
         vms=tuple(record.name for record in at.journal.vms() if Status(record.ownership) not in _GONE),
         incoming=incoming,
         incoming_limit=at.incoming_limit,
     )
+
+
+def _disks(definition: VmDefinition) -> list[str]:
+    return [disk.path for disk in definition.disks]
 
 
 def variables(directory: Path, definition: VmDefinition) -> bytes | None:

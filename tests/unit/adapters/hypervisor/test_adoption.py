@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from korora.adapters.hypervisor.adoption.hardware import portable, ram_name
+from korora.adapters.hypervisor.adoption.hardware import files_of, portable, ram_name
 from korora.adapters.hypervisor.adoption.launch import adopted_arguments
 from korora.adapters.hypervisor.adoption.options import parse_options
 from korora.adapters.hypervisor.command_line import Launch
@@ -66,6 +66,23 @@ def test_a_drive_without_a_format_gets_the_one_that_qemu_found() -> None:
         portable(FOREIGN)
 
 
+def test_ordinary_settings_and_random_sources_are_kept() -> None:
+    words = shlex.split(
+        "-device virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01,addr=0x3"
+        " -object rng-random,id=r,filename=/dev/urandom"
+        " -global ICH9-LPC.disable_s3=1 -boot order=c,strict=on -smbios type=1,product=KVM/Standard"
+        """ -device '{"driver":"virtio-rng-pci","rng":"r","addr":"0x5"}' """
+    )
+    assert set(words) <= set(portable(words))
+
+
+def test_every_file_that_the_arguments_open_is_named() -> None:
+    words = [*FOREIGN, "-initrd", "/i", "-bios", "/b"]
+    node = '{"driver":"qcow2","node-name":"n","file":{"driver":"file","filename":"/srv/c.qcow2"}}'
+    kept = portable([*words, "-blockdev", node], FORMATS)
+    assert list(files_of(kept)) == ["/k", "/srv/a,b.img", "/i", "/b", "/srv/c.qcow2"]
+
+
 def test_screening_twice_changes_nothing() -> None:
     assert portable(VM.hardware) == VM.hardware
 
@@ -115,6 +132,21 @@ def test_the_memory_keeps_the_name_it_has_in_the_stream() -> None:
         "-smbios file=/etc/shadow",
         "-chardev file,path=/etc/passwd",
         "-loadvm x",
+        "-device virtio-net-pci,romfile=/etc/shadow",
+        "-device virtio-net-pci,romfile=shadow",
+        '-device {"driver":"virtio-net-pci","romfile":"/etc/shadow"}',
+        '-device {"driver":"virtio-blk-pci","drive":"d","serial":{"a":"/etc/shadow"}}',
+        "-device usb-kbd,bus=/dev/x",
+        "-global virtio-net-pci.romfile=/etc/shadow",
+        "-global virtio-net-pci.romfile=shadow",
+        "-global driver=virtio-net-pci,property=romfile,value=shadow",
+        "-boot splash=/etc/shadow",
+        "-machine q35,kernel=/etc/shadow",
+        "-machine q35,dumpdtb=out",
+        "-object rng-random,id=r,filename=/etc/shadow",
+        "-object rng-random,id=r,filename=/dev/sda",
+        "-object iothread,id=i,thread-pool=/x",
+        "-smbios type=11,path=/etc/shadow",
         "-readconfig /x",
         "-plugin /x.so",
         "-kernel ../../k",

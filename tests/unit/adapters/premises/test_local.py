@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from korora.adapters.premises import local
 from korora.adapters.premises.local import LocalPremises
+from korora.policy.storage import StorageRule
 
 
 def digest(content: bytes) -> str:
@@ -20,7 +21,7 @@ def digest(content: bytes) -> str:
 def test_a_file_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "kernel").write_bytes(b"K")
     kernel, missing = str(tmp_path / "kernel"), str(tmp_path / "missing")
-    assert LocalPremises().file_digests([kernel, missing]) == {kernel: digest(b"K")}
+    assert LocalPremises(StorageRule()).file_digests([kernel, missing]) == {kernel: digest(b"K")}
 
 
 @pytest.mark.parametrize("settled", [True, False], ids=["long unchanged", "written just now"])
@@ -29,7 +30,7 @@ def test_a_changed_file_has_another_digest_even_with_its_old_size_and_time(
 ) -> None:
     if settled:
         monkeypatch.setattr(local, "_GRAIN_NS", -1)
-    premises, file = LocalPremises(), tmp_path / "kernel"
+    premises, file = LocalPremises(StorageRule()), tmp_path / "kernel"
     file.write_bytes(b"before")
     before = file.stat()
     assert premises.file_digests([str(file)]) == {str(file): digest(b"before")}
@@ -42,7 +43,7 @@ def test_a_changed_file_has_another_digest_even_with_its_old_size_and_time(
 
 def test_a_file_that_stays_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "_GRAIN_NS", -1)
-    premises, file = LocalPremises(), tmp_path / "kernel"
+    premises, file = LocalPremises(StorageRule()), tmp_path / "kernel"
     file.write_bytes(b"K")
     first = premises.file_digests([str(file)])
     monkeypatch.setattr(hashlib, "file_digest", None)
@@ -54,5 +55,25 @@ def test_what_is_no_file_is_neither_read_nor_waited_for(tmp_path: Path, kind: st
     paths = {"fifo": tmp_path / "fifo", "device": Path("/dev/zero"), "directory": tmp_path}
     os.mkfifo(tmp_path / "fifo")
     named = [str(paths[kind])]
-    assert LocalPremises().file_digests(named) == {}
-    assert LocalPremises().disk_sizes(named) == {}
+    assert LocalPremises(StorageRule()).file_digests(named) == {}
+    assert LocalPremises(StorageRule()).disk_sizes(named) == {}
+
+
+def test_a_link_out_of_the_storage_is_outside_and_nothing_is_opened_for_that(tmp_path: Path) -> None:
+    storage, secret = tmp_path / "storage", tmp_path / "secret"
+    storage.mkdir()
+    secret.touch()
+    (storage / "disk").touch()
+    (storage / "link").symlink_to(secret)
+    (storage / "dots").symlink_to("../secret")
+    premises = LocalPremises(StorageRule((PurePosixPath(storage.resolve()),)))
+    named = [str(storage / name) for name in ("disk", "none-yet", "link", "dots", "../secret")]
+    assert premises.outside(named) == tuple(named[2:])
+
+
+def test_a_device_is_judged_by_the_name_that_does_not_change() -> None:
+    """/dev/stdout is a link to /proc/self/fd/1 on every machine."""
+    premises = LocalPremises(StorageRule((PurePosixPath("/dev"),)))
+    assert premises.outside(["/dev/stdout"]) == ()
+    for way_out in ("/dev/../etc/shadow", "/dev/fd/../../etc/shadow"):
+        assert premises.outside([way_out]) == (way_out,)

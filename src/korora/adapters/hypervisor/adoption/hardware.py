@@ -48,9 +48,13 @@ _HOST = frozenset(
     }
     | {"-runas", "-chroot", "-vnc", "-display", "-gdb", "-spice", "-accel", "-m", "-msg", "-L"}
 )
-_PLAIN = frozenset(
-    {"-smp", "-cpu", "-rtc", "-global", "-boot", "-vga", "-append", "-uuid", "-watchdog-action"}
+_PLAIN = frozenset({"-smp", "-cpu", "-rtc", "-global", "-boot", "-vga", "-uuid", "-watchdog-action"})
+_FILE_KEYS = frozenset(
+    {"romfile", "filename", "file", "path", "mem-path", "firmware", "kernel", "initrd", "dtb", "dumpdtb"}
+    | {"splash", "evdev", "host", "hostdev", "script", "downscript", "fd", "vhostfd"}
 )
+"""Settings of devices and machines that open something of the host's."""
+_RANDOM_SOURCES = frozenset({"/dev/urandom", "/dev/random", "/dev/hwrng"})
 _FILES = frozenset({"-kernel", "-initrd", "-bios"})
 _CONSOLES = frozenset({"-serial", "-parallel", "-debugcon"})
 _DEVICES = (
@@ -93,6 +97,11 @@ _DRIVE_KEYS = frozenset(
 _NODE_KEYS = frozenset(
     {"driver", "node-name", "filename", "file", "read-only", "discard", "cache", "aio", "locking"}
 )
+_OBJECT_KEYS = {
+    "rng-random": frozenset({"id", "filename"}),
+    "rng-builtin": frozenset({"id"}),
+    "iothread": frozenset({"id", "poll-max-ns", "poll-grow", "poll-shrink", "aio-max-batch"}),
+}
 _NODE_DRIVERS = frozenset({"raw", "qcow2", "file", "host_device"})
 
 
@@ -113,6 +122,24 @@ def portable(arguments: Sequence[str], formats: Mapping[str, str] | None = None)
             remedy="start the VM without it, or define it for Korora: korora vm start --help",
         )
     return tuple(kept)
+
+
+def files_of(arguments: Sequence[str]) -> Iterator[str]:
+    """Every file of the host that a QEMU with these screened arguments opens."""
+    for option, value in _pairs(arguments):
+        if option in _FILES and value:
+            yield value
+        elif option == "-drive":
+            yield from filter(None, [parse_options(value or "", "").get("file")])
+        elif option == "-blockdev":
+            yield from _files_of_node(json.loads(value or "{}"))
+
+
+def _files_of_node(node: object) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "filename" in node:
+            yield str(node["filename"])
+        yield from _files_of_node(node.get("file"))
 
 
 def ram_name(arguments: Sequence[str]) -> str:
@@ -136,8 +163,11 @@ def _screened(option: str, value: str | None, known: Known) -> Iterator[str]:
     """What is kept of one argument; ValueError says why nothing can be."""
     if option in _HOST_FLAGS or option in _HOST:
         return
-    if value is None or option in _PLAIN:
+    if value is None or option == "-append":
         yield from (option,) if value is None else (option, value)
+    elif option in _PLAIN:
+        _refuse_files(parse_options(value, "").values)
+        yield from (option, value)
     elif option in _FILES:
         yield from (option, _absolute(value))
     elif option in _CONSOLES:
@@ -150,15 +180,20 @@ def _screened(option: str, value: str | None, known: Known) -> Iterator[str]:
 
 def _machine(value: str, _: Known) -> Iterator[str]:
     """Its settings only: type, accelerator and memory are pinned in the definition."""
-    yield from ("-machine", str(replace(parse_options(value, "type").without("accel"), kind="")))
+    settings = replace(parse_options(value, "type").without("accel"), kind="")
+    _refuse_files(settings.values)
+    yield from ("-machine", str(settings))
 
 
 def _object(value: str, _: Known) -> Iterator[str]:
     found = parse_options(value, "qom-type")
     if found.kind.startswith("memory-backend-"):
         return  # made anew, as a file that can be proved clean and wiped
-    if found.kind not in {"rng-random", "rng-builtin", "iothread"}:
+    if found.kind not in _OBJECT_KEYS:
         raise ValueError(f"object {found.kind}")
+    unknown = set(found.values) - _OBJECT_KEYS[found.kind]
+    if unknown or found.values.get("filename", "/dev/urandom") not in _RANDOM_SOURCES:
+        raise ValueError(f"no {', '.join(sorted(unknown)) or 'other source of random numbers'}")
     yield from ("-object", value)
 
 
@@ -184,9 +219,15 @@ def _tpmdev(value: str, _: Known) -> Iterator[str]:
 
 
 def _device(value: str, _: Known) -> Iterator[str]:
-    driver = json.loads(value).get("driver", "") if value.startswith("{") else parse_options(value).kind
+    if value.startswith("{"):
+        settings = json.loads(value)
+        driver = settings.pop("driver", "")
+    else:
+        found = parse_options(value)
+        driver, settings = found.kind, found.values
     if not str(driver).startswith(_DEVICES):
         raise ValueError(f"device {driver}")
+    _refuse_files(settings)
     yield from ("-device", value)
 
 
@@ -249,9 +290,17 @@ def _fw_cfg(value: str, _: Known) -> Iterator[str]:
 
 
 def _smbios(value: str, _: Known) -> Iterator[str]:
-    if parse_options(value, "type").get("file") is not None:
-        raise ValueError("no file=")
+    if parse_options(value, "type").values.keys() & {"file", "path"}:
+        raise ValueError("no file= and no path=")
     yield from ("-smbios", value)
+
+
+def _refuse_files(settings: Mapping[str, object]) -> None:
+    """Hardware is made of numbers, words and names of other parts. What opens a file has its own argument."""
+    for key, value in settings.items():
+        named = {key.rpartition(".")[2], value if key == "property" else ""}  # as -global spells it
+        if named & _FILE_KEYS or "/" in str(value):
+            raise ValueError(f"{key} names a file of the host")
 
 
 def _absolute(path: str) -> str:

@@ -1,0 +1,77 @@
+"""What a VM from elsewhere may have here: the administrator's folders, never the host's own files."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath as P
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from korora.policy.storage import CLOSED, FIRMWARE, StorageRule
+
+OWN = (P("/var/lib/korora"), P("/srv/vms/authority.pem"))
+NAMED = StorageRule((P("/srv/vms"), P("/dev/mapper")), OWN)
+OPEN = StorageRule((), OWN)
+NAMES = st.sampled_from(["srv", "vms", "etc", "..", "var", "lib", "korora", "x", "proc"])
+PATHS = st.lists(NAMES, max_size=5).map(lambda parts: P("/", *parts))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/srv/vms/a.raw",
+        "/srv/vms/deep/er/a",
+        "/dev/mapper/vg-a",
+        "/usr/share/OVMF/c.fd",
+    ],
+)
+def test_what_lies_in_a_named_folder_or_is_firmware_of_the_distribution_is_allowed(path: str) -> None:
+    assert NAMED.allows(P(path))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/srv/vmsx/a",
+        "/srv",
+        "/etc/shadow",
+        "/home/a",
+        "srv/vms/a",
+        "/srv/vms/../../etc/shadow",
+        "/srv/vms/authority.pem",
+    ],
+)
+def test_everything_else_is_not(path: str) -> None:
+    assert not NAMED.allows(P(path))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/shadow",
+        "/root/.ssh/id",
+        "/proc/1/mem",
+        "/sys/x",
+        "/dev/sda",
+        "/var/lib/korora/journal.db",
+    ],
+)
+def test_without_named_folders_only_the_systems_and_the_hosts_own_are_closed(path: str) -> None:
+    assert not OPEN.allows(P(path))
+    assert OPEN.allows(P("/home/vms/a.raw"))
+
+
+@given(PATHS)
+def test_no_rule_ever_gives_the_hosts_own_files_away(path: P) -> None:
+    for rule in (NAMED, OPEN, StorageRule((P("/"),), OWN)):
+        if rule.allows(path):
+            assert ".." not in path.parts
+            assert not any(own == path or own in path.parents for own in OWN)
+            if not rule.folders:
+                assert not any(closed == path or closed in path.parents for closed in CLOSED)
+
+
+def test_an_administrator_may_open_what_is_closed_by_default() -> None:
+    assert StorageRule((P("/root/images"),)).allows(P("/root/images/a"))
+    assert all(StorageRule((P("/srv"),)).allows(folder / "x") for folder in FIRMWARE)
