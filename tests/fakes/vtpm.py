@@ -121,7 +121,8 @@ class FakeVtpm:
     async def moved(self) -> BlobDigests:
         process = self._alive()
         if process.reason or len(process.digests) != len(BlobType):
-            raise IntegrityError(process.reason or "the vTPM's blobs are missing", kind="vtpm-blob")
+            kind = "vtpm-blob" if process.reason else "vtpm-missing"
+            raise IntegrityError(process.reason or "the vTPM's blobs are missing", kind=kind)
         return BlobDigests(**{kind.label: digest for kind, digest in process.digests.items()})
 
     async def stay(self) -> None:

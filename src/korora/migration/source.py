@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -49,6 +49,8 @@ from korora.protocol.vtpm_blob import blob_context
 from korora.supervision.live import LiveVm
 
 T = TypeVar("T")
+SYMPTOMS: Final = frozenset({"stream-failed"})
+"""The hypervisor here only sees that the other one left, also when that one was given forged state."""
 
 
 class Departure:
@@ -269,8 +271,8 @@ class Departure:
         return handover.certified_key(known(self._talk).channel.peer_certificate)
 
     async def _watching(self, work: Coroutine[Any, Any, T]) -> T:
-        """Work while listening: the destination may give up at any moment."""
-        return await while_watching(work, known(self._talk).listen_for_abort())
+        """Work while listening: the destination may give up at any moment, and knows why a stream failed."""
+        return await while_watching(work, known(self._talk).listen_for_abort(), symptoms=SYMPTOMS)
 
     def _outbound(self, live: LiveVm) -> Outbound:
         rule, talk = known(self.file.rule), known(self._talk)

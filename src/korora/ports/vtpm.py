@@ -52,7 +52,8 @@ class Vtpm(Protocol):
     async def moved(self) -> BlobDigests:
         """The digests of what was sent (source) or verified and loaded (destination).
 
-        IntegrityError with the interposer's reason when a blob was missing or not authentic.
+        IntegrityError: `vtpm-blob` with the interposer's reason when something was refused, `vtpm-missing`
+        when not all of it came.
         """
         ...
 

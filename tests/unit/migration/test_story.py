@@ -14,6 +14,7 @@ import pytest
 from fakes.faults import Fault
 from fakes.hypervisor import Trouble
 from fakes.migration_site import DEFINITION, PATIENCE_S, VM, Site, Tell
+from fakes.vtpm import TpmProcess
 from korora.errors import RefusedError
 from korora.migration.crossing import outbound
 from korora.migration.greeting.conversation import Conversation
@@ -489,6 +490,28 @@ def test_a_destination_process_that_dies_costs_nothing(tell: Tell, step: str) ->
         outcome = await site.migrate("a", "b")
         await site.recover()
         site.runs_only_on("a" if outcome["outcome"] != "completed" else "b")
+
+    tell(story)
+
+
+def test_forged_vtpm_state_is_the_reason_though_the_hypervisor_dies_of_it(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = TpmProcess.take_out
+
+    def forged(process: TpmProcess) -> bytes:
+        state = honest(process)
+        return state[:-1] + bytes([state[-1] ^ 1])
+
+    monkeypatch.setattr(TpmProcess, "take_out", forged)
+
+    async def story(site: Site) -> None:
+        outcome = await site.migrate("a", "b")
+        error = outcome["error"]
+        assert (error["kind"], error["exit_code"], error["vm_runs_on"]) == ("vtpm-blob", 5, "a"), error
+        assert "savestate blob is not authentic" in error["message"]
+        await site.recover()
+        site.runs_only_on("a")
 
     tell(story)
 

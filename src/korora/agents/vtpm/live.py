@@ -225,7 +225,7 @@ def _not_moved(status: wire.Status) -> IntegrityError:
     why = status.reason or (f"{', '.join(missing)} missing" if missing else "it was not started")
     return IntegrityError(
         f"the vTPM's state did not move whole: {why}",
-        kind="vtpm-blob",
+        kind="vtpm-blob" if status.reason else "vtpm-missing",
         remedy="the source keeps the vTPM as it was; move again",
     )
 

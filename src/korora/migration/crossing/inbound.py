@@ -143,13 +143,19 @@ class Inbound:
             raise
 
     async def _until_complete(self) -> None:
+        """A hypervisor that cannot load what comes often ends instead of saying so."""
+        try:
+            loaded = await self._has_loaded()
+        except ToolError as ended:
+            raise await self._why_it_failed(ended) from ended
+        if not loaded:
+            raise await self._why_it_failed(_not_loaded())
+
+    async def _has_loaded(self) -> bool:
         async for state in self._machine().stream_states():
-            if state is StreamState.COMPLETED:
-                break
             if state in {StreamState.FAILED, StreamState.CANCELLED}:
-                raise await self._why_it_failed()
-        if await self._machine().run_state() is RunState.STOPPED:
-            raise await self._why_it_failed()
+                return False
+        return await self._machine().run_state() is not RunState.STOPPED
 
     async def _changed_on_the_way(self, relay: DestinationRelay) -> None:
         """Raise at once what only this side can know; the hypervisor would take its time to notice."""
@@ -160,7 +166,7 @@ class Inbound:
         except KororaError:
             return  # whatever else ended the stream, `_until_complete` finds the nearest reason
 
-    async def _why_it_failed(self) -> KororaError:
+    async def _why_it_failed(self, otherwise: ToolError) -> KororaError:
         """The relay's or the interposer's reason, if they have one: QEMU only says that it ended."""
         assert self._relay is not None  # noqa: S101 `start` was called
         try:
@@ -173,14 +179,19 @@ class Inbound:
             try:
                 await self.vtpm.moved()
             except IntegrityError as error:
-                return error
+                if error.kind == "vtpm-blob":  # not only missing, as when QEMU died of something else
+                    return error
             except KororaError:
                 pass
-        return ToolError(
-            "the destination's hypervisor could not load the VM",
-            kind="stream-failed",
-            remedy="see qemu.log of this VM on the destination",
-        )
+        return otherwise
+
+
+def _not_loaded() -> ToolError:
+    return ToolError(
+        "the destination's hypervisor could not load the VM",
+        kind="stream-failed",
+        remedy="see qemu.log of this VM on the destination",
+    )
 
 
 async def _fault_in(memory: GuestMemory) -> None:

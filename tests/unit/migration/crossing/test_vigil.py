@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from korora.errors import IntegrityError, PeerError
+from korora.errors import IntegrityError, PeerError, ToolError
 from korora.migration.crossing.vigil import while_watching
 
 
@@ -64,3 +64,15 @@ def test_watches_do_not_outlive_the_work() -> None:
         return len(asyncio.all_tasks())
 
     assert asyncio.run(story()) == 1
+
+
+def test_a_failure_that_the_caller_calls_a_symptom_waits_for_the_peers_word() -> None:
+    async def broken() -> None:
+        raise ToolError("the stream failed", kind="stream-failed")
+
+    with pytest.raises(RuntimeError, match="what was wrong"):
+        asyncio.run(
+            while_watching(broken(), _fail(0.01, "what was wrong"), symptoms=frozenset({"stream-failed"}))
+        )
+    with pytest.raises(ToolError, match="the stream failed"):
+        asyncio.run(while_watching(broken(), _fail(0.01, "what was wrong")))
