@@ -117,7 +117,7 @@ class HostTpm:
         quiet = subprocess.DEVNULL
         self._process = process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
         deadline = time.monotonic() + 20
-        while not (self.socket.exists() and control.exists()):
+        while not (_listens(self.socket) and _listens(control)):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("swtpm did not start")
             time.sleep(0.01)
@@ -143,3 +143,9 @@ class HostTpm:
         values = TPML_DIGEST_VALUES([TPMT_HA(hashAlg=TPM2_ALG.SHA256, digest=TPMU_HA(sha256=digest))])
         with ESAPI(self.tcti) as esys:
             esys.pcr_extend(ESYS_TR.PCR0 + pcr, values)
+
+
+def _listens(socket: Path) -> bool:
+    """Its file is there a moment before anybody can connect; /proc/net/unix tells (flag SO_ACCEPTCON)."""
+    rows = (line.split() for line in Path("/proc/net/unix").read_text().splitlines())
+    return any(row[3] == "00010000" and row[-1] == str(socket) for row in rows)

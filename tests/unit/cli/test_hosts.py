@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from fakes import attested_site
 from fakes.attested_site import BOOT, Authority, boot, reference_of, told
 from fakes.cli_site import documents
 from fakes.daemon import Answer, FakeDaemon, refusal, serving
@@ -52,7 +52,7 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """A site and one host of it, freshly booted and not enrolled, behind the API's own shapes."""
-    authority = Authority.create(now=attested_site.NOW - 120)
+    authority = Authority.create(now=time.time() - 60)
     _trust(tmp_path, authority)
     with host_tpm(tmp_path / "tpm") as tpm, serving(FakeDaemon("north", tmp_path / "north.sock")) as daemon:
         (tmp_path / "event.log").write_bytes(boot(tpm))
