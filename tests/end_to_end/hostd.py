@@ -1,7 +1,9 @@
-"""A host's daemon with another `hostd.toml`, for as long as a test needs it."""
+"""A host's daemon in another condition, for as long as a test needs it: other `hostd.toml`, or frozen."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 from end_to_end.conftest import Lab
 from end_to_end.travelling import restart_daemon
 from korora.lab.layout import LabHost
+from korora.lab.lifecycle import daemon_name
+from korora.lab.processes import Processes
 
 
 @contextmanager
@@ -35,3 +39,15 @@ def impatient(lab: Lab, host: LabHost, stall_s: int) -> Iterator[None]:
 def with_hypervisor(host: LabHost, program: Path) -> str:
     """The host's configuration, but with this program as its QEMU."""
     return host.configuration.read_text().replace("[site]", f'qemu = "{program}"\n\n[site]', 1)
+
+
+@contextmanager
+def frozen(lab: Lab, host: LabHost) -> Iterator[None]:
+    """The host's daemon takes connections, and says nothing."""
+    daemon = Processes(lab.layout.processes).find(daemon_name(host))
+    assert daemon
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)

@@ -17,14 +17,16 @@ _TYPES = range(20, 24)
 
 @dataclass
 class Strike:
-    """When record `number` (from 1) of `direction` arrives, do `then` and cut. `seen` holds all lengths.
+    """When record `number` (from 1) of `direction` arrives, do `then`, and after it `how`; None lets it pass.
 
-    Only the first control connection is struck: what the hosts do afterwards to settle it goes through.
+    `seen` holds all lengths. Only the first control connection is struck: what the hosts do afterwards to
+    settle it goes through.
     """
 
     direction: Direction = Direction.FORWARD
     number: int = 0
     then: Callable[[], None] = lambda: None
+    how: Action | None = Action.CUT
     seen: dict[Direction, list[int]] = field(default_factory=lambda: {way: [] for way in Direction})
     done: bool = False
 
@@ -50,14 +52,17 @@ class Records:
             whole, self._buffer = self._buffer, b""
             return whole
         out = b""
-        while (record := self._next()) is not None:
+        while not self._strike.done and (record := self._next()) is not None:
             seen = self._strike.seen[self._direction]
             seen.append(len(record))
             if self._direction is self._strike.direction and len(seen) == self._strike.number:
                 self._strike.done = True
                 self._strike.then()
-                raise Ended(Action.CUT, out)
+                if self._strike.how is not None:
+                    raise Ended(self._strike.how, out)
             out += record
+        if self._strike.done:
+            out, self._buffer = out + self._buffer, b""
         return out
 
     def finish(self) -> bytes:

@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from end_to_end.conftest import Lab
+from end_to_end.hostd import configured, with_hypervisor
 from end_to_end.impostor import Impostor, answering, identity_of
+from end_to_end.ordering import Ended
 from end_to_end.travelling import (
     HOSTS,
-    Ended,
     Traveller,
     restart_daemon,
     start_daemon,
@@ -176,19 +177,6 @@ def test_a_vm_larger_than_the_destinations_memory_is_refused(lab: Lab) -> None:
         assert not (lab.layout.host("b").state / "vms" / "giant").exists()
 
 
-@contextmanager
-def configured(lab: Lab, host: LabHost, text: str) -> Iterator[None]:
-    """The host's daemon runs with another hostd.toml."""
-    before = host.configuration.read_text()
-    host.configuration.write_text(text)
-    try:
-        restart_daemon(lab, host)
-        yield
-    finally:
-        host.configuration.write_text(before)
-        restart_daemon(lab, host)
-
-
 def test_a_destination_with_another_cpu_is_refused_by_the_features_it_lacks(
     walker: Traveller, lab: Lab, tmp_path: Path
 ) -> None:
@@ -196,8 +184,7 @@ def test_a_destination_with_another_cpu_is_refused_by_the_features_it_lacks(
     older = lab.layout.directory / "older-qemu"
     older.write_text('#!/bin/bash\nexec qemu-system-x86_64 "${@/#qemu64/qemu64,-cx16,-sse3}"\n')
     older.chmod(0o755)
-    text = c.configuration.read_text().replace("[site]", f'qemu = "{older}"\n\n[site]', 1)
-    with configured(lab, c, text):
+    with configured(lab, c, with_hypervisor(c, older)):
         error = stopped(walker, walker.move("c"), REFUSED, "precheck")
     assert "cx16" in error["message"]
 

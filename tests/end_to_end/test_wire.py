@@ -10,34 +10,29 @@ from typing import Literal
 import pytest
 
 from end_to_end.conftest import Lab
-from end_to_end.travelling import HOSTS, Ended, Traveller, restart_daemon, through_a_forwarder
+from end_to_end.hostd import impatient
+from end_to_end.ordering import Ended
+from end_to_end.travelling import HOSTS, Traveller, through_a_forwarder
 from korora.lab.forwarder import Forwarder
 from korora.lab.tampering import Action, Direction, Fault, Sort
 
 pytestmark = pytest.mark.end_to_end
 
-STALL_S = 4
+STALL_S = 8
 INTEGRITY, TOOL = 5, 6
 ALTERED = {"frame-altered"}
 ORDER = {"frame-out-of-order"}
 # A missing frame shows by the number of the next, a length that is none, or bytes that never come.
 BROKEN = {"frame-altered", "frame-out-of-order", "frame-malformed", "truncated", "connection-lost", "stalled"}
-Place = Literal["last"] | int
+Place = Literal["last", "end"] | int
 MIDDLE = 40  # of some hundred frames
 
 
 @pytest.fixture(scope="module", autouse=True)
-def impatient(lab: Lab) -> Iterator[None]:
-    """Hosts that give a stalled peer up soon, so that these tests end soon."""
-    hosts = lab.layout.hosts(HOSTS)[:2]
-    before = {host: host.configuration.read_text() for host in hosts}
-    for host, text in before.items():
-        host.configuration.write_text(f"{text}\n[limits]\nstall_seconds = {STALL_S}\n")
-        restart_daemon(lab, host)
-    yield
-    for host, text in before.items():
-        host.configuration.write_text(text)
-        restart_daemon(lab, host)
+def giving_up_soon(lab: Lab) -> Iterator[None]:
+    a, b = lab.layout.hosts(HOSTS)[:2]
+    with impatient(lab, a, STALL_S), impatient(lab, b, STALL_S):
+        yield
 
 
 @contextmanager
@@ -85,12 +80,34 @@ def test_an_end_of_the_stream_that_was_meddled_with_stops_the_migration(
     assert done.kind in BROKEN | {"bytes-after-end"}, done.error
 
 
-@pytest.mark.parametrize("action", [Action.FLIP, Action.DROP, Action.REPEAT, Action.SWAP, Action.TRUNCATE])
+# All that comes back from QEMU: it has heard the source; it has loaded everything; the end.
+WAY_BACK: dict[str, Place] = {"first": 0, "middle": 1, "last": "end"}
+SPOILING = [Action.FLIP, Action.DROP, Action.REPEAT, Action.SWAP, Action.TRUNCATE]
+
+
+@pytest.mark.parametrize(
+    ("action", "place"),
+    [
+        (action, place)
+        for place in WAY_BACK
+        for action in SPOILING
+        if (action, place) != (Action.SWAP, "last")  # nothing follows the end
+    ],
+)
 def test_a_frame_of_the_way_back_that_was_meddled_with_stops_the_migration(
-    walker: Traveller, action: Action
+    walker: Traveller, action: Action, place: str
 ) -> None:
-    done = refused(walker, Fault(action, frame=0, direction=Direction.RETURN))
-    assert done.kind in BROKEN, done.error
+    done = refused(walker, Fault(action, frame=WAY_BACK[place], direction=Direction.RETURN))
+    match action, place:
+        case (Action.TRUNCATE, _) | (Action.DROP, "last"):
+            assert done.exit_code == TOOL, done.error
+            assert done.kind in {"truncated", "connection-lost", "stalled"}, done.error
+        case Action.FLIP, _:
+            assert done.kind in ALTERED, done.error
+        case Action.REPEAT, "last":
+            assert done.kind == "bytes-after-end", done.error
+        case _:
+            assert done.kind in ORDER, done.error
 
 
 @pytest.mark.parametrize("direction", list(Direction))

@@ -5,20 +5,17 @@ Everything is looked at from outside: the command line's answers, the guest's ti
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyroute2 import IPRoute
 
+from end_to_end.ordering import Ended, Order
 from korora.client import Daemon
 from korora.client.views import VmView
 from korora.errors import KororaError
@@ -27,6 +24,7 @@ from korora.lab.guest.image import guest_image
 from korora.lab.layout import LabHost
 from korora.lab.lifecycle import daemon_name, end_daemon, ensure_daemon, korora_command
 from korora.lab.machines import LabMachine, Workload, write_machine
+from korora.lab.namespaces import NAMESPACES
 from korora.lab.observer import Observer
 from korora.lab.processes import Processes
 from korora.lab.site import configuration_through
@@ -39,79 +37,10 @@ HOSTS = 3
 SMALL = Workload(dirty_mib=8, dirty_rate_mib=2, fill_mib=16, verify_rate_mib=4)
 WALKER = LabMachine("walker", 21, memory="256M", workload=SMALL)
 KEEPER = LabMachine("keeper", 22, firmware=Firmware.UEFI, memory="384M", workload=SMALL)
-CLEARED_S = 15.0  # the other host may still be undoing when the command has ended
+INTERPOSER = "korora.agents.vtpm.interposer"
+CLEARED_S = 60.0  # the other host may still be undoing when the command has ended
 _OWN_LINKS = {"lo", "mig0", "br0", "guests0"}
 _SAME_AT_EVERY_STOP = ("boot", "ek_name", "pcr10", "pcr16", "nv", "uname", "secure_boot", "secret")
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A `korora migrate --json` that has ended."""
-
-    exit_code: int
-    lines: list[dict[str, Any]]
-    stderr: str
-
-    @property
-    def outcome(self) -> dict[str, Any]:
-        return self.lines[-1]
-
-    @property
-    def error(self) -> dict[str, Any]:
-        error = self.outcome["error"]
-        assert error, self.outcome
-        return dict(error)
-
-    @property
-    def kind(self) -> str:
-        return str(self.error["kind"])
-
-
-class Order:
-    """A `korora migrate --json` under way. Its lines are read as they come."""
-
-    def __init__(self, words: list[str]) -> None:
-        self._process = subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        self._lines: list[dict[str, Any]] = []
-        self._changed = threading.Condition()
-        self._over = False
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def until_phase(self, *phases: str, deadline_s: float = 60.0) -> str:
-        """Wait for the first line of one of these phases, and return which; "" when it ended before."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._over or bool(self._seen(phases)), deadline_s)
-            return self._seen(phases)
-
-    def interrupt(self) -> None:
-        """As Ctrl-C does."""
-        self._process.send_signal(signal.SIGINT)
-
-    def ended(self, deadline_s: float = 180.0) -> Ended:
-        try:
-            code = self._process.wait(deadline_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            raise
-        self._reader.join(10)
-        assert self._process.stderr
-        return Ended(code, self._lines, self._process.stderr.read())
-
-    def _seen(self, phases: tuple[str, ...]) -> str:
-        return next((str(line["phase"]) for line in self._lines if line.get("phase") in phases), "")
-
-    def _read(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            with self._changed:
-                self._lines.append(json.loads(line))
-                self._changed.notify_all()
-        with self._changed:
-            self._over = True
-            self._changed.notify_all()
 
 
 class Traveller:
@@ -179,12 +108,14 @@ class Traveller:
 
     # -- moving -----------------------------------------------------------------------------------------
 
-    def order(self, to: LabHost | str, *words: str, config: Path | None = None) -> Order:
+    def order(
+        self, to: LabHost | str, *words: str, config: Path | None = None, source: LabHost | None = None
+    ) -> Order:
+        """Begin to move it. Without `source` the command looks for it itself."""
         name = to if isinstance(to, str) else to.name
-        file = str(config or self.lab.layout.configuration)
-        return Order(
-            [*korora_command(), "--config", file, "migrate", self.name, "--to", name, *words, "--json"]
-        )
+        command = [*korora_command(), "--config", str(config or self.lab.layout.configuration)]
+        command += ["-H", source.name] if source else []
+        return Order([*command, "migrate", self.name, "--to", name, *words, "--json"])
 
     def move(self, to: LabHost | str, *words: str, config: Path | None = None) -> Ended:
         return self.order(to, *words, config=config).ended()
@@ -253,12 +184,16 @@ class Traveller:
         return host.state / "vms" / self.name
 
     def processes(self, host: LabHost, program: str = "") -> dict[int, str]:
-        """Those that were started for this VM on that host: its folder is in their words."""
+        """Those that were started for this VM on that host: its folder, or its name, is in their words."""
         return {
             pid: words
             for pid, words in _processes()
             if program in words
-            and (f"{self.directory(host)}/" in words or _works_in(pid, self.directory(host)))
+            and (
+                f"{self.directory(host)}/" in words
+                or _works_in(pid, self.directory(host))
+                or (f"{INTERPOSER} {self.name} " in words and _lives_in(pid, host))
+            )
         }
 
     def processes_of_others(self, host: LabHost) -> Iterator[int]:
@@ -290,7 +225,7 @@ def kill_daemon(lab: Lab, host: LabHost) -> None:
     found = Processes(lab.layout.processes).find(daemon_name(host))
     assert found
     os.kill(found.pid, signal.SIGKILL)
-    until(lambda: not found.alive, 10)
+    until(lambda: not found.alive, 60)
     with suppress(ChildProcessError):
         os.waitpid(found.pid, 0)
 
@@ -356,6 +291,13 @@ def _cwd(pid: int) -> Path:
 def _works_in(pid: int, directory: Path) -> bool:
     cwd = str(_cwd(pid)).removesuffix(" (deleted)")
     return cwd == str(directory) or cwd.startswith(f"{directory}/")
+
+
+def _lives_in(pid: int, host: LabHost) -> bool:
+    try:
+        return Path(f"/proc/{pid}/ns/net").stat().st_ino == (NAMESPACES / host.netns).stat().st_ino
+    except OSError:
+        return False
 
 
 def _links(host: LabHost) -> list[str]:
