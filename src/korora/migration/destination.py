@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -23,6 +24,7 @@ from korora.migration.crossing.vigil import while_watching
 from korora.migration.greeting import gate, survey
 from korora.migration.greeting.conversation import WORK_DEADLINE_S, Conversation
 from korora.migration.greeting.meeting import Meeting, meet_as_destination
+from korora.migration.greeting.reservations import Reservation, Reservations
 from korora.migration.known import known
 from korora.migration.papers import docket, handover, receipts
 from korora.migration.papers.file import MigrationFile
@@ -59,20 +61,21 @@ class Arrival:
         conversation: Conversation,
         first: tuple[messages.Hello, bytes],
         *,
-        arriving: Callable[[], int],
+        reservations: Reservations,
         keep: Callable[[VmName, Inbound | ColdInbound], None],
     ) -> None:
         self._at = setting
         self.tell = teller
         self._talk = conversation
         self._first = first
-        self._arriving = arriving
+        self._reservations = reservations
         self._keep = keep
         self._undo = AsyncExitStack()  # so that nothing of the VM is left here
         self._after = AsyncExitStack()  # in any case
         self._file: MigrationFile | None = None
         self._met: Meeting | None = None
         self._manifest: messages.Manifest | None = None
+        self._live: Inbound | None = None
         self._refusal = ""
         self.standing: Standing | None = None
         self.dry_run = False
@@ -134,6 +137,7 @@ class Arrival:
         self._undo.push_async_callback(self._in.abandon, "the migration stopped")
         survey.lay_variables(directory, self._definition, prepare.variables)
         if isinstance(self._in, Inbound):
+            self._live = self._in
             self.file.clean_memory = await self._watching(self._in.prepare(self._definition))
         self.file.wrapping = await self._wrapping_key()
         await self._talk.say(messages.Ready(self.file.clean_memory, self.file.wrapping))
@@ -182,9 +186,10 @@ class Arrival:
     async def receipt(self) -> None:
         """Countersign what this host saw too, enter it in the log, and keep the bundle."""
         draft = await self._talk.expect(messages.ReceiptDraft, WORK_DEADLINE_S)
-        await self._talk.say(receipts.countersigned(self._at, self.file, draft.envelope, self._peer_key))
+        signed = receipts.countersigned(self._at, self.file, draft.envelope, self._peer_key)
+        await self._talk.say(signed)
         filed = await self._talk.expect(messages.Filed, WORK_DEADLINE_S)
-        receipts.keep(self._at, self._session, filed.bundle)
+        receipts.keep_filed(self._at, self._session, signed.envelope, filed.bundle)
 
     # -- the end ----------------------------------------------------------------------------------------
 
@@ -242,7 +247,8 @@ class Arrival:
             raise RefusedError(
                 f"the request is for {admission.request.vm}, the order brings {vm}", kind="request-mismatch"
             )
-        findings = await self._findings()
+        owed = self._reservations.held(self._owed_bytes)
+        findings = await self._findings(self._after.enter_context(owed))
         await self._talk.say(messages.Answer(admission.by, tuple(findings)))
         if findings:
             raise RefusedError(f"{vm} cannot come here: {len(findings)} prechecks failed", kind="precheck")
@@ -255,9 +261,17 @@ class Arrival:
         self.standing = Standing(self._at.journal, vm, copy=False)
         self.standing.definition = order.definition
 
-    async def _findings(self) -> list[Finding]:
-        facts = await survey.destination_facts(self._at, self._definition, incoming=self._arriving())
-        return precheck(self._definition, self._order.facts, facts)
+    async def _findings(self, own: Reservation | None = None) -> list[Finding]:
+        facts = await survey.destination_facts(self._at, self._definition)
+        incoming, owed_bytes = self._reservations.before(own)
+        free = max(0, facts.memory_available_bytes - owed_bytes)
+        here = replace(facts, incoming=incoming, memory_available_bytes=free)
+        return precheck(self._definition, self._order.facts, here)
+
+    def _owed_bytes(self) -> int:
+        """Memory that this VM was promised and the kernel has not allocated yet. A cold one takes none."""
+        allocated = self._live is not None and self._live.allocated
+        return 0 if self._order.cold or allocated else self._definition.memory_bytes
 
     async def _wrapping_key(self) -> WrappingKey | None:
         if not self._vtpm_in_custody:

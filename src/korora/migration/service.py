@@ -14,6 +14,7 @@ from korora.migration.crossing.first_run import is_there
 from korora.migration.destination import Arrival
 from korora.migration.greeting.checking import check
 from korora.migration.greeting.conversation import DEADLINE_S, Conversation
+from korora.migration.greeting.reservations import Reservations
 from korora.migration.papers import outcome
 from korora.migration.phases import arrive, depart
 from korora.migration.recovery.settlement import Pace, Settlement
@@ -40,6 +41,16 @@ class _Running:
         self.ending = False  # cancelled, or its story is over
 
 
+def files_failed(error: OSError) -> ToolError:
+    """A full disk, for one. What was done is undone like after any failure."""
+    return ToolError(
+        f"this host cannot keep its files: {error.strerror or error}"
+        + (f" ({error.filename})" if error.filename else ""),
+        kind="files",
+        remedy="see that the daemon's state folder is writable and has room, then try again",
+    )
+
+
 class Migrations:
     """Implements host.services.Migrations, and answers other hosts (`welcome`)."""
 
@@ -48,6 +59,7 @@ class Migrations:
         self._channels = channels
         self._known: dict[str, _Running] = {}
         self._arrivals: set[asyncio.Task[None]] = set()
+        self._reservations = Reservations()
         self.settlement = Settlement(setting, pace or Pace())
 
     # -- what the API asks ------------------------------------------------------------------------------
@@ -128,23 +140,30 @@ class Migrations:
         async with self.settlement.beside(departure):
             error = await self._played(depart(departure, teller))
             running.ending = True
-            try:
-                await departure.close(error)
-            except KororaError as problem:
-                vm = departure.file.request.vm
-                log.error("undo failed", vm=vm, kind=problem.kind, error=problem.message)
-                self.settlement.look_again(vm)
+            await self._closed(departure, error)
         await teller.finish(await self._outcome(departure, error))
 
     async def _played(self, story: Coroutine[Any, Any, None]) -> BaseException | None:
         """How it ended: None, or what stopped it."""
         try:
             await story
+        except OSError as failure:
+            log.exception("files of this host", exc_info=failure)
+            return files_failed(failure)
         except (Exception, asyncio.CancelledError) as failure:
             if not isinstance(failure, KororaError | asyncio.CancelledError):
                 log.exception("migration broke", exc_info=failure)
             return failure
         return None
+
+    async def _closed(self, story: Departure | Arrival, error: BaseException | None) -> None:
+        """Undo, or the journal is gone on from as after a restart: whatever broke, the outcome is told."""
+        try:
+            await story.close(error)
+        except Exception as problem:
+            log.exception("undo failed", vm=story.vm, exc_info=problem)
+            if story.vm is not None:
+                self.settlement.look_again(story.vm)
 
     async def _outcome(self, departure: Departure, error: BaseException | None) -> Event:
         file = departure.file
@@ -175,7 +194,7 @@ class Migrations:
             Teller(self._at.clock),
             conversation,
             first,
-            arriving=lambda: len(self._arrivals) - 1,
+            reservations=self._reservations,
             keep=self.settlement.keep,
         )
         async with self.settlement.beside(arrival):
@@ -183,12 +202,7 @@ class Migrations:
             if error is not None:
                 words = error.message if isinstance(error, KororaError) else repr(error)
                 log.warning("arrival ended", peer=conversation.channel.peer, error=words)
-            try:
-                await arrival.close(error)
-            except KororaError as problem:
-                log.error("undo failed", vm=arrival.vm, kind=problem.kind, error=problem.message)
-                if arrival.vm is not None:
-                    self.settlement.look_again(arrival.vm)
+            await self._closed(arrival, error)
 
     def _of(self, name: str) -> _Running:
         running = self._known.get(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from copy import deepcopy
 from dataclasses import replace
@@ -13,17 +14,22 @@ import pytest
 
 from fakes.faults import Fault
 from fakes.hypervisor import Trouble
+from fakes.journal import MemoryJournal
 from fakes.migration_site import DEFINITION, PATIENCE_S, VM, Site, Tell
 from fakes.vtpm import TpmProcess
-from korora.errors import RefusedError
-from korora.migration.crossing import outbound
+from korora.errors import RefusedError, ToolError
+from korora.migration.crossing import inbound, outbound
+from korora.migration.greeting import survey
 from korora.migration.greeting.conversation import Conversation
+from korora.migration.greeting.meeting import meet_as_source
+from korora.migration.papers import receipts
 from korora.model.definition import parse_definition
 from korora.model.identity import HostName, OperatorName, VmName
 from korora.model.ownership import Status
 from korora.model.plan import Inquiry, Mode
 from korora.model.vm import RunState
 from korora.ports.hypervisor import Place
+from korora.ports.journal import VmRecord
 from korora.protocol import messages
 from korora.supervision.boots.eventlog import framed
 from korora.supervision.boots.record import EVENT_LOG_FILE, BootVerdict, BootWord, read_logs
@@ -406,6 +412,113 @@ def test_a_check_tells_of_an_open_hand_over_and_of_a_boot_that_changed(
             ("guest-boot", "a"),
         ]
         vms[VM] = record
+
+    tell(story)
+
+
+def test_visitors_that_order_nothing_take_no_place(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        async def visit() -> None:
+            setting = site["a"].setting
+            channel = await setting.dial(HostName("b"), "address of b")
+            await meet_as_source(Conversation(channel), HostName("a"), setting.attester, setting.verify)
+
+        for _ in range(3):  # more than may arrive at one time
+            await site["a"].do(visit)
+        outcome = await site.migrate("a", "b")
+        assert outcome["outcome"] == "completed", outcome["error"]
+
+    tell(story)
+
+
+def test_memory_that_is_promised_to_one_arrival_is_not_promised_to_another(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        free = 200 * 2**20  # enough for one, with what a VM needs beside its RAM
+        site["b"].premises.memory = free
+        reservations = site["b"].migrations._reservations
+        with reservations.held(lambda: 100 * 2**20):
+            findings = await site["a"].do(lambda: site["a"].migrations.check(ASKED))
+            assert [finding.check for finding in findings] == ["memory"]
+            outcome = await site.migrate("a", "b")
+            assert outcome["error"]["kind"] == "precheck"
+        assert (await site.migrate("a", "b"))["outcome"] == "completed"
+        await site.recover()
+        assert reservations.before() == (0, 0)
+
+    tell(story)
+
+
+@pytest.mark.parametrize("host", ["a", "b"])
+def test_a_host_that_cannot_write_its_files_undoes_and_says_so(
+    tell: Tell, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(site: Site) -> None:
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device", "/var/lib/korora/x")
+
+        broken = (survey, "file_digests") if host == "a" else (survey, "lay_variables")
+        monkeypatch.setattr(*broken, full)
+        outcome = await site.migrate("a", "b")
+        assert outcome["outcome"] == "failed"
+        assert outcome["error"]["kind"] == "files"
+        assert "No space left" in outcome["error"]["message"]
+        assert (outcome["error"]["exit_code"], outcome["error"]["vm_runs_on"]) == (6, "a")
+        await site.recover()
+        site.runs_only_on("a")
+
+    tell(story)
+
+
+def test_an_undo_that_breaks_is_told_of_and_gone_on_from(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(site: Site) -> None:
+        async def breaks(*_: object) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(inbound.Inbound, "abandon", breaks)
+        site.plan.faults["a:machine.switch_over#1"] = Fault.FAIL
+        outcome = await site.migrate("a", "b")
+        assert outcome["outcome"] == "failed"
+        monkeypatch.undo()
+        await site.recover()
+        site.runs_only_on("a")
+
+    tell(story)
+
+
+def test_a_journal_that_cannot_be_read_for_a_while_does_not_end_recovery(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(site: Site) -> None:
+        failed = asyncio.Event()
+
+        def broken(_journal: MemoryJournal) -> list[VmRecord]:
+            failed.set()
+            raise ToolError("disk error", kind="journal")
+
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(MemoryJournal, "vms", broken)
+            await asyncio.wait_for(failed.wait(), PATIENCE_S)
+            await asyncio.sleep(0)
+        site.plan.deeds["a:say Release#1"] = site.part
+        await site.migrate("a", "b")
+        await site.recover()  # by the loop that met the error
+
+    tell(story)
+
+
+def test_a_source_that_files_another_receipt_than_was_countersigned_is_found_out(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(site: Site) -> None:
+        first = await site.migrate("a", "b")
+        kept = site["a"].directory / "receipts" / f"{first['session']}.json"
+        forged = kept.read_bytes()
+        await site.recover()
+
+        monkeypatch.setattr(receipts, "file_bundle", lambda *_: forged)
+        second = await site.migrate("b", "a")
+        await site.recover()
+        assert not (site["a"].directory / "receipts" / f"{second['session']}.json").exists()
 
     tell(story)
 

@@ -79,6 +79,11 @@ class Inbound:
         relay.start()
 
     @property
+    def allocated(self) -> bool:
+        """Whether the VM has all the memory it will take."""
+        return self._fault_in is not None and self._fault_in.done()
+
+    @property
     def socket(self) -> Path:
         return self._directory / SOCKET_NAME
 

@@ -32,8 +32,8 @@ async def source_facts(at: Setting, definition: VmDefinition, machine: Machine |
     )
 
 
-async def destination_facts(at: Setting, definition: VmDefinition, *, incoming: int) -> DestinationFacts:
-    """This host as a destination. `incoming` counts the moves that arrive now, without this one.
+async def destination_facts(at: Setting, definition: VmDefinition) -> DestinationFacts:
+    """This host as a destination, whatever else may arrive.
 
     Another host named the files: what is outside of this host's storage is not even looked at.
     """
@@ -56,7 +56,6 @@ async def destination_facts(at: Setting, definition: VmDefinition, *, incoming: 
         outside=outside,
         bridges=at.premises.bridges(),
         vms=tuple(record.name for record in at.journal.vms() if Status(record.ownership) not in _GONE),
-        incoming=incoming,
         incoming_limit=at.incoming_limit,
     )
 

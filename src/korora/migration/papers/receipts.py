@@ -77,11 +77,19 @@ def file_bundle(
     return bundle
 
 
+def keep_filed(at: Setting, session: SessionId, countersigned: bytes, bundle: bytes) -> None:
+    """Destination: keep what the source filed. IntegrityError when it is not what this host countersigned."""
+    if bytes(paper.parse_bundle(bundle).receipt) != countersigned:
+        raise IntegrityError(
+            "the source filed another receipt than this host countersigned",
+            kind="receipt-differs",
+            remedy="this host's log has the one it signed: ask the source's administrator for the other",
+        )
+    keep(at, session, bundle)
+
+
 def keep(at: Setting, session: SessionId, bundle: bytes) -> None:
-    """Write the bundle to this host's files, whole or not at all. IntegrityError when it is another's."""
-    told = paper.peek(bytes(paper.parse_bundle(bundle).receipt))
-    if told.session != session:
-        raise IntegrityError("the bundle is that of another session", kind="wrong-statement")
+    """Write the bundle to this host's files, whole or not at all. OSError when they do not take it."""
     path = path_of(at, session)
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     written = path.with_suffix(".new")

@@ -146,14 +146,19 @@ class Settlement:
     async def _keep_asking(self) -> None:
         while True:
             await asyncio.sleep(self._pace.every_s)
-            await asyncio.gather(*(self._attempt(record.name) for record in self._at.journal.vms()))
+            try:
+                records = self._at.journal.vms()
+            except KororaError as error:  # it may be well again next time
+                log.error("the journal cannot be read", kind=error.kind, error=error.message)
+                continue
+            await asyncio.gather(*(self._attempt(record.name) for record in records))
 
     async def _attempt(self, vm: VmName) -> None:
         """One step towards the end of whatever is open about this VM, unless a conversation is about it."""
-        record = self._at.journal.vm(vm)
-        if record is None or any(story.vm == vm for story in self._stories):
-            return
         try:
+            record = self._at.journal.vm(vm)
+            if record is None or any(story.vm == vm for story in self._stories):
+                return
             if vm in self._unseen:
                 await self._restarted(vm)
             elif Status(record.ownership) in OPEN:
