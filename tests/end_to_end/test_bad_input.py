@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from end_to_end.conftest import Lab
 from end_to_end.hostd import configured, with_hypervisor
 from end_to_end.impostor import Impostor, answering, identity_of
 from end_to_end.ordering import Ended
+from end_to_end.records import Strike
 from end_to_end.travelling import (
     HOSTS,
     Traveller,
@@ -38,12 +41,20 @@ from korora.cli.migration.request import signed_request
 from korora.cli.site import load_site
 from korora.client import Daemon, MigrationOutcome
 from korora.lab import host_tpm
+from korora.lab.forwarder import Forwarder
 from korora.lab.host_tpm import manufacturer_certificates
 from korora.lab.layout import LabHost
 from korora.lab.lifecycle import bring_up, end_daemon, ensure_daemon
 from korora.lab.processes import Processes
-from korora.lab.site import authority_certificate, authority_key, configuration_through, operator_key
-from korora.lab.tampering import Sort
+from korora.lab.site import (
+    authority_certificate,
+    authority_key,
+    authorization,
+    configuration_through,
+    operator_key,
+    reference_values,
+)
+from korora.lab.tampering import Direction, Sort
 from korora.model.identity import HostName, Secret, sha256
 from korora.model.plan import Mode
 from korora.model.tpm import Credential
@@ -122,6 +133,54 @@ def test_malformed_toml_is_refused_with_the_line(lab: Lab, tmp_path: Path) -> No
     assert "x" not in [view["name"] for view in lab.answer("vm", "list")]
 
 
+@contextmanager
+def with_files_of_its_own(lab: Lab, host: LabHost) -> Iterator[tuple[Path, Path]]:
+    """The host has an authorization.toml and a reference.toml that no other host reads."""
+    text, copies = host.configuration.read_text(), []
+    for shared in (authorization(lab.layout), reference_values(lab.layout)):
+        copy = host.directory / shared.name
+        shutil.copy(shared, copy)
+        text = text.replace(f'"{shared}"', f'"{copy}"')
+        copies.append(copy)
+    with configured(lab, host, text):
+        yield copies[0], copies[1]
+
+
+@contextmanager
+def broken(file: Path, content: str | None) -> Iterator[None]:
+    """The file has this content, or is missing."""
+    before = file.read_text()
+    file.write_text(content or "")
+    if content is None:
+        file.unlink()
+    try:
+        yield
+    finally:
+        file.write_text(before)
+
+
+def test_a_host_whose_own_files_are_broken_or_missing_refuses_and_names_the_file(
+    walker: Traveller, lab: Lab
+) -> None:
+    layout = lab.layout
+    with with_files_of_its_own(lab, layout.host("c")) as (access_there, reference_there):
+        for file, content, kind in (
+            (authorization(layout), "[[allow]\n", "bad-authorization"),
+            (access_there, None, "bad-authorization"),
+            (reference_values(layout), None, "bad-anchor"),
+            (reference_there, "version = \n", "bad-reference-values"),
+        ):
+            with broken(file, content):
+                error = stopped(walker, walker.move("c"), USAGE, kind)
+                assert str(file) in error["message"]
+                assert error["remedy"]
+                if kind != "bad-authorization":  # a check asks for no permission
+                    code, error = complaint(lab, "check", walker.name, "--to", "c")
+                    assert (code, error["kind"]) == (USAGE, kind)
+                    assert str(file) in error["message"]
+        assert lab.answer("check", walker.name, "--to", "c")["passed"]
+
+
 # -- what does not fit ------------------------------------------------------------------------------------
 
 
@@ -177,16 +236,46 @@ def test_a_vm_larger_than_the_destinations_memory_is_refused(lab: Lab) -> None:
         assert not (lab.layout.host("b").state / "vms" / "giant").exists()
 
 
-def test_a_destination_with_another_cpu_is_refused_by_the_features_it_lacks(
-    walker: Traveller, lab: Lab, tmp_path: Path
+@contextmanager
+def older_qemu(lab: Lab) -> Iterator[Path]:
+    """QEMU itself, but in its binary Nehalem has another name, and its qemu64 lacks two features."""
+    ours = Path(shutil.which("qemu-system-x86_64") or "").resolve()
+    modules = next(Path("/usr/lib").glob("*/qemu/accel-tcg-*.so")).parent
+    binary, program = lab.layout.directory / "older-binary", lab.layout.directory / "older-qemu"
+    binary.write_bytes(ours.read_bytes().replace(b"\0Nehalem\0", b"\0Nehalex\0"))
+    program.write_text(
+        f"#!/bin/bash\nexport QEMU_MODULE_DIR={modules}\n"
+        f'exec {binary} "${{@/#qemu64/qemu64,-cx16,-sse3}}" -L /usr/share/qemu -L /usr/share/seabios\n'
+    )
+    for file in (binary, program):
+        file.chmod(0o755)
+    try:
+        yield program
+    finally:
+        binary.unlink()
+        program.unlink()
+
+
+def test_a_destination_with_another_cpu_is_refused_by_the_model_or_the_features_it_lacks(
+    walker: Traveller, lab: Lab
 ) -> None:
     c = lab.layout.host("c")
-    older = lab.layout.directory / "older-qemu"
-    older.write_text('#!/bin/bash\nexec qemu-system-x86_64 "${@/#qemu64/qemu64,-cx16,-sse3}"\n')
-    older.chmod(0o755)
-    with configured(lab, c, with_hypervisor(c, older)):
+    with (
+        older_qemu(lab) as program,
+        plain_vm(lab, "newer", 'memory = "64M"', 'cpu = "Nehalem"'),
+        configured(lab, c, with_hypervisor(c, program)),
+    ):
         error = stopped(walker, walker.move("c"), REFUSED, "precheck")
-    assert "cx16" in error["message"]
+        assert "cx16" in error["message"]
+        found = lab.korora("check", "newer", "--to", "c", "--json")
+        assert found.returncode == REFUSED
+        assert [f["check"] for f in json.loads(found.stdout)["findings"]] == ["cpu-model"]
+        code, error = complaint(lab, "migrate", "newer", "--to", "c")
+        assert (code, error["kind"], error["vm_runs_on"]) == (REFUSED, "precheck", "a")
+        assert "Nehalem" in error["message"]
+        shown = lab.answer("vm", "show", "newer")
+        assert (shown["host"], shown["state"]) == ("a", "running")
+        assert not (c.state / "vms" / "newer").exists()
 
 
 # -- who the other host is --------------------------------------------------------------------------------
@@ -286,11 +375,10 @@ def test_a_destination_without_a_tpm_is_refused(walker: Traveller, lab: Lab) -> 
     c = lab.layout.host("c")
     Processes(lab.layout.processes).end(host_tpm.process_name(c))
     try:
-        done = walker.move("c")
-        assert done.exit_code in {REFUSED, TOOL}, done.outcome
-        assert "TPM" in done.error["message"]
-        assert done.error["vm_runs_on"] == walker.host.name
-        walker.stayed(walker.host, c)
+        error = stopped(walker, walker.move("c"), TOOL, "tpm-unreachable")
+        assert "host c stopped" in error["message"]
+        assert "TPM" in error["message"]
+        assert error["remedy"]
     finally:
         bring_up(lab.layout)
         start_daemon(lab, c)
@@ -396,6 +484,38 @@ def test_a_request_is_good_once_also_across_a_restart(walker: Traveller, lab: La
     restart_daemon(lab, source)
     assert kind_of(asked(source, request)) == (REFUSED, "replayed-request")
     walker.stayed(source, lab.layout.host("c"))
+
+
+@contextmanager
+def forgetting(lab: Lab, host: LabHost) -> Iterator[None]:
+    """The host forgets which requests it has seen, as one whose root wants to ask again."""
+    end_daemon(lab.layout, host)
+    try:
+        with closing(sqlite3.connect(host.state / "journal.db")) as journal, journal:
+            journal.execute("DELETE FROM nonce")
+    finally:
+        start_daemon(lab, host)
+    yield
+
+
+def test_a_request_is_good_once_at_the_destination_though_the_source_forgets_it(
+    walker: Traveller, lab: Lab
+) -> None:
+    source, c, site = walker.host, lab.layout.host("c"), load_site(lab.layout.configuration)
+    request = signed_request(site, walker.name, source.name, "c", Mode.LIVE)
+    answer_lost = Strike(Direction.RETURN, 12)
+    target = (c.ip, int(c.address.rpartition(":")[2]))
+    listen = (lab.layout.switch_ip, 0)
+    with Forwarder(listen, target, inside=lab.inside, editors=answer_lost.editor) as forwarder:
+        # c has allowed it, and its word does not arrive.
+        assert kind_of(asked(source, request, "{}:{}".format(*forwarder.address)))[0] == TOOL
+    assert answer_lost.done
+    with forgetting(lab, source):
+        outcome = asked(source, request)
+    assert kind_of(outcome) == (REFUSED, "replayed-request")
+    assert outcome.error
+    assert "host c stopped" in outcome.error.message
+    walker.stayed(source, c)
 
 
 def test_a_request_of_yesterday_or_for_another_host_is_refused(walker: Traveller, lab: Lab) -> None:

@@ -114,7 +114,7 @@ def parse(text: str) -> AccessList:
     """Read authorization.toml. UsageError(kind="bad-authorization") names the first thing that is wrong."""
     try:
         read = msgspec.convert(tomllib.loads(text), _File)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
+    except (ValueError, msgspec.ValidationError, RecursionError) as error:
         raise _malformed(str(error)) from error
     keys = {_operator(name): _public_key(name, entry.key) for name, entry in read.operators.items()}
     rules = tuple(_rule(number, allow) for number, allow in enumerate(read.allow, start=1))
@@ -164,7 +164,7 @@ def _matches(name: str, patterns: Patterns) -> bool:
 
 def _malformed(problem: str) -> UsageError:
     return UsageError(
-        f"authorization.toml: {problem}",
+        f"the rules cannot be used: {problem}",
         kind="bad-authorization",
-        remedy="correct the file; until then nothing in it is believed",
+        remedy="correct authorization.toml; until then nobody is allowed anything",
     )

@@ -102,7 +102,7 @@ def parse(text: str) -> ReferenceValues:
     """Read reference.toml. UsageError(kind="bad-reference-values") names the mistake."""
     try:
         read = msgspec.convert(tomllib.loads(text), _File, str_keys=True)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (ValueError, msgspec.ValidationError, RecursionError) as error:
         raise _bad(str(error)) from error
     if read.version != 1:
         raise _bad(f"version {read.version} is not known")

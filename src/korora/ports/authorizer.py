@@ -11,6 +11,8 @@ __all__ = ["Authorized", "Authorizer", "Denied"]
 
 
 class Authorizer(Protocol):
+    """Both methods raise UsageError(kind="bad-authorization") while the rules cannot be read."""
+
     def operator_key(self, operator: str) -> bytes | None:
         """The operator's Ed25519 public key (32 bytes), or None if nobody of that name is known."""
         ...

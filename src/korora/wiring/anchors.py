@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class SiteAnchors:
-    """UsageError(kind="bad-anchor") from each method when a file is missing or malformed."""
+    """UsageError from each method when a file cannot be used: `bad-anchor`, or `bad-reference-values`."""
 
     site: SiteTrust
 
@@ -48,12 +48,12 @@ def _read(path: Path, parse: Callable[[bytes], _T]) -> _T:
     except UnicodeDecodeError as error:
         raise _unusable(path, "it is not UTF-8 text", "is it the right file?") from error
     except KororaError as error:
-        raise _unusable(path, error.message, error.remedy) from error
+        raise _unusable(path, error.message, error.remedy, error.kind) from error
 
 
-def _unusable(path: Path, problem: str, remedy: str) -> UsageError:
+def _unusable(path: Path, problem: str, remedy: str, kind: str = "bad-anchor") -> UsageError:
     return UsageError(
         f"the trust anchor {path} cannot be used: {problem}",
-        kind="bad-anchor",
+        kind=kind,
         remedy=f"{remedy}; or correct [site] in hostd.toml",
     )

@@ -1,8 +1,8 @@
 """The access list in a file that an administrator edits while the daemon runs.
 
-Promise: each decision uses the file as it is at that moment. An edit that cannot be read changes nothing:
-the last good rules stay in force, and the log and `problem` say so. Limit: whoever may write the file
-decides, so one that others than its owner may write is refused.
+Promise: each decision uses the file as it is at that moment; while it cannot be used, nothing is allowed, so
+that a slip of the pen never keeps a right that was taken away. Limit: whoever may write the file decides, so
+one that others than its owner may write is refused.
 """
 
 from __future__ import annotations
@@ -30,14 +30,7 @@ class TomlAuthorizer:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._text = _read(path)
-        self._list = parse(self._text)
-        self._problem: str | None = None
-
-    @property
-    def problem(self) -> str | None:
-        """Why the file as it is now is not in force, or None when it is."""
-        self._refresh()
-        return self._problem
+        self._list = _parsed(path, self._text)
 
     def operator_key(self, operator: str) -> bytes | None:
         return self._current().keys.get(OperatorName(operator))
@@ -46,26 +39,19 @@ class TomlAuthorizer:
         return self._current().decide(request)
 
     def _current(self) -> AccessList:
-        self._refresh()
+        # Contents, not times: two edits within one clock tick and of one size are still two.
+        text = _read(self._path)
+        if text != self._text:
+            self._list, self._text = _parsed(self._path, text), text
+            _log.info("authorization_reloaded", path=str(self._path), rules=len(self._list.rules))
         return self._list
 
-    def _refresh(self) -> None:
-        # Contents, not times: two edits within one clock tick and of one size are still two.
-        try:
-            text = _read(self._path)
-            if text != self._text:
-                self._list, self._text = parse(text), text
-                _log.info("authorization_reloaded", path=str(self._path), rules=len(self._list.rules))
-            self._problem = None
-        except UsageError as error:
-            self._complain(error)
 
-    def _complain(self, error: UsageError) -> None:
-        if error.message != self._problem:
-            _log.warning(
-                "authorization_kept", path=str(self._path), problem=error.message, remedy=error.remedy
-            )
-        self._problem = error.message
+def _parsed(path: Path, text: str) -> AccessList:
+    try:
+        return parse(text)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.message}", kind=error.kind, remedy=error.remedy) from error
 
 
 def _read(path: Path) -> str:
