@@ -66,11 +66,11 @@ def test_too_few_ticks_are_an_error_not_a_figure() -> None:
 def test_the_observer_hears_ticks_and_asks_for_reports() -> None:
     with Observer("127.0.0.1", 0) as observer, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as guest:
         guest.bind(("127.0.0.1", 0))
-        guest.settimeout(5)
+        guest.settimeout(60)
         begin = time.monotonic()
         for number in range(3):
             guest.sendto(datagram(number), observer.address)
-        observer.wait_for_tick(deadline_s=5, after_s=begin - 1)
+        observer.wait_for_tick(deadline_s=60, after_s=begin - 1)
 
         import threading
 
@@ -79,8 +79,8 @@ def test_the_observer_hears_ticks_and_asks_for_reports() -> None:
             guest.sendto(question + b' {"errors": 0}', asker)
 
         threading.Thread(target=answer, daemon=True).start()
-        assert observer.report("127.0.0.1", deadline_s=5) == {"errors": 0}
-        assert all(begin - 0.1 < tick.arrived_s < time.monotonic() + 0.1 for tick in observer.ticks())
+        assert observer.report("127.0.0.1", deadline_s=60) == {"errors": 0}
+        assert all(begin - 5 < tick.arrived_s < time.monotonic() + 5 for tick in observer.ticks())
 
 
 def test_a_silent_guest_is_reported_as_such() -> None:

@@ -59,12 +59,12 @@ def test_firmware_that_speaks_and_a_kernel_that_hangs_is_no_kvm(
     tmp_path: Path, kernel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accelerator, "STALL_S", 0.3)
-    qemu = program(tmp_path, "echo SeaBIOS > serial; exec sleep 60")
+    qemu = program(tmp_path, "echo SeaBIOS > serial; exec sleep 1000")
     began = time.monotonic()
-    verdict = asked(qemu, tmp_path, kernel, deadline_s=30)
+    verdict = asked(qemu, tmp_path, kernel, deadline_s=1000)
     assert verdict.name == "tcg"
     assert "did not run under it" in verdict.note
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60, "it is not the deadline that ended it"
     assert asked(qemu, tmp_path, kernel) == verdict
     assert starts(tmp_path) == 1
 
