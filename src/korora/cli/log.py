@@ -8,7 +8,7 @@ import typer
 
 from korora.cli.invocation import Invocation
 from korora.cli.options import AsJson, HostArgument, group
-from korora.cli.render import say, say_json, table
+from korora.cli.render import error_object, error_text, say, say_json, table, warn
 from korora.errors import ExitCode, KororaError
 
 if TYPE_CHECKING:
@@ -39,12 +39,25 @@ def show(context: typer.Context, host: HostArgument = None, as_json: AsJson = Fa
 def verify(context: typer.Context, host: HostArgument = None, as_json: AsJson = False) -> None:
     """Recompute a host's log, compare it with the signed head, and with what was seen of it before.
 
-    Without a host: each in reach, an object a line with --json. Exit code 0 when all holds, 5 when not.
+    Without a host: all of them, an object a line with --json. Exit code 0 when all holds, 5 when something
+    does not; otherwise 6 when a host is silent.
     """
     invocation = Invocation.of(context)
-    hosts = [invocation.chosen(host)] if host else invocation.asked()
-    codes = [_verified(invocation, chosen, as_json=as_json) for chosen in hosts]
-    raise typer.Exit(max(codes))
+    if host:
+        raise typer.Exit(_verified(invocation, invocation.chosen(host), as_json=as_json))
+    codes = [_verified_or_silent(invocation, chosen, as_json=as_json) for chosen in invocation.asked()]
+    raise typer.Exit(ExitCode.INTEGRITY if ExitCode.INTEGRITY in codes else max(codes))
+
+
+def _verified_or_silent(invocation: Invocation, chosen: SiteHost, *, as_json: bool) -> ExitCode:
+    """One host that cannot be asked keeps no other from being looked at."""
+    try:
+        return _verified(invocation, chosen, as_json=as_json)
+    except KororaError as error:
+        if as_json:
+            say_json({"host": chosen.name, "verified": None, "error": error_object(error)})
+        warn(error_text(error))
+        return error.exit_code
 
 
 def _verified(invocation: Invocation, chosen: SiteHost, *, as_json: bool) -> ExitCode:

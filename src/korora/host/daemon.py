@@ -40,18 +40,24 @@ class Wired(Protocol):
     def listeners(self) -> Sequence[AsyncService]: ...
 
 
+Tell = Callable[[str, HostConfiguration], None]
 Wire = Callable[[HostConfiguration], Awaitable[Wired]]
 
 
-def run(configuration: HostConfiguration, wire: Wire, log_file: Path | None = None) -> int:
-    """Be the daemon until SIGTERM or SIGINT; returns the exit code.
+def run(
+    configuration: HostConfiguration,
+    wire: Wire,
+    log_file: Path | None = None,
+    tell: Tell = lambda _state, _host: None,
+) -> int:
+    """Be the daemon until SIGTERM or SIGINT; returns the exit code. `tell` hears when it is ready, and stops.
 
     KororaError when it cannot start: nothing is left running that was not before.
     """
     log_to(log_file, configuration.name)
     try:
         with only_daemon(configuration.state):
-            asyncio.run(_live(configuration, wire))
+            asyncio.run(_live(configuration, wire, tell))
     except KororaError as problem:
         _log.error("daemon-failed", kind=problem.kind, error=problem.message, remedy=problem.remedy)
         raise
@@ -63,6 +69,7 @@ async def serve(
     services: Services,
     listeners: Sequence[AsyncService],
     stop: asyncio.Event,
+    tell: Tell = lambda _state, _host: None,
 ) -> None:
     """Serve until `stop`. Whatever was begun is undone in the end, the VMs excepted."""
     async with AsyncExitStack() as undo:
@@ -78,19 +85,21 @@ async def serve(
         undo.callback(front.refuse_new)
         _log.info("daemon-ready", api=str(configuration.api), vms=services.guests.counts(), pid=os.getpid())
         _tell_service_manager("READY=1")
+        tell("ready", configuration)
         await first_of(stop.wait(), front.failed())
         _log.info("daemon-stops")
         _tell_service_manager("STOPPING=1")
+        tell("stopping", configuration)
     _log.info("daemon-stopped")
 
 
-async def _live(configuration: HostConfiguration, wire: Wire) -> None:
+async def _live(configuration: HostConfiguration, wire: Wire, tell: Tell) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     wired = await wire(configuration)
-    await serve(configuration, wired.services, wired.listeners, stop)
+    await serve(configuration, wired.services, wired.listeners, stop, tell)
 
 
 async def _stopped(listener: AsyncService) -> None:

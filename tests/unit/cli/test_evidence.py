@@ -234,6 +234,24 @@ def test_a_log_that_was_rewritten_is_found_out(
     assert document["checks"][-1]["ok"] is False
 
 
+@pytest.mark.parametrize(("kept", "code"), [(LEAVES, 6), (LEAVES[1:], 5)], ids=["whole", "rewritten"])
+def test_a_silent_host_keeps_no_other_log_from_being_verified(
+    folder: Path, north: FakeDaemon, kept: list[bytes], code: int, capsys: Captured
+) -> None:
+    keeps(north, LEAVES)
+    assert answer(["log", "verify", "north"]) == 0
+    keeps(north, kept)
+    silent = f'[hosts.away]\naddress = "10.0.0.9:7700"\napi = "{folder}/away.sock"\n\n'
+    before = (folder / "korora.toml").read_text()
+    (folder / "korora.toml").write_text(before.replace("[hosts.north]", f"{silent}[hosts.north]"))
+    capsys.readouterr()
+    assert answer(["log", "verify", "--json"]) == code
+    away, there = documents(capsys.readouterr().out)
+    assert (away["host"], away["verified"], bool(away["error"]["remedy"])) == ("away", None, True)
+    assert (there["host"], there["verified"]) == ("north", code == 6)
+    assert answer(["log", "verify"]) == code
+
+
 def test_entries_that_do_not_give_the_signed_root_are_found_out(north: FakeDaemon, capsys: Captured) -> None:
     keeps(north, LEAVES[:3], signed=LEAVES[:4])
     assert answer(["log", "verify"]) == 5

@@ -20,6 +20,7 @@ from fakes.guests_world import until
 from fakes.host_services import FakeListener, FakeServices, configuration_in
 from korora.errors import RefusedError
 from korora.host.daemon import serve
+from korora.model.configuration import HostConfiguration
 
 FAKES = Path(__file__).parents[2]
 DAEMON = FAKES / "fakes" / "host_services.py"
@@ -123,6 +124,24 @@ def test_services_stop_in_reverse_and_vms_run_on(tmp_path: Path) -> None:
         assert not services.configuration.api.exists()
 
     asyncio.run(asyncio.wait_for(story(), 10))
+
+
+def test_who_asked_hears_when_it_is_ready_and_when_it_stops(tmp_path: Path) -> None:
+    async def story() -> None:
+        services, heard = FakeServices(configuration_in(tmp_path)), []
+        stop, ready = asyncio.Event(), asyncio.Event()
+
+        def tell(state: str, host: HostConfiguration) -> None:
+            heard.append((state, host.name, host.api.exists()))
+            ready.set()
+
+        serving = asyncio.create_task(serve(services.configuration, services, [], stop, tell))
+        await asyncio.wait_for(ready.wait(), 10)
+        stop.set()
+        await serving
+        assert heard == [("ready", "a", True), ("stopping", "a", True)]
+
+    asyncio.run(asyncio.wait_for(story(), 20))
 
 
 def test_a_listener_that_cannot_start_undoes_the_others(tmp_path: Path) -> None:

@@ -27,13 +27,23 @@ LAB_PROGRAMS = {
     "ip": ("iproute2", "network namespaces"),
     "cpio": ("cpio", "packs the guest's initrd"),
     "busybox": ("busybox-static", "the guest's userland"),
+    "modinfo": ("kmod", "finds the guest's kernel modules"),
+    "gcc": ("gcc libc6-dev", "compiles the guest's workload"),
+    "pkg-config": ("pkg-config python3-dev libtss2-dev", "builds the TPM bindings at setup"),
+    "certtool": ("gnutls-bin", "certificates for QEMU's own TLS, in the benchmark"),
+}
+# File pattern → (name, Debian package, what is missing without it).
+FILES = {
+    "/usr/share/OVMF/OVMF_CODE_4M.fd": ("UEFI firmware", "ovmf", "only BIOS guests"),
+    "/usr/share/seabios/bios-256k.bin": ("BIOS firmware", "seabios", "only UEFI guests"),
+    "/boot/vmlinuz-*-cloud-amd64": ("lab kernel", "linux-image-cloud-amd64", "no guest for the lab"),
+    "/usr/lib/*/libtss2-tcti-device.so.0": ("TPM device", "libtss2-tcti-device0", "no hardware TPM"),
+    "/usr/lib/*/libtss2-tcti-swtpm.so.0": ("TPM emulator", "libtss2-tcti-swtpm0", "no TPM for lab hosts"),
 }
 MODULES = (
     "blake3", "cryptography", "fastapi", "httpx", "msgspec", "OpenSSL", "pyroute2", "qemu.qmp", "rich",
     "securesystemslib", "structlog", "tpm2_pytss", "typer", "uvicorn",
 )  # fmt: skip
-FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
-
 _STA_UNSYNC = 0x0040
 _STATUS_OFFSET = 4 + 4 + 4 * 8  # struct timex: modes, padding, offset, freq, maxerror, esterror; then status
 
@@ -43,7 +53,7 @@ def of_machine() -> Iterator[Symptom]:
     yield from (_program(name, *PROGRAMS[name]) for name in PROGRAMS)
     yield from (_program(name, *LAB_PROGRAMS[name], needed=False) for name in LAB_PROGRAMS)
     yield _modules()
-    yield _firmware()
+    yield from (_file(pattern, *FILES[pattern]) for pattern in FILES)
     yield _root()
     yield _kvm()
     yield _tpm()
@@ -77,10 +87,10 @@ def _importable(name: str) -> bool:
         return False
 
 
-def _firmware() -> Symptom:
-    good = FIRMWARE.exists()
-    found = str(FIRMWARE) if good else "no OVMF: only BIOS guests"
-    return Symptom("programs", "UEFI firmware", good, found, "apt-get install ovmf", needed=False)
+def _file(pattern: str, name: str, package: str, without: str) -> Symptom:
+    there = sorted(Path("/").glob(pattern.lstrip("/")))
+    found = str(there[-1]) if there else f"not installed: {without}"
+    return Symptom("programs", name, bool(there), found, f"apt-get install {package}", needed=False)
 
 
 def _root() -> Symptom:

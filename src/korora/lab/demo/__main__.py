@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -67,6 +68,8 @@ def main(words: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has left
         return ExitCode.TOOL
+    except (subprocess.TimeoutExpired, AssertionError, OSError) as error:
+        return _ended(f"a step came to nothing: {str(error) or type(error).__name__}", ExitCode.TOOL)
     except KororaError as error:
         remedy = f" ({error.remedy})" if error.remedy else ""
         return _ended(f"{error.message}{remedy}", error.exit_code)
