@@ -27,7 +27,7 @@ from end_to_end.conftest import Lab
 from end_to_end.hostd import configured, with_hypervisor
 from end_to_end.impostor import Impostor, answering, identity_of
 from end_to_end.ordering import Ended
-from end_to_end.records import Strike
+from end_to_end.striking import ANSWER, BACK, strike_at
 from end_to_end.travelling import (
     HOSTS,
     Traveller,
@@ -41,7 +41,6 @@ from korora.cli.migration.request import signed_request
 from korora.cli.site import load_site
 from korora.client import Daemon, MigrationOutcome
 from korora.lab import host_tpm
-from korora.lab.forwarder import Forwarder
 from korora.lab.host_tpm import manufacturer_certificates
 from korora.lab.layout import LabHost
 from korora.lab.lifecycle import bring_up, end_daemon, ensure_daemon
@@ -54,7 +53,7 @@ from korora.lab.site import (
     operator_key,
     reference_values,
 )
-from korora.lab.tampering import Direction, Sort
+from korora.lab.tampering import Sort
 from korora.model.identity import HostName, Secret, sha256
 from korora.model.plan import Mode
 from korora.model.tpm import Credential
@@ -326,8 +325,9 @@ def test_a_destination_with_the_certificate_of_another_authority_is_refused(
 
 def test_a_destination_whose_certificate_has_expired_is_refused(walker: Traveller, lab: Lab) -> None:
     site = authority_certificate(lab.layout).read_bytes(), authority_key(lab.layout).read_bytes()
-    with enrolled_otherwise(lab, lab.layout.host("c"), site, dt.timedelta(seconds=1)):
-        time.sleep(1.5)
+    lifetime = dt.timedelta(seconds=5)  # long enough for it to be taken
+    with enrolled_otherwise(lab, lab.layout.host("c"), site, lifetime):
+        time.sleep(lifetime.total_seconds() + 1)
         stopped(walker, walker.move("c"), REFUSED, "expired")
 
 
@@ -503,13 +503,9 @@ def test_a_request_is_good_once_at_the_destination_though_the_source_forgets_it(
 ) -> None:
     source, c, site = walker.host, lab.layout.host("c"), load_site(lab.layout.configuration)
     request = signed_request(site, walker.name, source.name, "c", Mode.LIVE)
-    answer_lost = Strike(Direction.RETURN, 12)
-    target = (c.ip, int(c.address.rpartition(":")[2]))
-    listen = (lab.layout.switch_ip, 0)
-    with Forwarder(listen, target, inside=lab.inside, editors=answer_lost.editor) as forwarder:
+    with strike_at(walker, BACK, ANSWER, to=c) as config:
         # c has allowed it, and its word does not arrive.
-        assert kind_of(asked(source, request, "{}:{}".format(*forwarder.address)))[0] == TOOL
-    assert answer_lost.done
+        assert kind_of(asked(source, request, str(load_site(config).host("c").address)))[0] == TOOL
     with forgetting(lab, source):
         outcome = asked(source, request)
     assert kind_of(outcome) == (REFUSED, "replayed-request")

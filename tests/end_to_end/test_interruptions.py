@@ -1,14 +1,11 @@
-"""Daemons die, networks break, people press Ctrl-C, at any moment: in the end just one host runs the guest.
-
-Where a strike is timed by a message, a man in the middle counts TLS records: he sees no more of them.
-"""
+"""Daemons die, networks break, people press Ctrl-C at any moment: in the end just one host runs the guest."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,9 +14,24 @@ import pytest
 from end_to_end.conftest import Lab
 from end_to_end.hostd import frozen, impatient
 from end_to_end.ordering import Ended, Order
-from end_to_end.records import Strike
+from end_to_end.striking import (
+    ACCEPT,
+    ANSWER,
+    BACK,
+    CLIENT_HELLO,
+    COUNTERSIGNED,
+    DRAFT,
+    FILED,
+    HELLO,
+    MANIFEST,
+    READY,
+    RELEASE,
+    RUNNING,
+    THERE,
+    held_at,
+    strike_at,
+)
 from end_to_end.travelling import (
-    HOSTS,
     INTERPOSER,
     Traveller,
     kill_daemon,
@@ -31,37 +43,12 @@ from end_to_end.travelling import (
 from korora.lab.forwarder import Forwarder
 from korora.lab.layout import LabHost
 from korora.lab.lifecycle import end_daemon
-from korora.lab.site import configuration_through
 from korora.lab.tampering import Action, Direction, Fault
 
 pytestmark = pytest.mark.end_to_end
 
 REFUSED, TOOL = 3, 6
 SETTLED_S = 120.0
-THERE, BACK = Direction.FORWARD, Direction.RETURN
-
-# Which record of the control channel carries what, for a guest without a variable store.
-CLIENT_HELLO, MANIFEST, RELEASE, DRAFT, FILED = 1, 11, 12, 13, 16
-HELLO, ANSWER, READY, ACCEPT, RUNNING, COUNTERSIGNED = 10, 12, 13, 15, 16, 17
-
-
-@contextmanager
-def strike_at(
-    walker: Traveller,
-    direction: Direction,
-    record: int,
-    then: Callable[[], None] = lambda: None,
-    how: Action | None = Action.CUT,
-) -> Iterator[Path]:
-    """The way to the other host breaks (or what `how` says) when that record comes, after `then` was done."""
-    there, layout = walker.other(), walker.lab.layout
-    strike = Strike(direction, record, then, how)
-    target = (there.ip, int(there.address.rpartition(":")[2]))
-    listen = (layout.switch_ip, 0)
-    with Forwarder(listen, target, inside=walker.lab.inside, editors=strike.editor) as forwarder:
-        address = "{}:{}".format(*forwarder.address)
-        yield configuration_through(layout, layout.hosts(HOSTS), {there.name: address}, "strike")
-    assert strike.done, strike.seen
 
 
 def settled_on(walker: Traveller, source: LabHost, there: LabHost) -> LabHost:
@@ -304,19 +291,13 @@ def test_ctrl_c_past_the_release_is_too_late_and_the_migration_is_completed(
     walker: Traveller, lab: Lab, record: int, phase: str
 ) -> None:
     source, there = walker.host, walker.other()
-    held_up, go_on = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        held_up.set()
-        go_on.wait(60)
-
-    with strike_at(walker, BACK, record, hold, how=None) as config:
-        order = walker.order(there, config=config)
-        assert held_up.wait(60)
+    with held_at(walker, BACK, record) as hold:
+        order = walker.order(there, config=hold.config)
+        assert hold.reached.wait(60)
         assert order.until_phase(phase) == phase
         order.interrupt()
         until(lambda: "cancelling" in order.stderr, 60)
-        go_on.set()
+        hold.go_on.set()
         done = order.ended()
     arrived_though_cancelled(walker, done, source, there)
     assert lab.korora("receipt", "verify", done.outcome["receipt"]).returncode == 0
