@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from end_to_end.conftest import Lab
+from end_to_end.hostd import configured
 from end_to_end.striking import BACK, READY, held_at
-from end_to_end.travelling import Traveller, reconfigured, until
+from end_to_end.travelling import Traveller, until
 from korora.client import Daemon
 from korora.errors import RefusedError
 from korora.lab.observer import Outage
@@ -75,7 +76,8 @@ def test_a_live_migration_keeps_the_guest_ticking_and_says_how_long_it_was_away(
 
 def test_a_host_that_asks_for_multifd_sends_several_streams_that_all_have_a_root(walker: Traveller) -> None:
     source, there = walker.host, walker.other()
-    with reconfigured(walker.lab, source, "[stream]\nmultifd_channels = 2"):
+    text = f"{source.configuration.read_text()}\n[stream]\nmultifd_channels = 2\n"
+    with configured(walker.lab, source, text):
         outcome = walker.moved(there)
     walker.is_whole()
     walker.left_nothing_on(source)

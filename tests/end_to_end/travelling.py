@@ -241,19 +241,6 @@ def restart_daemon(lab: Lab, host: LabHost) -> None:
     start_daemon(lab, host)
 
 
-@contextmanager
-def reconfigured(lab: Lab, host: LabHost, more: str) -> Iterator[None]:
-    """The host's daemon runs with these lines more in its hostd.toml."""
-    before = host.configuration.read_text()
-    host.configuration.write_text(f"{before}\n{more}\n")
-    try:
-        restart_daemon(lab, host)
-        yield
-    finally:
-        host.configuration.write_text(before)
-        restart_daemon(lab, host)
-
-
 def until(true: Callable[[], object], deadline_s: float) -> None:
     limit = time.monotonic() + deadline_s
     while not true():
