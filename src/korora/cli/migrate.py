@@ -78,7 +78,10 @@ class _Order:
             try:
                 ticket = self._accepted(invocation, cancellation)
                 with closing(watcher(as_json=as_json)) as watch:
-                    return follow(invocation, ticket, watch)
+                    outcome = follow(invocation, ticket, watch)
+                if cancellation.asked and outcome.outcome == "completed":
+                    warn("korora: the cancellation came too late: the VM was the destination's already")
+                return outcome
             except KeyboardInterrupt as leaving:
                 raise _left(self.vm) from leaving
 

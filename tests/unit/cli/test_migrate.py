@@ -258,7 +258,9 @@ def test_a_cancellation_that_comes_too_late_ends_completed(site: CliSite, capsys
 
     site.a.routes[EVENTS] = lambda _: Answer(events())
     assert answer(site.command("migrate", "web", "--to", "b")) == 0
-    assert "✓ web runs on b" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "✓ web runs on b" in told.out
+    assert "came too late" in told.err
 
 
 def test_ctrl_c_before_anything_was_asked_asks_nothing(site: CliSite, capsys: Captured) -> None:
