@@ -86,9 +86,11 @@ def observer(lab: Lab) -> Iterator[Observer]:
 
 
 @pytest.fixture
-def walker(lab: Lab, observer: Observer) -> Traveller:
+def walker(lab: Lab, observer: Observer) -> Iterator[Traveller]:
     """A small SeaBIOS guest that runs on a or b; it goes on from test to test."""
-    return settled(Traveller(lab, observer, WALKER))
+    guest = settled(Traveller(lab, observer, WALKER))
+    yield guest
+    guest.end_orders()
 
 
 @pytest.fixture
@@ -96,6 +98,7 @@ def keeper(lab: Lab, observer: Observer) -> Iterator[Traveller]:
     """A UEFI guest with Secure Boot, stopped after the test."""
     guest = settled(Traveller(lab, observer, KEEPER))
     yield guest
+    guest.end_orders()
     lab.answer("vm", "stop", guest.name, "--force")
 
 

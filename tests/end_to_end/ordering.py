@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,14 +53,23 @@ class Order:
     @property
     def is_connected(self) -> bool:
         """Whether it has a connection to a daemon now."""
-        fds = Path(f"/proc/{self._process.pid}/fd")
-        return any(str(fd.readlink()).startswith("socket:") for fd in fds.iterdir())
+        for fd in Path(f"/proc/{self._process.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                if str(fd.readlink()).startswith("socket:"):
+                    return True
+        return False
 
     def until_phase(self, *phases: str, deadline_s: float = 60.0) -> str:
         """Wait for the first line of one of these phases, and return which; "" when it ended before."""
         with self._changed:
             self._changed.wait_for(lambda: self._over or bool(self._seen(phases)), deadline_s)
             return self._seen(phases)
+
+    def end(self) -> None:
+        """Cancel it if it is under way still, and wait for its end: a failed test leaves none behind."""
+        if self._process.poll() is None:
+            self.interrupt()
+            self.ended()
 
     def interrupt(self) -> None:
         """As Ctrl-C does."""

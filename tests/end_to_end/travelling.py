@@ -55,6 +55,7 @@ class Traveller:
         self.name = machine.name
         self.ip = machine.ip(lab.layout)
         self.before: dict[str, Any] = {}
+        self._orders: list[Order] = []
 
     # -- where it is ------------------------------------------------------------------------------------
 
@@ -115,7 +116,13 @@ class Traveller:
         name = to if isinstance(to, str) else to.name
         command = [*korora_command(), "--config", str(config or self.lab.layout.configuration)]
         command += ["-H", source.name] if source else []
-        return Order([*command, "migrate", self.name, "--to", name, *words, "--json"])
+        order = Order([*command, "migrate", self.name, "--to", name, *words, "--json"])
+        self._orders.append(order)
+        return order
+
+    def end_orders(self) -> None:
+        while self._orders:
+            self._orders.pop().end()
 
     def move(self, to: LabHost | str, *words: str, config: Path | None = None) -> Ended:
         return self.order(to, *words, config=config).ended()
