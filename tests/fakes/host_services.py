@@ -12,7 +12,7 @@ from typing import Any
 from fakes.guests_boots import FakeAppraiser
 from fakes.guests_world import FakeHypervisor, FakeVtpmAgent, World
 from fakes.journal import MemoryJournal
-from korora.errors import IntegrityError, RefusedError, UsageError
+from korora.errors import IntegrityError, KororaError, RefusedError, UsageError
 from korora.model.configuration import Endpoint, HostConfiguration, SiteTrust, parse_host_configuration
 from korora.model.evidence import HostEvidence, Quote
 from korora.model.identity import Digest, HostName, Secret, sha256
@@ -160,6 +160,14 @@ class FakeLog:
         return Contents(2, sha256(b"root"), "signed head", self.leaves)
 
 
+class FakeFiles:
+    def __init__(self) -> None:
+        self.broken: list[KororaError] = []
+
+    def problems(self) -> Sequence[KororaError]:
+        return self.broken
+
+
 class FakeListener:
     """An AsyncService that writes down what happens to it."""
 
@@ -187,6 +195,7 @@ class FakeServices:
     enrolment: FakeEnrolment = field(default_factory=FakeEnrolment)
     receipts: FakeReceipts = field(default_factory=FakeReceipts)
     log: FakeLog = field(default_factory=FakeLog)
+    files: FakeFiles = field(default_factory=FakeFiles)
     guests: Guests = field(init=False)
 
     def __post_init__(self) -> None:

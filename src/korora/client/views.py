@@ -12,8 +12,15 @@ from korora.model.plan import Finding
 _GIVEN_AWAY = frozenset({"taken-over", "wiped"})  # of protocol.ownership.Status: there is proof of it
 
 
+class ProblemView(msgspec.Struct, frozen=True):
+    """A file of the site that a daemon cannot use now."""
+
+    message: str
+    remedy: str = ""
+
+
 class HostView(msgspec.Struct, frozen=True):
-    """One host, as its daemon describes it. `vms` counts them by state."""
+    """One host, as its daemon describes it. `vms` counts them by state; `problems` refuse every migration."""
 
     name: str
     version: str = ""
@@ -25,6 +32,7 @@ class HostView(msgspec.Struct, frozen=True):
     vms: dict[str, int] = {}
     incoming_limit: int | None = None
     log_size: int | None = None
+    problems: tuple[ProblemView, ...] = ()
 
 
 class BootView(msgspec.Struct, frozen=True):

@@ -48,6 +48,14 @@ class FailureAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class ProblemAnswer:
+    """A file of the site that cannot be used now, so that every migration is refused."""
+
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostAnswer:
     name: str
     version: str
@@ -59,6 +67,7 @@ class HostAnswer:
     vms: dict[str, int]
     incoming_limit: int
     log_size: int
+    problems: tuple[ProblemAnswer, ...]
 
 
 @dataclass(frozen=True, slots=True)

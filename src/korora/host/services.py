@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from korora.errors import KororaError
 from korora.model.configuration import HostConfiguration
 from korora.model.evidence import HostEvidence
 from korora.model.identity import Digest, Secret
@@ -138,6 +139,14 @@ class Log(Protocol):
     async def contents(self) -> LogContents: ...
 
 
+class SiteFiles(Protocol):
+    """The files by which the site's administrator says whom to trust and what to allow."""
+
+    def problems(self) -> Sequence[KororaError]:
+        """Why those that cannot be used now cannot: every migration is refused meanwhile."""
+        ...
+
+
 class Services(Protocol):
     """Everything that the API speaks to."""
 
@@ -155,3 +164,5 @@ class Services(Protocol):
     def receipts(self) -> Receipts: ...
     @property
     def log(self) -> Log: ...
+    @property
+    def files(self) -> SiteFiles: ...

@@ -36,7 +36,7 @@ from korora.protocol.host_appraisal import appraise_host
 from korora.supervision.archive import HostLog, Receipts
 from korora.supervision.boots.appraiser import GuestBootAppraiser
 from korora.supervision.guests import Guests
-from korora.wiring.anchors import SiteAnchors
+from korora.wiring.anchors import SiteAnchors, SiteFiles
 from korora.wiring.identity import HostIdentity
 
 DATA_CONNECT_DEADLINE_S: Final = 15.0
@@ -62,6 +62,7 @@ class HostServices:
     enrolment: HostIdentity
     receipts: Receipts
     log: HostLog
+    files: SiteFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
     """Put one host together. KororaError when a file it needs is missing or wrong."""
     state, clock, anchors = configuration.state, SystemClock(), SiteAnchors(configuration.site)
     anchors.all()  # better said now than in the middle of a migration
+    authorizer = TomlAuthorizer(configuration.authorization)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     journal = SqliteJournal(state / "journal.db")
     tpm = EsysTpm(configuration.tpm)
@@ -94,7 +96,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         tpm=tpm,
         journal=journal,
         clock=clock,
-        authorizer=TomlAuthorizer(configuration.authorization),
+        authorizer=authorizer,
         attester=own,
         verify=Verification(anchors, clock),
         signer=own,
@@ -116,6 +118,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         enrolment=own,
         receipts=Receipts(state / "receipts"),
         log=HostLog(configuration.name, journal, clock, own),
+        files=SiteFiles((anchors.all, authorizer.check)),
     )
     # Nobody is listened to before every open hand-over was looked at; what all of them use is closed last.
     return WiredHost(services, (Resources(journal, tpm), migrations, listener))

@@ -5,7 +5,7 @@ Promise: all of them are looked at when the host starts; each mistake names its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +19,7 @@ from korora.policy.appraisal import TrustAnchors
 from korora.policy.certificates import anchors_in
 
 _T = TypeVar("_T")
+Check = Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,25 @@ class SiteAnchors:
             ),
             reference=_read(self.site.reference_values, lambda data: reference_values.parse(data.decode())),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFiles:
+    """What an administrator edits while the daemon runs. Each check raises the KororaError of its file."""
+
+    checks: Sequence[Check]
+
+    def problems(self) -> list[KororaError]:
+        """Why files as they are now refuse every migration; empty when all can be used."""
+        return [problem for check in self.checks if (problem := _problem(check)) is not None]
+
+
+def _problem(check: Check) -> KororaError | None:
+    try:
+        check()
+    except KororaError as error:
+        return error
+    return None
 
 
 def _read(path: Path, parse: Callable[[bytes], _T]) -> _T:

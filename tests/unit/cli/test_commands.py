@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from fakes.cli_site import CliSite, cli_site, documents, knows, vm
 from fakes.daemon import Answer, FakeDaemon, refusal, serving
+from korora.authority import create_authority
 from korora.cli.main import COMMANDS, answer
 
 Captured = pytest.CaptureFixture[str]
@@ -362,6 +364,38 @@ def test_doctor_finds_a_daemon_of_another_name_behind_a_socket(site: CliSite, ca
     site.b.routes["GET", "/v1/host"] = Answer({"name": "impostor"})
     assert answer(site.command("doctor")) == 3
     assert "belongs to host 'impostor'" in capsys.readouterr().out
+
+
+def test_a_file_that_a_daemon_cannot_use_is_shown_with_what_mends_it(site: CliSite, capsys: Captured) -> None:
+    problem = {"message": "/etc/korora/authorization.toml: no TOML", "remedy": "correct it"}
+    site.a.routes["GET", "/v1/host"] = Answer({"name": "a", "problems": [problem]})
+    assert answer(site.command("host", "show", "a")) == 0
+    assert f"{problem['message']} (correct it)" in capsys.readouterr().out
+    assert answer(site.command("host", "show", "a", "--json")) == 0
+    assert documents(capsys.readouterr().out)[0]["problems"] == [problem]
+    assert answer(site.command("doctor", "--json")) == 3
+    (document,) = documents(capsys.readouterr().out)
+    (check,) = [check for check in document["checks"] if check["what"] == "files of a"]
+    assert (check["good"], check["needed"], check["remedy"]) == (False, True, "correct it")
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["valid", "expired"])
+def test_doctor_looks_at_every_certificate_of_a_manufacturers_file(
+    tmp_path: Path, capsys: Captured, good: bool
+) -> None:
+    now = time.time()
+    ages = (now - 86400, now - (0 if good else 86400 * 365 * 40))
+    pem = b"".join(create_authority("maker", at)[0] for at in ages)
+    (tmp_path / "makers.pem").write_bytes(pem)
+    (tmp_path / "reference.toml").write_text("[")
+    (tmp_path / "korora.toml").write_text(
+        '[site]\nmanufacturers = ["makers.pem"]\nreference_values = "reference.toml"\n'
+    )
+    answer(["--config", str(tmp_path / "korora.toml"), "doctor", "--json"])
+    (document,) = documents(capsys.readouterr().out)
+    found = {check["what"]: check for check in document["checks"]}
+    assert found["TPM manufacturer"]["good"] is good
+    assert found["reference values"]["good"] is False  # it can be read, and is no TOML
 
 
 def test_doctor_works_without_any_configuration(capsys: Captured) -> None:

@@ -16,6 +16,7 @@ import structlog
 
 from fakes.guests_world import FACTS, until
 from fakes.host_services import FakeServices, configuration_in
+from korora.errors import UsageError
 from korora.host.api import create_api
 from korora.host.log import log_to
 from korora.host.routes.migrations import stream_of
@@ -72,6 +73,10 @@ def test_the_host_says_what_it_is_and_how_it_stands(tell: Tell) -> None:
         assert (host["enrolled"], host["tpm_ok"], host["log_size"]) == (False, True, 2)
         services.attestation.trouble = "no such device"
         assert (await http.get("host")).json()["tpm_trouble"] == "no such device"
+        assert host["problems"] == []
+        services.files.broken = [UsageError("rules.toml: no TOML", remedy="correct it")]
+        problems = (await http.get("host")).json()["problems"]
+        assert problems == [{"message": "rules.toml: no TOML", "remedy": "correct it"}]
 
     tell(story)
 

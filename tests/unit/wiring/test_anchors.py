@@ -9,10 +9,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fakes.attested_site import reference_of
 from fakes.site import TestSite
+from korora.adapters.authorization.toml_file import TomlAuthorizer
 from korora.errors import ExitCode, UsageError
 from korora.model.configuration import SiteTrust
 from korora.policy.reference_values import rendered
-from korora.wiring.anchors import SiteAnchors
+from korora.wiring.anchors import SiteAnchors, SiteFiles
 
 ONE, OTHER = TestSite("one maker"), TestSite("another maker")
 
@@ -57,3 +58,17 @@ def test_a_file_that_is_missing_or_malformed_is_named_with_what_to_do(
     assert caught.value.exit_code == ExitCode.USAGE
     assert str(file) in caught.value.message
     assert "hostd.toml" in caught.value.remedy
+
+
+def test_every_file_that_cannot_be_used_now_is_told_of_until_it_can_again(trust: SiteTrust) -> None:
+    rules = trust.authority.with_name("authorization.toml")
+    rules.write_text("")
+    files = SiteFiles((SiteAnchors(trust).all, TomlAuthorizer(rules).check))
+    assert files.problems() == []
+    rules.write_text("[")
+    trust.reference_values.unlink()
+    told = files.problems()
+    assert [problem.kind for problem in told] == ["bad-anchor", "bad-authorization"]
+    assert all(problem.remedy for problem in told)
+    rules.write_text("")
+    assert [problem.kind for problem in files.problems()] == ["bad-anchor"]

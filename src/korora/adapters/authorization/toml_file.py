@@ -32,6 +32,10 @@ class TomlAuthorizer:
         self._text = _read(path)
         self._list = _parsed(path, self._text)
 
+    def check(self) -> None:
+        """UsageError while the file as it is now allows nobody anything."""
+        self._current()
+
     def operator_key(self, operator: str) -> bytes | None:
         return self._current().keys.get(OperatorName(operator))
 

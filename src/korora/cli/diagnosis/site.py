@@ -27,7 +27,7 @@ def of_site(invocation: Invocation) -> Iterator[Symptom]:
     yield from _anchors(site)
     yield from _operator(site)
     for host in site.hosts.values():
-        yield _daemon(invocation, host)
+        yield from _daemon(invocation, host)
         yield from _port(host)
 
 
@@ -40,7 +40,7 @@ def _anchors(site: SiteConfiguration) -> Iterator[Symptom]:
     if site.reference_values is None:
         yield _absent("reference values", "reference_values")
     else:
-        yield _readable("reference values", site.reference_values)
+        yield _reference_values(site.reference_values)
 
 
 def _certificate(what: str, path: Path | None) -> Symptom:
@@ -48,16 +48,19 @@ def _certificate(what: str, path: Path | None) -> Symptom:
         return _absent(what, what)
     import datetime
 
-    from cryptography import x509
+    from korora.policy.certificates import anchors_in
 
     try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError) as error:
-        return Symptom("site", what, False, f"{path}: {error}", "put the certificate there, in PEM")
+        certificates = anchors_in(path.read_bytes())
+    except OSError as error:
+        return Symptom("site", what, False, f"{path}: {error.strerror}", "put the certificate there, in PEM")
+    except KororaError as error:
+        return Symptom("site", what, False, f"{path}: {error.message}", "put the certificate there, in PEM")
     now = datetime.datetime.now(datetime.UTC)
-    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-        until = f"{certificate.not_valid_before_utc:%Y-%m-%d} to {certificate.not_valid_after_utc:%Y-%m-%d}"
-        return Symptom("site", what, False, f"{path}: valid from {until}", "replace it, or set the clock")
+    for one in certificates:
+        if not one.not_valid_before_utc <= now <= one.not_valid_after_utc:
+            until = f"{one.not_valid_before_utc:%Y-%m-%d} to {one.not_valid_after_utc:%Y-%m-%d}"
+            return Symptom("site", what, False, f"{path}: valid from {until}", "replace it, or set the clock")
     return Symptom("site", what, True, str(path))
 
 
@@ -67,13 +70,20 @@ def _absent(what: str, key: str) -> Symptom:
     )
 
 
-def _readable(what: str, path: Path) -> Symptom:
+def _reference_values(path: Path) -> Symptom:
+    from korora.policy import reference_values
+
+    what = "reference values"
     try:
-        path.read_bytes()
+        reference_values.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         return Symptom(
             "site", what, False, f"{path}: {error.strerror}", "correct the path, or its permissions"
         )
+    except UnicodeDecodeError:
+        return Symptom("site", what, False, f"{path}: it is not UTF-8 text", "is it the right file?")
+    except KororaError as error:
+        return Symptom("site", what, False, f"{path}: {error.message}", error.remedy)
     return Symptom("site", what, True, str(path))
 
 
@@ -95,19 +105,24 @@ def _operator(site: SiteConfiguration) -> Iterator[Symptom]:
     yield Symptom("site", "operator", not open_to_others, found, f"chmod 600 {operator.key}", needed=False)
 
 
-def _daemon(invocation: Invocation, host: SiteHost) -> Symptom:
+def _daemon(invocation: Invocation, host: SiteHost) -> Iterator[Symptom]:
     what = f"daemon of {host.name}"
     if host.api is None:
-        return Symptom("site", what, False, "not asked: no `api`", "ask it on its own machine", needed=False)
+        yield Symptom("site", what, False, "not asked: no `api`", "ask it on its own machine", needed=False)
+        return
     try:
         with invocation.daemon(host) as daemon:
             view = daemon.host(deadline_s=10.0)
     except KororaError as error:
-        return Symptom("site", what, False, error.message, error.remedy)
+        yield Symptom("site", what, False, error.message, error.remedy)
+        return
     if view.name != host.name:
         found = f"{host.api} belongs to host {view.name!r}"
-        return Symptom("site", what, False, found, f"correct `api` of [hosts.{host.name}]")
-    return Symptom("site", what, True, f"answers, version {view.version or 'unknown'}")
+        yield Symptom("site", what, False, found, f"correct `api` of [hosts.{host.name}]")
+        return
+    yield Symptom("site", what, True, f"answers, version {view.version or 'unknown'}")
+    for problem in view.problems:
+        yield Symptom("site", f"files of {host.name}", False, problem.message, problem.remedy)
 
 
 def _port(host: SiteHost) -> Iterator[Symptom]:

@@ -32,6 +32,9 @@ def host_routes(services: Services) -> APIRouter:
             vms=services.guests.counts(),
             incoming_limit=services.configuration.incoming_limit,
             log_size=services.log.size(),
+            problems=tuple(
+                schema.ProblemAnswer(problem.message, problem.remedy) for problem in services.files.problems()
+            ),
         )
 
     @router.post("/attestation")
