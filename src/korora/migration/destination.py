@@ -22,7 +22,7 @@ from korora.migration.crossing.first_run import Ran
 from korora.migration.crossing.inbound import Inbound
 from korora.migration.crossing.vigil import while_watching
 from korora.migration.greeting import gate, survey
-from korora.migration.greeting.conversation import WORK_DEADLINE_S, Conversation
+from korora.migration.greeting.conversation import VISIT_DEADLINE_S, WORK_DEADLINE_S, Conversation
 from korora.migration.greeting.meeting import Meeting, meet_as_destination
 from korora.migration.greeting.reservations import Reservation, Reservations
 from korora.migration.known import known
@@ -111,7 +111,7 @@ class Arrival:
 
     async def agree(self) -> None:
         """Ask this host's own policy, and look whether the VM fits here. All findings go back at once."""
-        order = await self._talk.expect(messages.Order, WORK_DEADLINE_S)
+        order = await self._talk.expect(messages.Order, VISIT_DEADLINE_S)
         channel = self._talk.channel
         check_rule(
             order.rule, known(self._met).greeted, tls_version=channel.tls_version, tls_group=channel.tls_group
@@ -125,7 +125,7 @@ class Arrival:
 
     async def baseline(self) -> None:
         """Lay ready what must be there, start the empty VM, prove its memory clean, make the wrapping key."""
-        prepare = await self._talk.expect(messages.Prepare, WORK_DEADLINE_S)
+        prepare = await self._talk.expect(messages.Prepare, VISIT_DEADLINE_S)
         begun = Event(On.BEGUN, self._session, epoch=self._order.epoch, peer=self._talk.channel.peer)
         await known(self.standing).on(begun, {})
         directory = self._at.guests.directory(self._definition.name)

@@ -76,6 +76,7 @@ def test_deadlines_and_limits_are_those_in_force() -> None:
     for said in (
         f"{conversation.DEADLINE_S:.0f} s for an answer that needs no work",
         f"{conversation.WORK_DEADLINE_S:.0f} s for one that waits",
+        f"{conversation.VISIT_DEADLINE_S:.0f} s for EVIDENCE",
         f"within {outbound.SWITCHOVER_DEADLINE_S:.0f} s",
         f"at most {gate.CLOCK_SKEW_S} s ahead",
         f"at most {gate.LONGEST_VALIDITY_S // 3600} h",

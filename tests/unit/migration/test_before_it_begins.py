@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 
-from fakes.migration_site import VM, Site, Tell
-from korora.errors import RefusedError
+from fakes.migration_site import PATIENCE_S, VM, Site, Tell
+from korora.errors import KororaError, RefusedError
+from korora.migration import destination
 from korora.migration.greeting.conversation import Conversation
 from korora.migration.greeting.meeting import meet_as_source
 from korora.model.identity import HostName, OperatorName
 from korora.model.ownership import Status
 from korora.model.plan import Inquiry, Mode
+from korora.protocol.messages import Answer
 from korora.supervision.boots.record import BootVerdict, BootWord
 from korora.supervision.guests import Guests
 
@@ -146,6 +149,50 @@ def test_memory_that_was_written_before_is_not_given_to_a_guest(tell: Tell) -> N
         site["b"].machines.clean = False
         outcome = await site.migrate("a", "b")
         assert (outcome["outcome"], outcome["error"]["kind"]) == ("failed", "memory-not-clean")
+        await site.recover()
+        site.runs_only_on("a")
+
+    tell(story)
+
+
+def test_a_visitor_that_never_orders_is_soon_sent_away(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(site: Site) -> None:
+        monkeypatch.setattr(destination, "VISIT_DEADLINE_S", 0.05)
+
+        async def visit() -> str:
+            setting = site["a"].setting
+            channel = await setting.dial(HostName("b"), "address of b")
+            talk = Conversation(channel)
+            await meet_as_source(talk, HostName("a"), setting.attester, setting.verify)
+            with pytest.raises(KororaError) as caught:
+                await talk.expect(Answer)
+            return caught.value.kind
+
+        assert await site["a"].do(visit) == "silent"
+
+    tell(story)
+
+
+def test_an_accepted_source_that_sends_nothing_soon_loses_its_place(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(site: Site) -> None:
+        held = site["b"].migrations._reservations
+        verdict = Guests.boot_verdict
+        seen: list[tuple[int, int]] = []
+
+        async def dawdle(guests: Guests, vm: str) -> BootVerdict:
+            async with asyncio.timeout(PATIENCE_S):
+                while not seen or held.before() != (0, 0):
+                    seen.append(held.before())
+                    await asyncio.sleep(0.005)
+            return await verdict(guests, vm)
+
+        monkeypatch.setattr(destination, "VISIT_DEADLINE_S", 0.2)
+        monkeypatch.setattr(Guests, "boot_verdict", dawdle)
+        outcome = await site.migrate("a", "b")
+        assert (outcome["outcome"], outcome["error"]["kind"]) == ("failed", "silent")
+        assert seen[0][0] == 1
         await site.recover()
         site.runs_only_on("a")
 

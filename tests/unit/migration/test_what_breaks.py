@@ -16,6 +16,8 @@ from korora.errors import ToolError
 from korora.migration.crossing import inbound
 from korora.migration.greeting import survey
 from korora.migration.papers import receipts
+from korora.migration.recovery.settling import Settling
+from korora.model.identity import VmName
 from korora.model.ownership import Status
 from korora.ports.journal import VmRecord
 
@@ -74,6 +76,51 @@ def test_a_journal_that_cannot_be_read_for_a_while_does_not_end_recovery(
         site.plan.deeds["a:say Release#1"] = site.part
         await site.migrate("a", "b")
         await site.recover()  # by the loop that met the error
+
+    tell(story)
+
+
+def test_a_journal_that_cannot_be_read_after_the_release_does_not_hide_the_outcome(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(site: Site) -> None:
+        def broken(_journal: MemoryJournal, _vm: VmName) -> VmRecord | None:
+            raise ToolError("disk error", kind="journal")
+
+        def part_and_break() -> None:
+            site.part()
+            monkeypatch.setattr(MemoryJournal, "vm", broken)
+
+        site.plan.deeds["a:say Release#1"] = part_and_break
+        outcome = await site.migrate("a", "b")
+        assert (outcome["outcome"], outcome["error"]["exit_code"]) == ("in-doubt", 7)
+        monkeypatch.undo()
+        await site.recover()
+        site.runs_only_on("b")
+
+    tell(story)
+
+
+def test_a_deed_of_recovery_that_the_disk_did_not_take_is_done_again(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(site: Site) -> None:
+        tries = 0
+        destroy = Settling._destroy
+
+        async def fails_once(settling: Settling) -> None:
+            nonlocal tries
+            tries += 1
+            if tries == 1:
+                raise OSError(errno.EIO, "Input/output error")
+            await destroy(settling)
+
+        monkeypatch.setattr(Settling, "_destroy", fails_once)
+        site.plan.deeds["b:say Accept#1"] = site.part
+        assert (await site.migrate("a", "b"))["outcome"] == "failed"
+        await site.recover()
+        assert tries > 1
+        site.runs_only_on("a")
 
     tell(story)
 

@@ -10,6 +10,7 @@ from korora.ports.channel import Channel
 from korora.protocol.messages import Abort, Closed, Message, decode, encode
 
 DEADLINE_S: Final = 60.0  # for an answer that needs no bulk work
+VISIT_DEADLINE_S: Final = 120.0  # for what a source sends before anything of its VM is here
 LAST_WORD_S: Final = 1.0  # it was on its way already
 WORK_DEADLINE_S: Final = 600.0  # for an answer that waits for a hypervisor or a TPM
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from korora.errors import PeerError, RefusedError
-from korora.migration.greeting.conversation import WORK_DEADLINE_S, Conversation
+from korora.migration.greeting.conversation import VISIT_DEADLINE_S, Conversation
 from korora.model.evidence import HostEvidence
 from korora.model.identity import HostName
 from korora.policy.appraisal import Presented, Trusted, Untrusted
@@ -120,7 +120,7 @@ async def _attest(
     binding = channel.export_key(BINDING_LABEL, greeted.session_bytes).reveal()
     evidence = await attester.evidence(qualifying_data(role, greeted, binding))
     await conversation.say(Evidence(evidence))
-    shown = (await conversation.expect(Evidence, WORK_DEADLINE_S)).evidence
+    shown = (await conversation.expect(Evidence, VISIT_DEADLINE_S)).evidence
     presented = Presented(theirs.ek_certificate, theirs.ak_public, theirs.enrolment, channel.peer_certificate)
     peer_role = DESTINATION if role == SOURCE else SOURCE
     verdict = verify(

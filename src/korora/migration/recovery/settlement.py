@@ -133,9 +133,10 @@ class Settlement:
         give_up_at = loop.time() + self._pace.soon_s
         while not self._stopping:
             await self._attempt(vm)
-            record = self._at.journal.vm(vm)
-            if record is not None and Status(record.ownership) not in OPEN:
-                return Status(record.ownership)
+            with suppress(KororaError):  # a journal that cannot be read now may be well again in a moment
+                record = self._at.journal.vm(vm)
+                if record is not None and Status(record.ownership) not in OPEN:
+                    return Status(record.ownership)
             if loop.time() >= give_up_at:
                 return None
             await asyncio.sleep(min(1.0, self._pace.every_s))
@@ -243,7 +244,7 @@ class Settlement:
             await settling.on(event, message)
         except PeerError:
             raise
-        except KororaError:
+        except (KororaError, OSError):
             self._unseen.add(settling.vm)
             raise
 
