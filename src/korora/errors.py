@@ -46,7 +46,7 @@ class RefusedError(KororaError):
 
 
 class QuestionError(KororaError):
-    """No rule covers this; a person must decide (the paper's answer *question*)."""
+    """No rule covers this; a person must decide (the paper's answer *question*). Nothing was touched."""
 
     exit_code = ExitCode.QUESTION
 

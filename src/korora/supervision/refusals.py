@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from korora.errors import KororaError, RefusedError, ToolError, UsageError
-from korora.model.ownership import MAY_RUN, Status
+from korora.errors import KororaError, QuestionError, RefusedError, ToolError, UsageError
+from korora.model.identity import VmName
+from korora.model.ownership import MAY_RUN, UNDECIDED, Status
 from korora.ports.journal import VmRecord
 
 
@@ -71,8 +72,10 @@ def busy(name: str) -> RefusedError:
     )
 
 
-def not_owner(record: VmRecord) -> RefusedError:
-    """The hand-over of this VM's ownership left it elsewhere, or is not settled."""
+def not_owner(record: VmRecord) -> KororaError:
+    """The hand-over of this VM's ownership left it elsewhere, or is not settled, or waits for a person."""
+    if record.ownership in UNDECIDED:
+        return undecided(record.name, record.ownership, record.epoch, record.peer)
     other = f" host {record.peer}" if record.peer else " another host"
     return RefusedError(
         f"this host may not run VM {record.name}: its ownership here is {record.ownership} ({record.epoch})",
@@ -103,4 +106,15 @@ def supervised_already(name: str) -> UsageError:
         f"that QEMU is VM {name}, which this host supervises already",
         kind="adopted-already",
         remedy=f"see: korora vm show {name}",
+    )
+
+
+def undecided(name: VmName, ownership: str, epoch: int, peer: str | None) -> QuestionError:
+    """Its copy here may be the last one, or an old one: no rule can tell, and nothing is touched."""
+    other = f"host {peer}" if peer else "the other host"
+    return QuestionError(
+        f"a person must decide about VM {name}: its ownership here is {ownership} ({epoch})",
+        kind="undecided",
+        remedy=f"bring {other} back, and both settle what they can by themselves; until then keep every copy"
+        f" of {name}, and start none",
     )

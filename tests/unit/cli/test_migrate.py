@@ -145,7 +145,14 @@ def test_a_move_without_a_receipt_says_what_is_missing(site: CliSite, capsys: Ca
 
 @pytest.mark.parametrize(
     ("word", "code", "exit_code"),
-    [("refused", 3, 3), ("failed", 5, 5), ("failed", 6, 6), ("cancelled", 3, 3), ("in-doubt", 7, 7)],
+    [
+        ("refused", 3, 3),
+        ("refused", 4, 4),
+        ("failed", 5, 5),
+        ("failed", 6, 6),
+        ("cancelled", 3, 3),
+        ("in-doubt", 7, 7),
+    ],
 )
 def test_each_bad_outcome_has_its_exit_code_and_all_keys(
     site: CliSite, capsys: Captured, word: str, code: int, exit_code: int

@@ -13,7 +13,7 @@ import pytest
 from fakes.guests_boots import FakeAppraiser
 from fakes.guests_world import FakeHypervisor, FakeMachine, FakeVtpmAgent, World, until
 from fakes.journal import Disk, MemoryJournal
-from korora.errors import KororaError, RefusedError, ToolError, UsageError
+from korora.errors import KororaError, QuestionError, RefusedError, ToolError, UsageError
 from korora.model.definition import parse_definition
 from korora.model.identity import HostName, VmName
 from korora.model.vm import RunState
@@ -128,6 +128,23 @@ def test_a_vm_that_is_not_owned_is_never_started(tell: Callable[[Story], None], 
         assert caught.value.kind == "not-owner"
         assert caught.value.vm_runs_on == "b"
         assert await kind_of(guests.define(WEB)) == "not-owner"
+        assert site.world.told == []
+
+    tell(story)
+
+
+@pytest.mark.parametrize("ownership", ["in-doubt", "orphaned", "fenced"])
+def test_a_vm_that_waits_for_a_persons_decision_is_a_question_and_not_touched(
+    tell: Callable[[Story], None], ownership: str
+) -> None:
+    async def story(site: Site, guests: Guests) -> None:
+        await guests.define(WEB)
+        site.rewrite("web", ownership=ownership, peer=HostName("b"))
+        for refused in (guests.start("web"), guests.stop("web", force=True), guests.define(WEB)):
+            with pytest.raises(QuestionError) as caught:
+                await refused
+            assert (caught.value.kind, caught.value.exit_code) == ("undecided", 4)
+            assert "host b" in caught.value.remedy
         assert site.world.told == []
 
     tell(story)

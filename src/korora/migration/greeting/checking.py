@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from korora.errors import RefusedError
+from korora.errors import QuestionError, RefusedError
 from korora.migration.crossing.subject import Subject, find_subject
 from korora.migration.greeting import survey
 from korora.migration.greeting.conversation import WORK_DEADLINE_S, Conversation
@@ -68,7 +68,7 @@ async def _findings_there(at: Setting, asked: Inquiry, subject: Subject) -> Sequ
 def _refused(at: Setting, check: str, refuse: Callable[[], None]) -> Iterator[Finding]:
     try:
         refuse()
-    except RefusedError as refused:
+    except (RefusedError, QuestionError) as refused:
         yield Finding(check, at.host, refused.message, refused.remedy)
 
 

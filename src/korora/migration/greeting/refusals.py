@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from korora.errors import RefusedError
 from korora.model.identity import HostName, VmName
-from korora.model.ownership import OwnershipState, Status
+from korora.model.ownership import UNDECIDED, OwnershipState, Status
 from korora.model.plan import Finding
 from korora.supervision.boots.record import BootVerdict, BootWord
+from korora.supervision.refusals import undecided
 
 
 def refuse_findings(findings: Sequence[Finding], vm: VmName, host: HostName) -> None:
@@ -36,9 +37,14 @@ def refuse_changed_boot(boot: BootVerdict, vm: VmName, host: HostName) -> None:
 
 
 def refuse_unsettled(state: OwnershipState, vm: VmName) -> None:
-    """RefusedError(kind="not-owner") for a VM whose last hand-over is open: its copy here may be the last."""
+    """RefusedError(kind="not-owner") for a VM whose last hand-over is open: its copy here may be the last.
+
+    QuestionError(kind="undecided") when only a person can end it.
+    """
     if state.status is Status.OWNER:
         return
+    if state.status in UNDECIDED:
+        raise undecided(vm, state.status, state.epoch, state.peer)
     raise RefusedError(
         f"{vm} cannot move from here: its ownership here is {state.status} ({state.epoch})",
         kind="not-owner",

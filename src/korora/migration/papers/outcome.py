@@ -11,8 +11,9 @@ from korora.migration.setting import Setting
 from korora.migration.teller import Event
 from korora.model.identity import SessionId
 
-_RUNS_NOWHERE = frozenset({"not-running", "unknown-vm", "not-owner"})  # or at least not because of this
-_WORDS = {ExitCode.REFUSED: "refused", ExitCode.IN_DOUBT: "in-doubt"}
+# Where it runs, if it does, has nothing to do with this migration.
+_RUNS_NOWHERE = frozenset({"not-running", "unknown-vm", "not-owner", "undecided"})
+_WORDS = {ExitCode.REFUSED: "refused", ExitCode.QUESTION: "refused", ExitCode.IN_DOUBT: "in-doubt"}
 
 
 def completed(at: Setting, file: MigrationFile) -> Event:

@@ -194,11 +194,16 @@ class Settlement:
             await self._talk_about(record)
             self._silent_since.pop(record.name, None)
         except ToolError:
-            if now - since > self._pace.silent_s and record.ownership in {Status.RELEASED, Status.LOADED}:
-                async with self._alone(record.name):
-                    settling = await Settling.open(self._at, record.name, self._kept, None)
-                    await settling.on(Event(On.PEER_SILENT), None)
+            if now - since > self._pace.silent_s:
+                self._silent_since[record.name] = now  # a person is asked again after as long a silence
+                await self._ask_a_person(record)
             raise
+
+    async def _ask_a_person(self, record: VmRecord) -> None:
+        async with self._alone(record.name):
+            settling = await Settling.open(self._at, record.name, self._kept, None)
+            if settling.session == record.session and settling.status == record.ownership:
+                await settling.on(Event(On.PEER_SILENT), None)
 
     async def _talk_about(self, record: VmRecord) -> None:
         """The lock is held while this host acts, never while it waits: the other may be asking as well."""

@@ -15,6 +15,7 @@ from fakes.hypervisor import Trouble
 from fakes.journal import MemoryJournal
 from fakes.migration_site import VM, HostKey, Site, Tell
 from korora.errors import PeerError, ToolError
+from korora.migration.recovery.settling import Settling
 from korora.migration.recovery.standing import Standing
 from korora.model.identity import HostName, SessionId
 from korora.model.ownership import Do, Event, On, Status
@@ -35,6 +36,20 @@ async def _until(true: Callable[[], bool]) -> None:
 def _status(site: Site, host: str) -> Status:
     (one,) = site.standings_of(site[host])
     return one.status
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Status]:
+    """The standing of each VM about which a person was asked."""
+    questions: list[Status] = []
+    ask = Settling._ask
+
+    async def asks(settling: Settling) -> None:
+        questions.append(settling.status)
+        await ask(settling)
+
+    monkeypatch.setattr(Settling, "_ask", asks)
+    return questions
 
 
 # -- silence --------------------------------------------------------------------------------------------
@@ -72,8 +87,47 @@ def test_after_long_silence_both_hosts_ask_a_person_and_still_settle(tell: Tell)
         assert (await site.migrate("a", "b"))["outcome"] == "in-doubt"
         await _until(lambda: _status(site, "a") is Status.IN_DOUBT and _status(site, "b") is Status.ORPHANED)
         assert site.world.running(VM) == []
+        outcome = await site.migrate("a", "b")
+        assert (outcome["outcome"], outcome["error"]["kind"]) == ("refused", "undecided")
+        assert (outcome["error"]["exit_code"], outcome["error"]["vm_runs_on"]) == (4, None)
         await site.recover()
         site.runs_only_on("b")
+
+    tell(story)
+
+
+def test_a_source_that_lost_an_offered_vm_asks_a_person_when_its_destination_stays_silent(
+    tell: Tell, asked: list[Status]
+) -> None:
+    async def story(site: Site) -> None:
+        site.settle_hastily()
+        site.plan.faults["a:hear Accept#1"] = Fault.CRASH
+        await site.migrate("a", "b")
+        await site["a"].crash()
+        next(guest for guest in site.world.living(VM) if guest.host == "a").die()
+        site.part()
+        await site["a"].start()
+        await _until(lambda: asked.count(Status.OFFERED) > 1)  # and again, while it lasts
+        assert _status(site, "a") is Status.OFFERED
+        await site.recover()
+        site.runs_only_on("b")
+
+    tell(story)
+
+
+def test_a_destination_that_declined_asks_a_person_when_its_source_stays_silent(
+    tell: Tell, asked: list[Status]
+) -> None:
+    async def story(site: Site) -> None:
+        site.settle_hastily()
+        await site["b"].crash()
+        await site["b"].start()
+        site.world.trouble("resume", Trouble.FAIL, "b")
+        site.plan.deeds["b:say Decline#1"] = site.part
+        assert (await site.migrate("a", "b"))["outcome"] == "in-doubt"
+        await _until(lambda: asked.count(Status.DECLINED) > 1)
+        await site.recover()
+        site.runs_only_on("a")
 
     tell(story)
 
