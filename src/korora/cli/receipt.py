@@ -12,7 +12,7 @@ import typer
 from korora.cli.invocation import Invocation
 from korora.cli.options import AsJson, group
 from korora.cli.render import error_text, fields, mark, milliseconds, say, say_json, size, table, warn
-from korora.errors import KororaError, ToolError
+from korora.errors import IntegrityError, KororaError, ToolError, UsageError
 
 if TYPE_CHECKING:
     from korora.cli.evidence.receipt import Claims
@@ -59,10 +59,7 @@ def list_receipts(context: typer.Context, as_json: AsJson = False) -> None:
 @app.command()
 def show(file: FileArgument, as_json: AsJson = False) -> None:
     """What a receipt says. Nothing is verified here: see `korora receipt verify`."""
-    from korora.cli.evidence.receipt import claims
-    from korora.cli.site import read_bytes
-
-    told = claims(read_bytes(file, "the receipt"))
+    told = _claims(file)
     if as_json:
         say_json({"file": file, "verified": None, **_document(told)})
         return
@@ -82,7 +79,8 @@ def verify(
 ) -> None:
     """Check everything in a receipt that can be checked without trusting the hosts.
 
-    Trust anchors come from [site] of the configuration. Exit code 0 when all holds, 5 when not.
+    Trust anchors come from [site] of the configuration. Exit code 0 when all holds, 5 when not: a file
+    that is no receipt (any more) does not hold either.
     """
     from korora.cli.evidence.anchors import operators_of
     from korora.cli.evidence.checks import told
@@ -99,6 +97,21 @@ def verify(
         remedy="believe nothing in it that depends on a failed check; ask the other host for its copy",
     )
     raise typer.Exit(code)
+
+
+def _claims(file: Path) -> Claims:
+    """UsageError(kind="not-a-receipt"): nothing is judged here, so what cannot be read is the wrong file."""
+    from korora.cli.evidence.receipt import claims
+    from korora.cli.site import read_bytes
+
+    try:
+        return claims(read_bytes(file, "the receipt"))
+    except IntegrityError as error:
+        raise UsageError(
+            f"{file} cannot be shown as a receipt: {error.message}",
+            kind="not-a-receipt",
+            remedy="`korora receipt list` names the receipts; if it was one, ask the other host for its copy",
+        ) from error
 
 
 def _document(told: Claims) -> dict[str, object]:
