@@ -343,12 +343,23 @@ def test_a_vm_that_arrived_with_its_receipt_is_completed(site: CliSite, capsys: 
     )
 
 
-def test_a_vm_that_arrived_without_a_receipt_is_in_doubt_but_said_to_run(
-    site: CliSite, capsys: Captured
+@pytest.mark.parametrize(("source", "destination"), [("taken-over", None), ("released", "owner")])
+def test_a_vm_that_is_proved_to_run_there_is_not_in_doubt_though_it_has_no_receipt(
+    site: CliSite, capsys: Captured, source: str, destination: str | None
 ) -> None:
-    knows(site.a, vm("web", state="stopped", ownership="taken-over", epoch=2))
+    knows(site.a, vm("web", state="stopped", ownership=source, epoch=2))
+    if destination is not None:
+        knows(site.b, vm("web", ownership=destination, epoch=2))
     code, last = outcome_after_restart(site, capsys)
-    assert (code, last["outcome"], last["error"]["vm_runs_on"]) == (7, "in-doubt", "b")
+    assert (code, last["outcome"], last["error"]["vm_runs_on"]) == (6, "failed", "b")
+    assert (last["error"]["kind"], last["receipt"]) == ("no-receipt", None)
+
+
+def test_a_vm_whose_first_run_is_not_noted_is_in_doubt(site: CliSite, capsys: Captured) -> None:
+    knows(site.a, vm("web", state="paused", ownership="released", epoch=2))
+    knows(site.b, vm("web", state="paused", ownership="starting", epoch=2))
+    code, last = outcome_after_restart(site, capsys)
+    assert (code, last["outcome"], last["error"]["vm_runs_on"]) == (7, "in-doubt", None)
 
 
 def test_a_released_vm_that_nobody_owns_is_in_doubt(site: CliSite, capsys: Captured) -> None:

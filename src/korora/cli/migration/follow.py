@@ -64,7 +64,7 @@ def _aftermath(invocation: Invocation, ticket: Ticket, *, over: bool) -> Migrati
     while True:
         here = _seen(invocation, ticket.source, ticket.vm)
         there = _seen(invocation, ticket.destination, ticket.vm)
-        if there is not None and there.owned:
+        if there is not None and there.owned and there.ownership != "starting":  # its run is not noted yet
             return _arrived(invocation, ticket, there)
         if here is not None and here.gave_it_away:
             return _arrived(invocation, ticket, here)
@@ -90,14 +90,17 @@ def _arrived(invocation: Invocation, ticket: Ticket, view: VmView) -> MigrationO
     )
     if receipt is not None:
         return _outcome(ticket, "completed", session=view.session, receipt=receipt)
+    # Proved to run there, so nothing is in doubt; only what should follow was not completed.
     failure = Failure(
-        "daemon-lost",
-        f"the source's daemon was lost; VM {ticket.vm!r} did move, but there is no receipt of it yet",
-        f"the VM is safe on {ticket.destination.name}; see `korora receipt list`",
+        "no-receipt",
+        f"VM {ticket.vm!r} moved and runs on {ticket.destination.name}, but the source's daemon was lost and"
+        " there is no receipt of it",
+        "`korora receipt list` shows one if it still comes; the daemon's log on"
+        f" {ticket.source.name} says whether its remains there were wiped",
         ticket.destination.name,
-        ExitCode.IN_DOUBT,
+        ExitCode.TOOL,
     )
-    return _outcome(ticket, "in-doubt", session=view.session, error=failure)
+    return _outcome(ticket, "failed", session=view.session, error=failure)
 
 
 def _stayed(ticket: Ticket) -> MigrationOutcome:
@@ -114,7 +117,7 @@ def _stayed(ticket: Ticket) -> MigrationOutcome:
 def _unknown(ticket: Ticket) -> MigrationOutcome:
     failure = Failure(
         "daemon-lost",
-        f"the source's daemon was lost, and no host in reach says that it owns VM {ticket.vm!r}",
+        f"the source's daemon was lost, and no host in reach has noted that VM {ticket.vm!r} runs there",
         f"start the daemons of {ticket.source.name} and {ticket.destination.name} again: they settle it;"
         f" `korora vm show {ticket.vm}` then says where it runs. Destroy nothing by hand",
         None,
