@@ -68,11 +68,13 @@ def main(words: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has left
         return ExitCode.TOOL
-    except (subprocess.TimeoutExpired, AssertionError, OSError) as error:
-        return _ended(f"a step came to nothing: {str(error) or type(error).__name__}", ExitCode.TOOL)
     except KororaError as error:
         remedy = f" ({error.remedy})" if error.remedy else ""
         return _ended(f"{error.message}{remedy}", error.exit_code)
+    except (subprocess.SubprocessError, OSError) as error:
+        return _ended(f"a step came to nothing: {str(error) or type(error).__name__}", ExitCode.TOOL)
+    except Exception as error:
+        return _ended(f"this is a bug in the demonstration: {type(error).__name__}: {error}", ExitCode.BUG)
 
 
 def parsed(words: list[str]) -> Options:
@@ -182,7 +184,7 @@ def _require_root() -> None:
 
 
 def _ended(why: str, code: int) -> int:
-    print(f"demo: {why}", file=sys.stderr)
+    print(f"demo: {' '.join(why.split())}", file=sys.stderr)
     return int(code)
 
 
