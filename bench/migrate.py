@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from bench.figures import KORORA, TCP, Run, medians, peak_mib, ratios, table
 from bench.guest import Fill, Watched, define
 
 from korora.client import Daemon
-from korora.errors import KororaError
+from korora.errors import ExitCode, KororaError
 from korora.lab.layout import Layout
 from korora.lab.lifecycle import bring_up, take_down
 from korora.lab.namespaces import in_namespace
@@ -40,6 +41,7 @@ _WAYS: Final = {way.name: way for way in by_qemu.WAYS}
 
 def main() -> int:
     asked = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TOOL))  # through every `finally`
     try:
         told = session(asked)
     except KororaError as error:
