@@ -167,9 +167,25 @@ def test_a_vm_that_does_not_run_is_not_moved_live(lab: Lab) -> None:
         assert "offline" in error["remedy"]
 
 
-def test_a_disk_outside_of_the_destinations_storage_is_refused_there(lab: Lab, tmp_path: Path) -> None:
+@pytest.fixture(params=["by its name", "by a link in the storage"])
+def stray_disk(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The path of a disk that lies outside of the lab's storage, whatever its name says."""
     disk = tmp_path / "elsewhere.raw"
     disk.write_bytes(bytes(1 << 20))
+    if request.param == "by its name":
+        yield disk
+        return
+    link = lab.layout.storage / "stray.raw"
+    link.symlink_to(disk)
+    try:
+        yield link
+    finally:
+        link.unlink()
+
+
+def test_a_disk_outside_of_the_destinations_storage_is_refused_there(lab: Lab, stray_disk: Path) -> None:
+    disk, there = stray_disk, lab.layout.host("b")
+    receipts = set(there.state.glob("receipts/*"))
     named = ('memory = "64M"', "[[disks]]", f'path = "{disk}"', 'format = "raw"')
     with plain_vm(lab, "stray", *named):
         found = lab.korora("check", "stray", "--to", "b", "--json")
@@ -177,10 +193,14 @@ def test_a_disk_outside_of_the_destinations_storage_is_refused_there(lab: Lab, t
         (finding,) = json.loads(found.stdout)["findings"]
         assert (finding["check"], finding["host"]) == ("storage", "b")
         assert str(disk) in finding["message"]
+        assert "hostd.toml" in finding["remedy"]
         code, error = complaint(lab, "migrate", "stray", "--to", "b")
         assert (code, error["kind"], error["vm_runs_on"]) == (REFUSED, "precheck", "a")
-        assert lab.answer("vm", "show", "stray")["state"] == "running"
-        assert not (lab.layout.host("b").state / "vms" / "stray").exists()
+        shown = lab.answer("vm", "show", "stray")
+        assert (shown["host"], shown["state"]) == ("a", "running")
+        assert "stray" not in [view["name"] for view in lab.answer("-H", "b", "vm", "list")]
+        assert not (there.state / "vms" / "stray").exists()
+        assert set(there.state.glob("receipts/*")) == receipts
 
 
 def test_a_vm_larger_than_the_destinations_memory_is_refused(lab: Lab) -> None:

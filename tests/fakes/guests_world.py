@@ -14,6 +14,7 @@ from korora.model.identity import Secret, VmName
 from korora.model.vm import HypervisorFacts, RunState, VmDefinition
 from korora.ports.hypervisor import (
     GuestMemory,
+    HardwareFiles,
     Place,
     StreamSettings,
     StreamState,
@@ -163,8 +164,8 @@ class FakeHypervisor:
     async def cpu_features(self, definition: VmDefinition) -> dict[str, bool]:
         return {"sse2": True}
 
-    def files(self, definition: VmDefinition) -> tuple[str, ...]:
-        return ()
+    def files(self, definition: VmDefinition) -> HardwareFiles:
+        return HardwareFiles()
 
     async def start(self, definition: VmDefinition, place: Place, *, incoming: bool) -> FakeMachine:
         await asyncio.sleep(0)

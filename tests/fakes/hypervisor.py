@@ -20,7 +20,14 @@ from korora.errors import ToolError
 from korora.model.evidence import CleanMemoryProof, WipeStep
 from korora.model.identity import VmName
 from korora.model.vm import HypervisorFacts, RunState, VmDefinition
-from korora.ports.hypervisor import Place, StreamSettings, StreamState, StreamStatus, did_not_stop
+from korora.ports.hypervisor import (
+    HardwareFiles,
+    Place,
+    StreamSettings,
+    StreamState,
+    StreamStatus,
+    did_not_stop,
+)
 
 FACTS = HypervisorFacts(
     name="qemu",
@@ -347,8 +354,8 @@ class FakeHypervisor:
         await self.world.meet(self.host, "expand_cpu")
         return dict(self.expanded_cpu)
 
-    def files(self, definition: VmDefinition) -> tuple[str, ...]:
-        return ()
+    def files(self, definition: VmDefinition) -> HardwareFiles:
+        return HardwareFiles()
 
     async def start(self, definition: VmDefinition, place: Place, *, incoming: bool) -> FakeMachine:
         step = "start_incoming" if incoming else "start"

@@ -123,8 +123,8 @@ class StubPremises:
     def disk_sizes(self, paths: Iterable[str]) -> dict[str, int]:
         return dict.fromkeys(paths, 2**20)
 
-    def outside(self, paths: Iterable[str]) -> tuple[str, ...]:
-        return tuple(path for path in paths if path.startswith("/etc/"))
+    def outside(self, read: Iterable[str], written: Iterable[str]) -> tuple[str, ...]:
+        return tuple(path for path in (*read, *written) if path.startswith("/etc/"))
 
     def bridges(self) -> tuple[str, ...]:
         return ()

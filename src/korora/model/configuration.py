@@ -56,6 +56,7 @@ class HostConfiguration:
     hosts: Mapping[HostName, Endpoint] = field(default_factory=dict)  # addresses only: identity is the key
     incoming_limit: int = 2  # migrations that may arrive at one time
     stall_deadline_s: float = 30.0  # a data connection on which nothing moves for so long is given up
+    file: Path | None = None  # where it was read from, if from a file
     storage: tuple[Path, ...] = ()  # where the files of VMs from elsewhere may be; see policy.storage
     multifd_channels: int = 0  # of a VM that leaves, beside the main stream; 0: one stream carries all
 
@@ -69,6 +70,7 @@ def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
     incoming, stall = _limits(table.table("limits", optional=True))
     channels = _stream(table.table("stream", optional=True))
     configuration = HostConfiguration(
+        file=file,
         name=HostName(table.name("name")),
         state=table.path("state"),
         listen=table.endpoint("listen"),
@@ -172,10 +174,10 @@ class _Table:
         return self._file.parent / self.text(key)
 
     def paths(self, key: str, *, optional: bool = False) -> tuple[Path, ...]:
-        values = self._take(key, list, [] if optional else None)
-        if (not values and not optional) or not all(
-            isinstance(value, str) and value and "\0" not in value for value in values
-        ):
+        if optional and key not in self._values:
+            return ()
+        values = self._take(key, list, None)
+        if not values or not all(isinstance(value, str) and value and "\0" not in value for value in values):
             raise self._wrong(key, "must be a list of paths", 'write for example ["manufacturer.pem"]')
         return tuple(self._file.parent / str(value) for value in values)
 

@@ -25,6 +25,7 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _MEMORY = re.compile(r"([0-9]{1,15})\s?([KMGT]?)(?:i?B)?")
 _CPU = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}(,[+-]?[a-z0-9][a-z0-9._-]{0,63}(=(on|off))?){0,64}")
 _MACHINE = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
+_ONE_INITRD = re.compile("[^, ]+")  # with a multiboot kernel QEMU takes it for a list of files
 _DISK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 _BRIDGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")  # IFNAMSIZ less one
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
@@ -107,9 +108,12 @@ def _bytes_of(written: object) -> int | None:
 
 
 def _boot(table: StrictTable) -> Boot:
+    initrd = table.optional_path("initrd")
+    if initrd is not None and not _ONE_INITRD.fullmatch(initrd):
+        raise table.refuse("initrd", f"is {initrd[:80]!r}", "use a path without commas and spaces")
     return Boot(
         kernel=table.optional_path("kernel"),
-        initrd=table.optional_path("initrd"),
+        initrd=initrd,
         command_line=table.text("command_line", "", limit=COMMAND_LINE_MAX_CHARS),
     )
 

@@ -26,6 +26,14 @@ class Place:
         return self.directory / "qmp.sock"
 
 
+@dataclass(frozen=True, slots=True)
+class HardwareFiles:
+    """Paths that an adopted VM's hardware names: those it only reads, and those it could change."""
+
+    read: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
+
+
 class StreamState(StrEnum):
     """Where the hypervisor's own migration stream is (QMP MigrationStatus, folded)."""
 
@@ -155,7 +163,7 @@ class Hypervisor(Protocol):
         """What the definition's CPU model would expand to on this host."""
         ...
 
-    def files(self, definition: VmDefinition) -> tuple[str, ...]:
+    def files(self, definition: VmDefinition) -> HardwareFiles:
         """What it would open for this VM beside disks, firmware and boot files. Looks at nothing."""
         ...
 

@@ -17,8 +17,8 @@ class Premises(Protocol):
         """Path → bytes of the file or block device, as the host sees it."""
         ...
 
-    def outside(self, paths: Iterable[str]) -> tuple[str, ...]:
-        """Those that, links followed, no VM from elsewhere may have here. Nothing is opened."""
+    def outside(self, read: Iterable[str], written: Iterable[str]) -> tuple[str, ...]:
+        """Those that, links followed, no VM from elsewhere may read or write here. Nothing is opened."""
         ...
 
     def bridges(self) -> tuple[str, ...]: ...

@@ -189,11 +189,12 @@ class AddressBook:
 
 
 def storage_rule(configuration: HostConfiguration) -> StorageRule:
-    """The administrator's folders, and what no VM ever gets: this host's state, its secrets, its trust."""
+    """The administrator's folders, and what no VM ever gets: this host's state, configuration and trust."""
     site = configuration.site
     own = (
         configuration.state,
-        configuration.authorization,
+        *(configuration.api, configuration.event_log, configuration.authorization),
+        *([configuration.file] if configuration.file is not None else []),
         *(site.authority, site.reference_values, *site.manufacturers),
     )
     return StorageRule(_real(configuration.storage), _real(own))

@@ -49,6 +49,7 @@ def refused(text: str) -> UsageError:
 def test_a_full_file_is_read_and_relative_paths_start_at_its_folder() -> None:
     configuration = parse_host_configuration(FULL, FILE)
     assert configuration.name == "a"
+    assert configuration.file == FILE
     assert configuration.listen == Endpoint("10.0.0.1", 7443)
     assert configuration.authorization == Path("/etc/korora/authorization.toml")
     assert configuration.site.manufacturers == (Path("/etc/korora/maker-1.pem"), Path("/etc/pki/maker-2.pem"))
@@ -86,6 +87,10 @@ def test_storage_is_a_list_of_folders_and_may_be_left_out() -> None:
     assert named.storage == (Path("/srv/vms"), Path("/etc/korora/images"))
     assert "storage" in refused('storage = "/srv"\n' + FULL).message
     assert "storage" in refused('storage = [""]\n' + FULL).message
+
+
+def test_an_empty_storage_is_refused_since_it_could_be_meant_as_nothing_or_as_everything() -> None:
+    assert "storage" in refused("storage = []\n" + FULL).message
 
 
 def test_a_host_never_asks_for_more_streams_than_hosts_offer() -> None:

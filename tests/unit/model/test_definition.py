@@ -126,6 +126,8 @@ def test_the_digest_changes_with_each_setting() -> None:
         (SMALL + "[firmware]\nsecure_boot = true", "firmware.secure_boot"),
         (SMALL + '[firmware]\ncode = "/x"', "firmware.code"),
         (SMALL + '[boot]\ninitrd = "/x"', "boot.kernel"),
+        (SMALL + '[boot]\nkernel = "/k"\ninitrd = "/x,/etc/shadow"', "boot.initrd"),
+        (SMALL + '[boot]\nkernel = "/k"\ninitrd = "/x /y"', "boot.initrd"),
         (SMALL + "[boot]\ncommand_line = '" + "a" * 3000 + "'\nkernel='/k'", "boot.command_line"),
         ("x" * 100_000, "longer than"),
         ("a = " + "[" * 5000, "not valid TOML"),

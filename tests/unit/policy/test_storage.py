@@ -27,7 +27,7 @@ PATHS = st.lists(NAMES, max_size=5).map(lambda parts: P("/", *parts))
     ],
 )
 def test_what_lies_in_a_named_folder_or_is_firmware_of_the_distribution_is_allowed(path: str) -> None:
-    assert NAMED.allows(P(path))
+    assert NAMED.allows(P(path), written=False)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,8 @@ def test_what_lies_in_a_named_folder_or_is_firmware_of_the_distribution_is_allow
     ],
 )
 def test_everything_else_is_not(path: str) -> None:
-    assert not NAMED.allows(P(path))
+    assert not NAMED.allows(P(path), written=False)
+    assert not NAMED.allows(P(path), written=True)
 
 
 @pytest.mark.parametrize(
@@ -58,14 +59,29 @@ def test_everything_else_is_not(path: str) -> None:
     ],
 )
 def test_without_named_folders_only_the_systems_and_the_hosts_own_are_closed(path: str) -> None:
-    assert not OPEN.allows(P(path))
-    assert OPEN.allows(P("/home/vms/a.raw"))
+    assert not OPEN.allows(P(path), written=False)
+    assert not OPEN.allows(P(path), written=True)
+    assert OPEN.allows(P("/home/vms/a.raw"), written=True)
 
 
-@given(PATHS)
-def test_no_rule_ever_gives_the_hosts_own_files_away(path: P) -> None:
+@pytest.mark.parametrize("path", ["/boot/vmlinuz", "/usr/bin/python3", "/lib/x.so", "/var/spool/cron/root"])
+def test_what_the_host_itself_runs_is_no_disk_unless_the_administrator_names_it(path: str) -> None:
+    assert OPEN.allows(P(path), written=False)
+    assert not OPEN.allows(P(path), written=True)
+    assert StorageRule((P(path).parent,), OWN).allows(P(path), written=True)
+
+
+@pytest.mark.parametrize("rule", [NAMED, OPEN])
+def test_the_distributions_firmware_is_read_and_never_written(rule: StorageRule) -> None:
+    for folder in FIRMWARE:
+        assert rule.allows(folder / "x", written=False)
+        assert not rule.allows(folder / "x", written=True)
+
+
+@given(PATHS, st.booleans())
+def test_no_rule_ever_gives_the_hosts_own_files_away(path: P, written: bool) -> None:
     for rule in (NAMED, OPEN, StorageRule((P("/"),), OWN)):
-        if rule.allows(path):
+        if rule.allows(path, written=written):
             assert ".." not in path.parts
             assert not any(own == path or own in path.parents for own in OWN)
             if not rule.folders:
@@ -73,5 +89,4 @@ def test_no_rule_ever_gives_the_hosts_own_files_away(path: P) -> None:
 
 
 def test_an_administrator_may_open_what_is_closed_by_default() -> None:
-    assert StorageRule((P("/root/images"),)).allows(P("/root/images/a"))
-    assert all(StorageRule((P("/srv"),)).allows(folder / "x") for folder in FIRMWARE)
+    assert StorageRule((P("/root/images"),)).allows(P("/root/images/a"), written=True)

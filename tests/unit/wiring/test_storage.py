@@ -10,15 +10,18 @@ from korora.wiring import storage_rule
 
 
 def test_the_hosts_state_trust_and_rules_are_never_given_away(tmp_path: Path) -> None:
-    configuration = replace(configuration_in(tmp_path), storage=(tmp_path,))
+    configuration = replace(configuration_in(tmp_path), storage=(tmp_path,), file=tmp_path / "hostd.toml")
     rule = storage_rule(configuration)
-    assert rule.allows(PurePosixPath(tmp_path.resolve()) / "disk.raw")
+    assert rule.allows(PurePosixPath(tmp_path.resolve()) / "disk.raw", written=True)
     site = configuration.site
     for own in (
         configuration.state / "journal.db",
+        tmp_path / "hostd.toml",
+        configuration.api,
+        configuration.event_log,
         configuration.authorization,
         site.authority,
         site.reference_values,
         *site.manufacturers,
     ):
-        assert not rule.allows(PurePosixPath(own.resolve())), own
+        assert not rule.allows(PurePosixPath(own.resolve()), written=False), own

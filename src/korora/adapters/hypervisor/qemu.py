@@ -27,7 +27,7 @@ from korora.adapters.hypervisor.qmp import Qmp
 from korora.errors import ToolError, UsageError
 from korora.model.definition import definition_text, parse_definition
 from korora.model.vm import HypervisorFacts, VmDefinition
-from korora.ports.hypervisor import Place
+from korora.ports.hypervisor import HardwareFiles, Place
 
 START_DEADLINE_S = 60.0
 ATTACH_DEADLINE_S = 10.0
@@ -71,8 +71,8 @@ class Qemu:
         pinned = await self.pinned(definition)
         return await probing.cpu_features(self._binary, self._cache, pinned)
 
-    def files(self, definition: VmDefinition) -> tuple[str, ...]:
-        return tuple(files_of(definition.hardware))
+    def files(self, definition: VmDefinition) -> HardwareFiles:
+        return files_of(definition.hardware)
 
     async def pinned(self, definition: VmDefinition) -> VmDefinition:
         """The definition with what it left open decided for this host: machine, accelerator, firmware."""

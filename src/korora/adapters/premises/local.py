@@ -43,8 +43,10 @@ class LocalPremises:
                 continue
         return sizes
 
-    def outside(self, paths: Iterable[str]) -> tuple[str, ...]:
-        return tuple(path for path in paths if not self._rule.allows(_real(path)))
+    def outside(self, read: Iterable[str], written: Iterable[str]) -> tuple[str, ...]:
+        named = [*((path, False) for path in read), *((path, True) for path in written)]
+        refused = (path for path, can_write in named if not self._rule.allows(_real(path), written=can_write))
+        return tuple(dict.fromkeys(refused))
 
     def bridges(self) -> tuple[str, ...]:
         """Of the network namespace that this process is in."""

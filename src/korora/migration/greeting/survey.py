@@ -38,7 +38,9 @@ async def destination_facts(at: Setting, definition: VmDefinition) -> Destinatio
     Another host named the files: what is outside of this host's storage is not even looked at.
     """
     boot, disks = boot_files(definition), _disks(definition)
-    outside = at.premises.outside(dict.fromkeys((*boot, *disks, *at.hypervisor.files(definition))))
+    hardware = at.hypervisor.files(definition)
+    read = (*boot, *filter(None, [definition.firmware_variables]), *hardware.read)
+    outside = at.premises.outside(read, (*disks, *hardware.written))
     features, problem = {}, ""
     try:
         features = await at.hypervisor.cpu_features(definition)

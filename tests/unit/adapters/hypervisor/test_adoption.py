@@ -80,7 +80,16 @@ def test_every_file_that_the_arguments_open_is_named() -> None:
     words = [*FOREIGN, "-initrd", "/i", "-bios", "/b"]
     node = '{"driver":"qcow2","node-name":"n","file":{"driver":"file","filename":"/srv/c.qcow2"}}'
     kept = portable([*words, "-blockdev", node], FORMATS)
-    assert list(files_of(kept)) == ["/k", "/srv/a,b.img", "/i", "/b", "/srv/c.qcow2"]
+    assert files_of(kept).read == ("/k", "/i", "/b")
+    assert files_of(kept).written == ("/srv/a,b.img", "/srv/c.qcow2")
+
+
+def test_a_file_that_the_vm_cannot_write_is_one_that_it_reads() -> None:
+    code = "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/c.fd"
+    leaf = '{"driver":"file","filename":"/srv/cd.iso"}'
+    node = f'{{"driver":"raw","node-name":"n","read-only":true,"file":{leaf}}}'
+    found = files_of(portable(["-drive", code, "-blockdev", node]))
+    assert (found.read, found.written) == (("/usr/share/OVMF/c.fd", "/srv/cd.iso"), ())
 
 
 def test_screening_twice_changes_nothing() -> None:

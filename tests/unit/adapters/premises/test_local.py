@@ -68,12 +68,21 @@ def test_a_link_out_of_the_storage_is_outside_and_nothing_is_opened_for_that(tmp
     (storage / "dots").symlink_to("../secret")
     premises = LocalPremises(StorageRule((PurePosixPath(storage.resolve()),)))
     named = [str(storage / name) for name in ("disk", "none-yet", "link", "dots", "../secret")]
-    assert premises.outside(named) == tuple(named[2:])
+    assert premises.outside(named, ()) == tuple(named[2:])
+    assert premises.outside((), named) == tuple(named[2:])
+
+
+def test_firmware_of_the_distribution_may_be_read_and_is_no_disk() -> None:
+    code = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+    for premises in (LocalPremises(StorageRule()), LocalPremises(StorageRule((PurePosixPath("/srv"),)))):
+        assert premises.outside([code], ()) == ()
+        assert premises.outside((), [code]) == (code,)
+        assert premises.outside([code], [code]) == (code,)
 
 
 def test_a_device_is_judged_by_the_name_that_does_not_change() -> None:
     """/dev/stdout is a link to /proc/self/fd/1 on every machine."""
     premises = LocalPremises(StorageRule((PurePosixPath("/dev"),)))
-    assert premises.outside(["/dev/stdout"]) == ()
+    assert premises.outside((), ["/dev/stdout"]) == ()
     for way_out in ("/dev/../etc/shadow", "/dev/fd/../../etc/shadow"):
-        assert premises.outside([way_out]) == (way_out,)
+        assert premises.outside((), [way_out]) == (way_out,)

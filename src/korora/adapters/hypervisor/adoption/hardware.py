@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from korora.adapters.hypervisor.adoption.options import parse_options
 from korora.errors import RefusedError
+from korora.ports.hypervisor import HardwareFiles
 
 VTPM_SLOT = "@vtpm@"
 TAP_SLOT = "@tap@"
@@ -124,22 +125,34 @@ def portable(arguments: Sequence[str], formats: Mapping[str, str] | None = None)
     return tuple(kept)
 
 
-def files_of(arguments: Sequence[str]) -> Iterator[str]:
+def files_of(arguments: Sequence[str]) -> HardwareFiles:
     """Every file of the host that a QEMU with these screened arguments opens."""
+    named = list(_files_of(arguments))
+    return HardwareFiles(
+        read=tuple(path for path, writable in named if not writable),
+        written=tuple(path for path, writable in named if writable),
+    )
+
+
+def _files_of(arguments: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Each with whether the VM can write it."""
     for option, value in _pairs(arguments):
         if option in _FILES and value:
-            yield value
+            yield value, False
         elif option == "-drive":
-            yield from filter(None, [parse_options(value or "", "").get("file")])
+            drive = parse_options(value or "", "")
+            yield from ((path, drive.get("readonly") != "on") for path in [drive.get("file")] if path)
         elif option == "-blockdev":
-            yield from _files_of_node(json.loads(value or "{}"))
+            yield from _files_of_node(json.loads(value or "{}"), writable=True)
 
 
-def _files_of_node(node: object) -> Iterator[str]:
+def _files_of_node(node: object, *, writable: bool) -> Iterator[tuple[str, bool]]:
+    """What a node says of writing holds for the nodes that are written into it."""
     if isinstance(node, dict):
+        writable = writable and node.get("read-only") is not True
         if "filename" in node:
-            yield str(node["filename"])
-        yield from _files_of_node(node.get("file"))
+            yield str(node["filename"]), writable
+        yield from _files_of_node(node.get("file"), writable=writable)
 
 
 def ram_name(arguments: Sequence[str]) -> str:
