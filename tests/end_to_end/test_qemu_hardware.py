@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -367,12 +368,59 @@ def test_an_adopted_vm_that_cannot_be_made_elsewhere_is_refused_there(base: Path
                     qemu = Qemu(base / "cache")
                     source = await qemu.adopt(base / "qmp")
                     assert source.definition.hardware == ()
+                    assert "-virtfs" in source.definition.immovable
                     with pytest.raises(RefusedError) as caught:
                         await qemu.start(source.definition, Place(base / "b", here), incoming=True)
                     assert caught.value.kind == "adopted-hardware"
                     await source.close()
                 finally:
                     started.kill()
+
+    asyncio.run(story())
+
+
+def test_an_adopted_vm_whose_disk_has_another_file_behind_it_says_why_it_stays(base: Path) -> None:
+    async def story() -> None:
+        make_disks(base)
+        overlay = base / "overlay.qcow2"
+        backing = ["-b", str(base / "q.qcow2"), "-F", "qcow2", str(overlay)]
+        await asyncio.to_thread(
+            subprocess.run, ["qemu-img", "create", "-q", "-f", "qcow2", *backing], check=True
+        )
+        with swtpm(base / "a" / "vtpm") as here:
+            await until(here.exists)
+            drive = f"file={overlay},if=virtio,format=qcow2"
+            with foreign(base, here, "-drive", drive) as started:
+                try:
+                    await until((base / "qmp").exists)
+                    qemu = Qemu(base / "cache")
+                    source = await qemu.adopt(base / "qmp")
+                    assert source.definition.hardware == ()
+                    assert str(overlay) in source.definition.immovable
+                    # A peer that says otherwise of the same disk is not believed.
+                    told = replace(source.definition, hardware=("-drive", drive), immovable="")
+                    with pytest.raises(RefusedError) as caught:
+                        await qemu.start(told, Place(base / "b", here), incoming=True)
+                    assert caught.value.kind == "disk-escapes"
+                    await source.close()
+                finally:
+                    started.kill()
+
+    asyncio.run(story())
+
+
+def test_hardware_that_names_a_file_beside_an_empty_text_starts_nothing(base: Path) -> None:
+    async def story() -> None:
+        qemu = Qemu(base / "cache")
+        words = ("-fw_cfg", f"opt/x,string=,file={base}/secret")
+        asked = replace(plain(base), adopted=True, vtpm=False, hardware=words)
+        with pytest.raises(RefusedError) as caught:
+            qemu.files(asked)
+        assert caught.value.kind == "adopted-hardware"
+        with pytest.raises(RefusedError) as caught:
+            await qemu.start(asked, Place(base / "b", None), incoming=True)
+        assert caught.value.kind == "adopted-hardware"
+        assert not (base / "b").exists()
 
     asyncio.run(story())
 

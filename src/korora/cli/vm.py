@@ -146,6 +146,8 @@ def _pairs(host: SiteHost, view: VmView) -> Iterator[tuple[str, object]]:
         yield "measured boot", "; ".join((view.boot.verdict, *view.boot.reasons))
     if view.adopted:
         yield "adopted", "started by somebody else; Korora speaks QMP to it"
+    if view.immovable:
+        yield "does not move", view.immovable
     yield "process", view.pid
 
 

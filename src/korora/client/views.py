@@ -63,6 +63,7 @@ class VmView(msgspec.Struct, frozen=True):
     vtpm: bool = False
     vtpm_lost: bool = False
     adopted: bool = False
+    immovable: str = ""
     pid: int | None = None
     session: str | None = None
     peer: str | None = None

@@ -96,6 +96,7 @@ class VmAnswer:
     vtpm: bool
     vtpm_lost: bool
     adopted: bool
+    immovable: str
     pid: int | None
     session: str | None
     peer: str | None
@@ -255,6 +256,7 @@ def vm_answer(status: VmStatus) -> VmAnswer:
         vtpm=bool(definition and definition.vtpm and not definition.adopted),
         vtpm_lost=status.vtpm_lost,
         adopted=bool(definition and definition.adopted),
+        immovable=definition.immovable if definition else "",
         pid=status.pid,
         session=record.session,
         peer=record.peer,

@@ -19,6 +19,7 @@ MEMORY_MIN_BYTES = 16 * 2**20
 MEMORY_MAX_BYTES = 16 * 2**40
 MEMORY_STEP_BYTES = 8192  # QEMU's own step; an adopted guest's RAM need not be whole MiB
 CPUS_MAX = 255
+IMMOVABLE_MAX_CHARS = 1024
 COMMAND_LINE_MAX_CHARS = 2047  # the x86 Linux boot protocol's limit
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -60,6 +61,7 @@ def parse_definition(text: str, origin: str = "VM definition") -> VmDefinition:
         nics=_nics(root),
         adopted=root.flag("adopted", default=False),
         hardware=root.texts("hardware"),
+        immovable=root.text("immovable", "", limit=IMMOVABLE_MAX_CHARS),
     )
     for table in (firmware, boot, vtpm, root):
         table.end()
@@ -157,6 +159,8 @@ def _check_together(definition: VmDefinition, origin: str) -> None:
     """What no single key shows."""
     if definition.hardware and not definition.adopted:
         raise wrong(origin, "hardware", "is only for adopted VMs", "remove it")
+    if definition.immovable and (definition.hardware or not definition.adopted):
+        raise wrong(origin, "immovable", "is only for adopted VMs without hardware", "remove it")
     if definition.secure_boot and definition.firmware is not Firmware.UEFI:
         raise wrong(origin, "firmware.secure_boot", "needs UEFI", 'set firmware.kind = "uefi"')
     if definition.firmware is Firmware.BIOS and (definition.firmware_code or definition.firmware_variables):
@@ -177,6 +181,8 @@ def _lines(definition: VmDefinition) -> Iterator[str]:
         yield "adopted = true"
     if definition.hardware:
         yield f"hardware = [{', '.join(map(_quoted, definition.hardware))}]"
+    if definition.immovable:
+        yield f"immovable = {_quoted(definition.immovable)}"
     yield "\n[firmware]"
     yield f"kind = {_quoted(definition.firmware.value)}"
     yield f"secure_boot = {_word(definition.secure_boot)}"

@@ -66,6 +66,7 @@ class VmDefinition:
     nics: tuple[Nic, ...] = ()
     adopted: bool = False  # started by somebody else; Korora only speaks QMP to it
     hardware: tuple[str, ...] = ()  # of an adopted VM: the arguments that make the same hardware elsewhere
+    immovable: str = ""  # of an adopted VM without `hardware`: why it cannot be made elsewhere
 
 
 @dataclass(frozen=True, slots=True)

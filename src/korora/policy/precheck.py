@@ -282,7 +282,8 @@ def _adopted(vm: VmDefinition, source: SourceFacts, _: DestinationFacts) -> Iter
         yield Finding(
             "adopted-hardware",
             source.host,
-            f"{vm.name} was adopted, and some of its QEMU arguments cannot be made on another host",
+            f"{vm.name} was adopted; "
+            + (vm.immovable or "some of its QEMU arguments cannot be made on another host"),
             "define the VM for Korora and start it again to move it",
         )
 

@@ -164,7 +164,10 @@ class Hypervisor(Protocol):
         ...
 
     def files(self, definition: VmDefinition) -> HardwareFiles:
-        """What it would open for this VM beside disks, firmware and boot files. Looks at nothing."""
+        """What it would open for this VM beside disks, firmware and boot files. Looks at nothing.
+
+        RefusedError(kind="adopted-hardware") for hardware that asks for more than hardware.
+        """
         ...
 
     async def start(self, definition: VmDefinition, place: Place, *, incoming: bool) -> Machine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -162,6 +163,14 @@ _definitions = st.builds(
 @given(_definitions)
 def test_the_canonical_text_reads_back_as_the_same_definition(definition: VmDefinition) -> None:
     assert parse_definition(definition_text(definition)) == definition
+
+
+def test_why_an_adopted_vm_does_not_move_is_kept_and_said_of_no_other() -> None:
+    stays = replace(parse_definition(SMALL), adopted=True, immovable='-virtfs "x" (not portable)')
+    assert parse_definition(definition_text(stays)) == stays
+    for wrong in (replace(stays, adopted=False), replace(stays, hardware=("-usb",))):
+        with pytest.raises(UsageError, match="immovable"):
+            parse_definition(definition_text(wrong))
 
 
 @given(st.text(max_size=300))

@@ -194,3 +194,10 @@ def test_the_source_must_be_able_to_send_as_well() -> None:
 def test_facts_travel_in_a_message_unchanged() -> None:
     for facts in (HERE, THERE):
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(facts), type=type(facts)) == facts
+
+
+def test_an_adopted_vm_without_hardware_stays_and_the_finding_tells_why() -> None:
+    stays = replace(VM, adopted=True, immovable="its disk /d has another file behind it")
+    found = precheck(stays, HERE, THERE)[0]
+    assert (found.check, found.host) == ("adopted-hardware", HERE.host)
+    assert stays.immovable in found.message

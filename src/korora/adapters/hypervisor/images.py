@@ -14,35 +14,46 @@ from korora.errors import RefusedError
 from korora.model.vm import Disk
 
 _QCOW2_MAGIC = b"QFI\xfb"
-_QCOW2_HEADER = struct.Struct(">4sI")  # magic, version
+_QCOW2_HEADER = struct.Struct(">4sIQ")  # magic, version, where the backing file is named
 _INCOMPATIBLE_FEATURES_AT = 72  # QEMU's docs/interop/qcow2.txt
 _EXTERNAL_DATA_FILE = 1 << 2
 
 
-def refuse_escaping_images(disks: Iterable[Disk]) -> None:
+def refuse_escaping_images(disks: Iterable[Disk], *, backing_is_cut_off: bool) -> None:
     """RefusedError(kind="disk-escapes") for an image that would have QEMU open another file of the host.
 
-    QEMU's command line cuts off the backing file; it cannot cut off an external data file.
+    Korora's own command line cuts off the backing file, an adopted VM's does not. None cuts off an external
+    data file.
     """
     for disk in disks:
-        if disk.format == "qcow2" and _has_external_data(Path(disk.path)):
+        escape = _escape(Path(disk.path), backing_is_cut_off) if disk.format == "qcow2" else ""
+        if escape:
             raise RefusedError(
-                f"the image {disk.path} keeps its data in another file",
+                f"the image {disk.path} {escape}",
                 kind="disk-escapes",
                 remedy="convert it to one file: qemu-img convert -O qcow2",
             )
 
 
-def _has_external_data(path: Path) -> bool:
+def _escape(path: Path, backing_is_cut_off: bool) -> str:
+    """How the image leads to another file; empty where it does not, or is no image."""
+    header = _header(path)
+    if len(header) < _INCOMPATIBLE_FEATURES_AT + 8:
+        return ""
+    magic, version, backing_at = _QCOW2_HEADER.unpack_from(header)
+    features = struct.unpack_from(">Q", header, _INCOMPATIBLE_FEATURES_AT)[0]
+    if magic != _QCOW2_MAGIC:
+        return ""
+    if backing_at and not backing_is_cut_off:
+        return "has another file behind it"
+    return "keeps its data in another file" if version >= 3 and features & _EXTERNAL_DATA_FILE else ""
+
+
+def _header(path: Path) -> bytes:
     try:
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_block_device():
-            return False
+            return b""
         with path.open("rb") as file:
-            header = file.read(_INCOMPATIBLE_FEATURES_AT + 8)
+            return file.read(_INCOMPATIBLE_FEATURES_AT + 8)
     except OSError:
-        return False  # QEMU will say why it cannot be opened
-    if len(header) < _INCOMPATIBLE_FEATURES_AT + 8:
-        return False
-    magic, version = _QCOW2_HEADER.unpack_from(header)
-    features = struct.unpack_from(">Q", header, _INCOMPATIBLE_FEATURES_AT)[0]
-    return bool(magic == _QCOW2_MAGIC and version >= 3 and features & _EXTERNAL_DATA_FILE)
+        return b""  # QEMU will say why it cannot be opened

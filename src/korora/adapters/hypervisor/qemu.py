@@ -14,8 +14,8 @@ from pathlib import Path
 
 from korora.adapters.hypervisor import network, process
 from korora.adapters.hypervisor.adoption.adopt import adopt
-from korora.adapters.hypervisor.adoption.hardware import files_of
-from korora.adapters.hypervisor.adoption.launch import adopted_arguments
+from korora.adapters.hypervisor.adoption.files import files_of, images_of
+from korora.adapters.hypervisor.adoption.launch import adopted_arguments, refuse_foreign_hardware
 from korora.adapters.hypervisor.command_line import Launch, arguments, firmware_files
 from korora.adapters.hypervisor.images import refuse_escaping_images
 from korora.adapters.hypervisor.machine import Ends, QemuMachine, forget
@@ -72,6 +72,8 @@ class Qemu:
         return await probing.cpu_features(self._binary, self._cache, pinned)
 
     def files(self, definition: VmDefinition) -> HardwareFiles:
+        if definition.hardware:
+            refuse_foreign_hardware(definition)
         return files_of(definition.hardware)
 
     async def pinned(self, definition: VmDefinition) -> VmDefinition:
@@ -95,7 +97,7 @@ class Qemu:
         pinned = await self.pinned(definition)
         place.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         await _refuse_second(definition, place)
-        await asyncio.to_thread(refuse_escaping_images, pinned.disks)
+        await asyncio.to_thread(_refuse_escaping_images, pinned)
         _lay_out_variables(pinned, place, incoming=incoming)
         machine = await self._launched(pinned, place, incoming=incoming)
         try:
@@ -185,6 +187,7 @@ class Qemu:
 def _refuse_what_cannot_start(definition: VmDefinition, *, incoming: bool) -> None:
     if definition.adopted:
         if incoming:
+            refuse_foreign_hardware(definition)
             return
         raise UsageError(
             f"{definition.name} was adopted; Korora can move it, but not boot it",
@@ -197,6 +200,13 @@ def _refuse_what_cannot_start(definition: VmDefinition, *, incoming: bool) -> No
             kind="machine-type",
             remedy='set machine = "q35", or one of the pc-q35 versions that `korora host show` lists',
         )
+
+
+def _refuse_escaping_images(definition: VmDefinition) -> None:
+    if definition.adopted:
+        refuse_escaping_images(images_of(definition.hardware), backing_is_cut_off=False)
+    else:
+        refuse_escaping_images(definition.disks, backing_is_cut_off=True)
 
 
 async def _end_unrecorded(place: Place) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from korora.adapters.hypervisor.adoption.hardware import files_of, portable, ram_name
+from korora.adapters.hypervisor.adoption.files import files_of, images_of
+from korora.adapters.hypervisor.adoption.hardware import portable, ram_name
 from korora.adapters.hypervisor.adoption.launch import adopted_arguments
 from korora.adapters.hypervisor.adoption.options import parse_options
 from korora.adapters.hypervisor.command_line import Launch
@@ -152,6 +153,50 @@ def test_the_memory_keeps_the_name_it_has_in_the_stream() -> None:
         "-boot splash=/etc/shadow",
         "-machine q35,kernel=/etc/shadow",
         "-machine q35,dumpdtb=out",
+        "-fw_cfg name=opt/x,string=,file=/etc/shadow",
+        "-fw_cfg name=opt/x,string=a,gen_id=o",
+        "-fw_cfg name=opt/x",
+        "-initrd /i,/etc/shadow",
+        "-initrd /i /etc/shadow",
+        "-kernel /k\x01",
+        "-drive file=/a,format=vmdk",
+        "-drive file=/a,format=raw,id=a/b",
+        "-drive file=/a,format=raw,readonly=maybe",
+        "-device virtio-net-pci,nonsense=1",
+        "-device virtio-net-pci,x,,romfile=shadow",
+        "-device virtio-net-pci,mac=shadow",
+        "-device virtio-net-pci,mq=shadow",
+        "-device virtio-blk-pci,drive=json:{}",
+        "-device usb-kbd,pcap=out",
+        "-device usb-kbd,display=x",
+        "-device scsi-generic,drive=d",
+        "-device virtio-gpu-gl-pci",
+        '-device {"driver":"virtio-net-pci","romfile":{}}',
+        '-device {"driver":"virtio-net-pci","romfile":"","romfile":"shadow"}',
+        '-device {"driver":["virtio-net-pci"]}',
+        '-blockdev {"driver":"raw","file":"json:{}"}',
+        '-blockdev {"driver":"raw","file":{"driver":"file","filename":"/\\u0000"}}',
+        '-blockdev {"driver":"raw","file":{"driver":"file","filename":"/\\ud800"}}',
+        '-blockdev {"driver":"raw","file":{"driver":"file","filename":["/a"]}}',
+        '-blockdev {"driver":"raw","cache":1,"file":{"driver":"file","filename":"/a"}}',
+        '-blockdev {"driver":"file","filename":"/a","filename":"/etc/shadow"}',
+        '-blockdev {"a":' + "[" * 4000,
+        "-tpmdev emulator,id=t0,chardev=c0,path=x",
+        "-netdev user,id=n,,smb=x",
+        "-chardev null,id=n,,logfile=x",
+        "-serial chardev:a/b",
+        "-cpu EPYC,foo=bar",
+        "-cpu EPYC,vendor=a/b",
+        "-rtc base=utc,clock=sundial",
+        "-boot splash=picture",
+        "-vga /x",
+        "-uuid x",
+        "-smp 2,x=1",
+        "-watchdog-action explode",
+        "-global isa-fdc.nonsense=1",
+        "-global a.b=1,c.d=2",
+        "-machine q35,memory-encryption=x",
+        "-machine q35,nonsense=on",
         "-object rng-random,id=r,filename=/etc/shadow",
         "-object rng-random,id=r,filename=/dev/sda",
         "-object iothread,id=i,thread-pool=/x",
@@ -170,9 +215,67 @@ def test_what_is_not_known_to_be_portable_is_refused_by_name(argument: str) -> N
     assert words[0] in caught.value.message
 
 
+def test_what_is_refused_is_told_with_the_setting_and_why() -> None:
+    with pytest.raises(RefusedError) as caught:
+        portable(["-device", "virtio-net-pci,nonsense=1", "-device", "usb-kbd,mq=shadow"])
+    assert "nonsense is not known to open no file" in caught.value.message
+    assert "mq has a value of another kind" in caught.value.message
+    assert caught.value.remedy
+
+
+def test_a_managers_command_line_is_portable() -> None:
+    """As libvirt 9 writes the hardware of a small q35 guest."""
+    words = shlex.split(
+        "-machine pc-q35-7.2,usb=off,dump-guest-core=off,memory-backend=pc.ram,kernel_irqchip=split,hpet=off"
+        " -cpu EPYC-Rome,x2apic=on,hv-time=on,hv-spinlocks=0x1fff,hv-vendor-id=KVMKVMKVM,-svm"
+        " -smp 2,sockets=2,cores=1,threads=1 -uuid c3a0b7f0-0d2e-4a36-8a15-6d7f2a0c9b11 -nodefaults"
+        " -rtc base=utc,driftfix=slew -global kvm-pit.lost_tick_policy=delay -no-shutdown"
+        " -global ICH9-LPC.disable_s3=1 -global driver=cfi.pflash01,property=secure,value=on -boot strict=on"
+        """ -device '{"driver":"pcie-root-port","port":16,"chassis":1,"id":"pci.1","bus":"pcie.0","""
+        """"multifunction":true,"addr":"0x2"}'"""
+        """ -device '{"driver":"qemu-xhci","p2":15,"p3":15,"id":"usb","bus":"pci.2","addr":"0x0"}'"""
+        """ -blockdev '{"driver":"file","filename":"/srv/a.qcow2","node-name":"libvirt-1-storage","""
+        """"auto-read-only":true,"discard":"unmap","cache":{"direct":true,"no-flush":false}}'"""
+        """ -blockdev '{"node-name":"libvirt-1-format","read-only":false,"driver":"qcow2","""
+        """"file":"libvirt-1-storage","backing":null,"cache":{"direct":true,"no-flush":false}}'"""
+        """ -device '{"driver":"virtio-blk-pci","bus":"pci.4","addr":"0x0","drive":"libvirt-1-format","""
+        """"id":"virtio-disk0","bootindex":1,"write-cache":"on","serial":"WD-1 2"}'"""
+        " -device virtio-net-pci,host_mtu=9000,netdev=n0,id=net0,mac=52:54:00:12:34:56,bus=pci.1,romfile="
+        " -device VGA,id=video0,vgamem_mb=16,bus=pcie.0,addr=0x1"
+        " -device isa-serial,chardev=s0,id=serial0,index=0"
+        " -device virtio-balloon-pci,id=balloon0,bus=pci.5,addr=0x0 -fw_cfg name=opt/org.a/b,string=x"
+        " -smbios type=1,manufacturer=A/B,uuid=c3a0b7f0-0d2e-4a36-8a15-6d7f2a0c9b11"
+        " -smbios type=11,value=a,value=b"
+    )
+    kept = portable(words)
+    assert portable(kept) == kept
+    assert [option for option in kept if option in {"-device", "-blockdev", "-smbios", "-global"}] == [
+        option for option in words if option in {"-device", "-blockdev", "-smbios", "-global"}
+    ]
+    assert files_of(kept).written == ("/srv/a.qcow2",)
+    assert [(image.path, image.format) for image in images_of(kept)] == [("/srv/a.qcow2", "qcow2")]
+
+
+def test_the_images_of_drives_have_the_formats_of_their_drives() -> None:
+    words = ["-drive", "file=/a,format=raw", "-drive", "file=/b,format=qcow2"]
+    assert [(image.path, image.format) for image in images_of(words)] == [("/a", "raw"), ("/b", "qcow2")]
+
+
+def test_a_setting_that_is_written_twice_arrives_nowhere() -> None:
+    """Which of the two counts is QEMU's to say."""
+    twice = (*VM.hardware, "-device", "virtio-net-pci,addr=0x1,addr=0x2")
+    with pytest.raises(RefusedError):
+        adopted_arguments(replace(VM, hardware=twice), HERE)
+
+
 def test_hardware_that_was_changed_on_the_way_starts_nothing() -> None:
     for changed in (
         (),
+        (*VM.hardware, "-netdev", "user,id=n,smb=/etc"),
+        (*VM.hardware, "-netdev", "user,id=n,,smb=/etc"),
+        (*VM.hardware, "-chardev", "null,id=n,,logfile=/etc/passwd"),
+        (*VM.hardware, "-fw_cfg", "opt/x,string=,file=/etc/shadow"),
+        (*VM.hardware, "-device", "virtio-net-pci,romfile=/etc/shadow"),
         (*VM.hardware, "-chardev", "file,id=x,path=/etc/passwd"),
         (*VM.hardware, "-qmp", "tcp::1"),
     ):

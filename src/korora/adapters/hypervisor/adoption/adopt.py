@@ -1,7 +1,8 @@
 """Take over a QEMU that somebody else started: its definition, read from itself, its process and its taps.
 
-Promise: nothing about the VM changes. Limit: without a memory backend file Korora cannot wipe its memory;
-hardware that cannot be made elsewhere is found when it is to move, not when it is adopted.
+Promise: nothing about the VM changes. Hardware that cannot be made elsewhere does not hinder the adoption;
+the definition says from then on why the VM does not move. Limit: without a memory backend file Korora cannot
+wipe its memory.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from korora.adapters.hypervisor.network import bridge_of
 from korora.adapters.hypervisor.process import Process, boot_id, start_ticks
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.errors import KororaError, RefusedError, ToolError, UsageError
-from korora.model.definition import definition_text, parse_definition
+from korora.model.definition import IMMOVABLE_MAX_CHARS, definition_text, parse_definition
 from korora.model.identity import VmName
 from korora.model.vm import Boot, Disk, Nic, VmDefinition
 
@@ -74,9 +75,22 @@ async def observed(qmp: Qmp) -> VmDefinition:
         nics=await _nics(qmp, arguments),
         adopted=True,
     )
-    with contextlib.suppress(RefusedError):  # it can be adopted all the same; a move of it is refused
-        definition = replace(definition, hardware=portable(arguments, {d.path: d.format for d in disks}))
-    return _checked(definition)
+    return _checked(_with_hardware(definition, arguments, await _backed(qmp)))
+
+
+def _with_hardware(definition: VmDefinition, arguments: list[str], backed: list[str]) -> VmDefinition:
+    """Or with the reason why it has none that can move: it can be adopted all the same."""
+    if backed:
+        return replace(definition, immovable=_printable(f"its disk {backed[0]} has another file behind it"))
+    formats = {disk.path: disk.format for disk in definition.disks}
+    try:
+        return replace(definition, hardware=portable(arguments, formats))
+    except RefusedError as refused:
+        return replace(definition, immovable=_printable(refused.message))
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:IMMOVABLE_MAX_CHARS]
 
 
 def _checked(definition: VmDefinition) -> VmDefinition:
@@ -132,6 +146,12 @@ async def _disks(qmp: Qmp) -> tuple[Disk, ...]:
         image: dict[str, Any] = medium["image"]
         disks.append(Disk(path=image["filename"], format=image["format"], name=f"disk{len(disks)}"))
     return tuple(disks)
+
+
+async def _backed(qmp: Qmp) -> list[str]:
+    """The images that have a backing file, which the storage rule of another host would not see."""
+    images = [block.get("inserted", {}).get("image", {}) for block in await qmp.execute("query-block")]
+    return [image["filename"] for image in images if "backing-filename" in image]
 
 
 async def _nics(qmp: Qmp, arguments: list[str]) -> tuple[Nic, ...]:

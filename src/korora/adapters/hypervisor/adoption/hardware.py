@@ -1,9 +1,10 @@
 """From the command line of somebody else's QEMU, the arguments that make the same hardware on another host.
 
-Pure, and closed: an argument that is not known here to be portable is refused by name, so that no move starts
-which cannot end. What belongs to the host (sockets, taps, files of output) becomes a slot or a null device.
-The result is screened again where it arrives: screening what was screened changes nothing. Limit: hardware
-plugged in after the start is not on the command line; QEMU then refuses the stream, and the VM stays.
+Pure, and closed: an argument, a setting or a value that is not known here to be portable is refused by name,
+so that no move starts which cannot end, and no host opens a file because another one said so. What belongs to
+the host (sockets, taps, files of output) becomes a slot or a null device. The result is screened again where
+it arrives: screening what was screened changes nothing. Limit: hardware plugged in after the start is not on
+the command line; QEMU then refuses the stream, and the VM stays.
 """
 
 from __future__ import annotations
@@ -11,10 +12,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from korora.adapters.hypervisor.adoption.options import parse_options
+from korora.adapters.hypervisor.adoption import shapes
+from korora.adapters.hypervisor.adoption.files import FILES
+from korora.adapters.hypervisor.adoption.options import (
+    FLAGS,
+    HOST_FLAGS,
+    arguments_of,
+    parse_options,
+    settings_of,
+)
+from korora.adapters.hypervisor.adoption.shapes import check_shapes
 from korora.errors import RefusedError
-from korora.ports.hypervisor import HardwareFiles
 
 VTPM_SLOT = "@vtpm@"
 TAP_SLOT = "@tap@"
@@ -31,79 +41,11 @@ class Known:
 
 Screen = Callable[[str, Known], Iterator[str]]
 
-_FLAGS = frozenset({"-nodefaults", "-no-reboot", "-no-shutdown", "-no-hpet", "-no-acpi", "-usb"})
-_HOST_FLAGS = frozenset({"-S", "-daemonize", "-enable-kvm", "-no-user-config", "-nographic", "-s"})
 _HOST = frozenset(
-    {
-        "-qmp",
-        "-qmp-pretty",
-        "-mon",
-        "-monitor",
-        "-pidfile",
-        "-incoming",
-        "-D",
-        "-d",
-        "-trace",
-        "-sandbox",
-        "-name",
-    }
-    | {"-runas", "-chroot", "-vnc", "-display", "-gdb", "-spice", "-accel", "-m", "-msg", "-L"}
+    {"-qmp", "-qmp-pretty", "-mon", "-monitor", "-pidfile", "-incoming", "-D", "-d", "-trace", "-sandbox"}
+    | {"-name", "-runas", "-chroot", "-vnc", "-display", "-gdb", "-spice", "-accel", "-m", "-msg", "-L"}
 )
-_PLAIN = frozenset({"-smp", "-cpu", "-rtc", "-global", "-boot", "-vga", "-uuid", "-watchdog-action"})
-_FILE_KEYS = frozenset(
-    {"romfile", "filename", "file", "path", "mem-path", "firmware", "kernel", "initrd", "dtb", "dumpdtb"}
-    | {"splash", "evdev", "host", "hostdev", "script", "downscript", "fd", "vhostfd"}
-)
-"""Settings of devices and machines that open something of the host's."""
-_RANDOM_SOURCES = frozenset({"/dev/urandom", "/dev/random", "/dev/hwrng"})
-_FILES = frozenset({"-kernel", "-initrd", "-bios"})
 _CONSOLES = frozenset({"-serial", "-parallel", "-debugcon"})
-_DEVICES = (
-    *(
-        "virtio-blk",
-        "virtio-net",
-        "virtio-serial",
-        "virtserialport",
-        "virtconsole",
-        "virtio-rng",
-        "virtio-scsi",
-    ),
-    *(
-        "virtio-balloon",
-        "virtio-gpu",
-        "virtio-vga",
-        "virtio-keyboard",
-        "virtio-mouse",
-        "virtio-tablet",
-        "scsi-",
-    ),
-    *(
-        "tpm-tis",
-        "tpm-crb",
-        "pcie-root-port",
-        "pcie-pci-bridge",
-        "pci-bridge",
-        "ide-",
-        "ahci",
-        "e1000",
-        "rtl8139",
-    ),
-    *("qemu-xhci", "nec-usb-xhci", "usb-tablet", "usb-kbd", "usb-mouse", "VGA", "isa-serial", "isa-debug"),
-    *("pvpanic", "i6300esb", "vmgenid", "vmcoreinfo"),
-)
-_DRIVE_KEYS = frozenset(
-    {"file", "if", "format", "id", "index", "bus", "unit", "media", "readonly", "cache", "aio", "discard"}
-    | {"detect-zeroes", "werror", "rerror", "serial"}
-)
-_NODE_KEYS = frozenset(
-    {"driver", "node-name", "filename", "file", "read-only", "discard", "cache", "aio", "locking"}
-)
-_OBJECT_KEYS = {
-    "rng-random": frozenset({"id", "filename"}),
-    "rng-builtin": frozenset({"id"}),
-    "iothread": frozenset({"id", "poll-max-ns", "poll-grow", "poll-shrink", "aio-max-batch"}),
-}
-_NODE_DRIVERS = frozenset({"raw", "qcow2", "file", "host_device"})
 
 
 def portable(arguments: Sequence[str], formats: Mapping[str, str] | None = None) -> tuple[str, ...]:
@@ -111,10 +53,10 @@ def portable(arguments: Sequence[str], formats: Mapping[str, str] | None = None)
     known = Known(formats or {}, _vtpm_chardevs(arguments))
     kept: list[str] = []
     refused: list[str] = []
-    for option, value in _pairs(arguments):
+    for option, value in arguments_of(arguments):
         try:
             kept.extend(_screened(option, value, known))
-        except (ValueError, AttributeError) as error:
+        except (ValueError, RecursionError) as error:  # the latter of JSON that is nested to do harm
             refused.append(f"{option} {value or ''}".strip()[:120] + f" ({error})")
     if refused:
         raise RefusedError(
@@ -125,39 +67,9 @@ def portable(arguments: Sequence[str], formats: Mapping[str, str] | None = None)
     return tuple(kept)
 
 
-def files_of(arguments: Sequence[str]) -> HardwareFiles:
-    """Every file of the host that a QEMU with these screened arguments opens."""
-    named = list(_files_of(arguments))
-    return HardwareFiles(
-        read=tuple(path for path, writable in named if not writable),
-        written=tuple(path for path, writable in named if writable),
-    )
-
-
-def _files_of(arguments: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """Each with whether the VM can write it."""
-    for option, value in _pairs(arguments):
-        if option in _FILES and value:
-            yield value, False
-        elif option == "-drive":
-            drive = parse_options(value or "", "")
-            yield from ((path, drive.get("readonly") != "on") for path in [drive.get("file")] if path)
-        elif option == "-blockdev":
-            yield from _files_of_node(json.loads(value or "{}"), writable=True)
-
-
-def _files_of_node(node: object, *, writable: bool) -> Iterator[tuple[str, bool]]:
-    """What a node says of writing holds for the nodes that are written into it."""
-    if isinstance(node, dict):
-        writable = writable and node.get("read-only") is not True
-        if "filename" in node:
-            yield str(node["filename"]), writable
-        yield from _files_of_node(node.get("file"), writable=writable)
-
-
 def ram_name(arguments: Sequence[str]) -> str:
     """What QEMU calls the guest's memory in its stream."""
-    for option, value in _pairs(arguments):
+    for option, value in arguments_of(arguments):
         if option in {"-machine", "-M"}:
             name = parse_options(value or "", "type").get("memory-backend")
             if name:
@@ -165,36 +77,55 @@ def ram_name(arguments: Sequence[str]) -> str:
     return DEFAULT_RAM
 
 
-def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    rest = iter(arguments)
-    for word in rest:
-        option = word[1:] if word.startswith("--") else word
-        yield option, None if option in _FLAGS or option in _HOST_FLAGS else next(rest, "")
-
-
 def _screened(option: str, value: str | None, known: Known) -> Iterator[str]:
     """What is kept of one argument; ValueError says why nothing can be."""
-    if option in _HOST_FLAGS or option in _HOST:
+    if option in HOST_FLAGS or option in _HOST:
         return
-    if value is None or option == "-append":
-        yield from (option,) if value is None else (option, value)
-    elif option in _PLAIN:
-        _refuse_files(parse_options(value, "").values)
-        yield from (option, value)
-    elif option in _FILES:
-        yield from (option, _absolute(value))
-    elif option in _CONSOLES:
-        yield from (option, value if value == "none" or value.startswith("chardev:") else "null")
+    if option in FLAGS:
+        yield option
+    elif option == "-append":
+        yield from (option, value or "")
+    elif option in shapes.PLAIN:
+        yield from _plain(option, value or "")
+    elif option in FILES:
+        yield from (option, _file(option, value or ""))
     elif option in _SCREENS:
-        yield from _SCREENS[option](value, known)
+        yield from _SCREENS[option](value or "", known)
+    elif option in _CONSOLES:
+        yield from (option, _console(value or ""))
     else:
         raise ValueError("not known to be portable")
+
+
+def _plain(option: str, value: str) -> Iterator[str]:
+    check_shapes(settings_of(value), shapes.PLAIN[option])
+    yield from (option, value)
+
+
+def _cpu(value: str, _: Known) -> Iterator[str]:
+    if not shapes.CPU.fullmatch(value):
+        raise ValueError("a CPU is a model with features, each a switch or a number")
+    yield from ("-cpu", value)
+
+
+def _global(value: str, _: Known) -> Iterator[str]:
+    """`driver.property=value`, or the three spelled out."""
+    settings = dict(settings_of(value))
+    if settings.keys() == {"driver", "property", "value"}:
+        key, set_to = settings["property"], settings["value"]
+    elif len(settings) == 1:
+        name, set_to = settings.popitem()
+        key = name.partition(".")[2]
+    else:
+        raise ValueError("only driver.property=value")
+    check_shapes([(key, set_to)], shapes.GLOBAL)
+    yield from ("-global", value)
 
 
 def _machine(value: str, _: Known) -> Iterator[str]:
     """Its settings only: type, accelerator and memory are pinned in the definition."""
     settings = replace(parse_options(value, "type").without("accel"), kind="")
-    _refuse_files(settings.values)
+    check_shapes(settings.values.items(), shapes.MACHINE)
     yield from ("-machine", str(settings))
 
 
@@ -202,25 +133,23 @@ def _object(value: str, _: Known) -> Iterator[str]:
     found = parse_options(value, "qom-type")
     if found.kind.startswith("memory-backend-"):
         return  # made anew, as a file that can be proved clean and wiped
-    if found.kind not in _OBJECT_KEYS:
+    if found.kind not in shapes.OBJECTS:
         raise ValueError(f"object {found.kind}")
-    unknown = set(found.values) - _OBJECT_KEYS[found.kind]
-    if unknown or found.values.get("filename", "/dev/urandom") not in _RANDOM_SOURCES:
-        raise ValueError(f"no {', '.join(sorted(unknown)) or 'other source of random numbers'}")
-    yield from ("-object", value)
+    check_shapes(found.values.items(), shapes.OBJECTS[found.kind])
+    yield from ("-object", str(found))
 
 
 def _chardev(value: str, known: Known) -> Iterator[str]:
     """Who listened at the other end is not there on another host; the vTPM's socket gets a slot."""
-    name = parse_options(value, "backend").get("id")
-    if not name:
-        raise ValueError("it has no id")
+    name = _name(parse_options(value, "backend").get("id"))
     target = f"socket,id={name},path={VTPM_SLOT}" if name in known.vtpm_chardevs else f"null,id={name}"
     yield from ("-chardev", target)
 
 
 def _vtpm_chardevs(arguments: Sequence[str]) -> frozenset[str]:
-    tpms = (parse_options(value or "", "type") for option, value in _pairs(arguments) if option == "-tpmdev")
+    tpms = (
+        parse_options(value or "", "type") for option, value in arguments_of(arguments) if option == "-tpmdev"
+    )
     return frozenset(name for tpm in tpms if (name := tpm.get("chardev")))
 
 
@@ -228,29 +157,30 @@ def _tpmdev(value: str, _: Known) -> Iterator[str]:
     found = parse_options(value, "type")
     if found.kind != "emulator":
         raise ValueError("a TPM of the host stays there")
+    check_shapes(found.values.items(), shapes.keys(shapes.NAME, "id chardev"))
     yield from ("-tpmdev", str(found))
 
 
 def _device(value: str, _: Known) -> Iterator[str]:
     if value.startswith("{"):
-        settings = json.loads(value)
-        driver = settings.pop("driver", "")
+        settings = _object_of(value)
+        kept = json.dumps(settings, separators=(",", ":"))
+        driver = shapes.as_text(settings.pop("driver", ""))
     else:
         found = parse_options(value)
-        driver, settings = found.kind, found.values
-    if not str(driver).startswith(_DEVICES):
+        kept, driver, settings = str(found), found.kind, dict(found.values)
+    if driver not in shapes.DEVICES:
         raise ValueError(f"device {driver}")
-    _refuse_files(settings)
-    yield from ("-device", value)
+    check_shapes(settings.items(), shapes.DEVICE)
+    yield from ("-device", kept)
 
 
 def _netdev(value: str, _: Known) -> Iterator[str]:
     found = parse_options(value, "type")
-    name = found.get("id")
-    if found.kind in {"tap", "bridge"} and name:
-        yield from ("-netdev", f"tap,id={name},fd={TAP_SLOT},vhost=off")
-    elif found.kind == "user" and name:
-        yield from ("-netdev", f"user,id={name}")
+    if found.kind in {"tap", "bridge"}:
+        yield from ("-netdev", f"tap,id={_name(found.get('id'))},fd={TAP_SLOT},vhost=off")
+    elif found.kind == "user":
+        yield from ("-netdev", f"user,id={_name(found.get('id'))}")
     else:
         raise ValueError("only tap, bridge and user networks can be made elsewhere")
 
@@ -263,66 +193,103 @@ def _nic(value: str, _: Known) -> Iterator[str]:
 
 def _drive(value: str, known: Known) -> Iterator[str]:
     found = parse_options(value, "")
-    unknown = set(found.values) - _DRIVE_KEYS
     file = found.get("file")
-    if unknown or found.kind or file is None:
-        raise ValueError(f"only plain files, and no {', '.join(sorted(unknown)) or 'short form'}")
+    if found.kind or file is None:
+        raise ValueError("only plain files, and no short form")
     if found.get("if") == "pflash" and found.get("readonly") != "on":
         raise ValueError("its variable store is not in Korora's hands")
     if found.get("format") is None:
         if file not in known.formats:
             raise ValueError("its format is not known")
         found = found.with_("format", known.formats[file])
+    check_shapes(found.without("file").values.items(), shapes.DRIVE)
     yield from ("-drive", str(found.with_("file", _absolute(file))))
 
 
 def _blockdev(value: str, _: Known) -> Iterator[str]:
     if not value.startswith("{"):
         raise ValueError("only as JSON")
-    node = json.loads(value)
+    node = _object_of(value)
     _check_node(node)
-    yield from ("-blockdev", json.dumps(node))
+    yield from ("-blockdev", json.dumps(node, separators=(",", ":")))
 
 
-def _check_node(node: object) -> None:
-    if not isinstance(node, dict) or node.get("driver") not in _NODE_DRIVERS:
-        raise ValueError("only raw and qcow2 files")
-    extra = set(node) - _NODE_KEYS - {"backing"}
-    if extra or node.get("backing") is not None:
-        raise ValueError(f"no {', '.join(sorted(extra)) or 'backing file'}")
-    if "filename" in node:
-        _absolute(str(node["filename"]))
-    if "file" in node and not isinstance(node["file"], str):
-        _check_node(node["file"])
+def _check_node(node: dict[str, Any]) -> None:
+    rest = dict(node)
+    if rest.pop("backing", None) is not None:
+        raise ValueError("no backing file")
+    if "filename" in rest:
+        _absolute(rest.pop("filename"))
+    below, cache = rest.pop("file", None), rest.pop("cache", {})
+    if isinstance(below, dict):
+        _check_node(below)
+    elif below is not None:
+        _name(below)
+    if not isinstance(cache, dict):
+        raise ValueError("its cache is not made of settings")
+    check_shapes(cache.items(), shapes.NODE_CACHE)
+    check_shapes(rest.items(), shapes.NODE)
 
 
 def _fw_cfg(value: str, _: Known) -> Iterator[str]:
-    if parse_options(value, "name").get("string") is None:
-        raise ValueError("only with string=")
-    yield from ("-fw_cfg", value)
+    """QEMU takes an empty string for none, and then the file that is named beside it."""
+    found = parse_options(value, "name")
+    text = found.get("string")
+    if not text or found.values.keys() != {"string"}:
+        raise ValueError("only with string=, and a string that is not empty")
+    yield from ("-fw_cfg", str(found))
 
 
 def _smbios(value: str, _: Known) -> Iterator[str]:
-    if parse_options(value, "type").values.keys() & {"file", "path"}:
-        raise ValueError("no file= and no path=")
+    for setting in settings_of(value):  # a text of type 11 may come more than once
+        check_shapes([setting], shapes.SMBIOS)
     yield from ("-smbios", value)
 
 
-def _refuse_files(settings: Mapping[str, object]) -> None:
-    """Hardware is made of numbers, words and names of other parts. What opens a file has its own argument."""
-    for key, value in settings.items():
-        named = {key.rpartition(".")[2], value if key == "property" else ""}  # as -global spells it
-        if named & _FILE_KEYS or "/" in str(value):
-            raise ValueError(f"{key} names a file of the host")
+def _console(value: str) -> str:
+    if value.startswith("chardev:"):
+        return "chardev:" + _name(value.removeprefix("chardev:"))
+    return value if value == "none" else "null"
 
 
-def _absolute(path: str) -> str:
-    if not path.startswith("/") or ".." in path.split("/"):
+def _object_of(text: str) -> dict[str, Any]:
+    """A JSON object; ValueError for anything else, and where a key comes twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            raise ValueError("a setting is given twice")
+        return made
+
+    made = json.loads(text, object_pairs_hook=once)
+    if not isinstance(made, dict):
+        raise ValueError("only settings in braces")
+    return made
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str) or not shapes.NAME.fullmatch(name):
+        raise ValueError("it has no id, or one that is no name")
+    return name
+
+
+def _file(option: str, path: str) -> str:
+    if option == "-initrd" and ("," in path or " " in path):
+        raise ValueError("with a multiboot kernel it is a list of files")
+    return _absolute(path)
+
+
+def _absolute(path: object) -> str:
+    if not isinstance(path, str) or not path.startswith("/") or ".." in path.split("/"):
         raise ValueError("its path is not absolute")
+    if not path.isprintable():
+        raise ValueError("its path cannot be printed")
     return path
 
 
 _SCREENS: dict[str, Screen] = {
+    "-cpu": _cpu,
+    "-global": _global,
     "-machine": _machine,
     "-M": _machine,
     "-object": _object,

@@ -15,6 +15,17 @@ from korora.model.vm import VmDefinition
 
 def adopted_arguments(definition: VmDefinition, launch: Launch) -> list[str]:
     """RefusedError(kind="adopted-hardware") when it cannot be made here, or was changed on the way."""
+    refuse_foreign_hardware(definition)
+    return [
+        *_frame(definition),
+        *_machine(definition),
+        *_filled(definition, launch),
+        *(["-incoming", "defer"] if launch.incoming else []),
+    ]
+
+
+def refuse_foreign_hardware(definition: VmDefinition) -> None:
+    """RefusedError(kind="adopted-hardware") unless it is just as this host's screening leaves it."""
     hardware = definition.hardware
     if not hardware or portable(hardware) != hardware:
         raise RefusedError(
@@ -22,12 +33,6 @@ def adopted_arguments(definition: VmDefinition, launch: Launch) -> list[str]:
             kind="adopted-hardware",
             remedy="some of its QEMU arguments are not portable; define the VM for Korora to move it",
         )
-    return [
-        *_frame(definition),
-        *_machine(definition),
-        *_filled(definition, launch),
-        *(["-incoming", "defer"] if launch.incoming else []),
-    ]
 
 
 def _frame(definition: VmDefinition) -> Iterator[str]:
