@@ -116,14 +116,20 @@ class StubAttester:
 class StubPremises:
     def __init__(self) -> None:
         self.memory = 2**34
+        self.looked_at: list[str] = []
 
-    def file_digests(self, paths: Iterable[str]) -> dict[str, str]:
-        return dict.fromkeys(paths, "sha256:" + "0" * 64)
+    async def file_digests(self, paths: Iterable[str]) -> dict[str, str]:
+        return dict.fromkeys(self._seen(paths), "sha256:" + "0" * 64)
 
-    def disk_sizes(self, paths: Iterable[str]) -> dict[str, int]:
-        return dict.fromkeys(paths, 2**20)
+    async def disk_sizes(self, paths: Iterable[str]) -> dict[str, int]:
+        return dict.fromkeys(self._seen(paths), 2**20)
 
-    def outside(self, read: Iterable[str], written: Iterable[str]) -> tuple[str, ...]:
+    def _seen(self, paths: Iterable[str]) -> list[str]:
+        seen = list(paths)
+        self.looked_at += seen
+        return seen
+
+    async def outside(self, read: Iterable[str], written: Iterable[str]) -> tuple[str, ...]:
         return tuple(path for path in (*read, *written) if path.startswith("/etc/"))
 
     def bridges(self) -> tuple[str, ...]:

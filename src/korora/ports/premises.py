@@ -7,17 +7,20 @@ from typing import Protocol
 
 
 class Premises(Protocol):
-    """Never raises for what is not there: it is simply not in the answer."""
+    """Never raises for what is not there: it is simply not in the answer.
 
-    def file_digests(self, paths: Iterable[str]) -> dict[str, str]:
-        """Path → "sha256:…" of each file that can be read."""
+    What is awaited looks at files, a few at a time, whoever asks: the rest waits for its turn.
+    """
+
+    async def file_digests(self, paths: Iterable[str]) -> dict[str, str]:
+        """Path → "sha256:…" of each file that can be read and is not larger than anything that boots."""
         ...
 
-    def disk_sizes(self, paths: Iterable[str]) -> dict[str, int]:
+    async def disk_sizes(self, paths: Iterable[str]) -> dict[str, int]:
         """Path → bytes of the file or block device, as the host sees it."""
         ...
 
-    def outside(self, read: Iterable[str], written: Iterable[str]) -> tuple[str, ...]:
+    async def outside(self, read: Iterable[str], written: Iterable[str]) -> tuple[str, ...]:
         """Those that, links followed, no VM from elsewhere may read or write here. Nothing is opened."""
         ...
 

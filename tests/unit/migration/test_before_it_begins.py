@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from fakes.migration_site import PATIENCE_S, VM, Site, Tell
+from fakes.migration_site import DEFINITION, PATIENCE_S, VM, Site, Tell
 from korora.errors import KororaError, RefusedError
 from korora.migration import destination
 from korora.migration.greeting.conversation import Conversation
@@ -46,6 +46,33 @@ def test_a_check_tells_what_is_wrong_and_changes_nothing(tell: Tell) -> None:
             "b:hypervisor.files",
         }
         site.runs_only_on("a")
+
+    tell(story)
+
+
+def test_files_outside_of_the_destinations_storage_are_not_looked_at_there_in_a_check_or_a_move(
+    tell: Tell,
+) -> None:
+    async def story(site: Site) -> None:
+        disk, there = site["a"].disk, site["b"].premises
+        await site["a"].do(lambda: site["a"].guests.stop(VM, force=True))
+        named = (
+            '\n[boot]\nkernel = "/etc/k"\ninitrd = "/etc/i"\n[[disks]]\npath = "/etc/d"\n'
+            '[firmware]\nkind = "uefi"\ncode = "/etc/c"\nvariables = "/etc/v"\n'
+        )
+        disk.vms[VM] = replace(disk.vms[VM], definition=DEFINITION + named)
+        cold = replace(ASKED, mode=Mode.OFFLINE)
+        findings = await site["a"].do(lambda: site["a"].migrations.check(cold))
+        assert {(finding.check, finding.host) for finding in findings} == {("storage", "b")}
+        for path in ("/etc/k", "/etc/i", "/etc/d", "/etc/c", "/etc/v"):
+            assert any(path in finding.message for finding in findings)
+        assert site["a"].premises.looked_at
+        before = deepcopy(site["b"].disk.vms)
+        outcome = await site.migrate("a", "b", Mode.OFFLINE)
+        assert (outcome["outcome"], outcome["error"]["kind"]) == ("refused", "precheck")
+        assert outcome["error"]["exit_code"] == 3
+        assert there.looked_at == []
+        assert site["b"].disk.vms == before
 
     tell(story)
 

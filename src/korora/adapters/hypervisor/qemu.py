@@ -32,6 +32,7 @@ from korora.ports.hypervisor import HardwareFiles, Place
 START_DEADLINE_S = 60.0
 ATTACH_DEADLINE_S = 10.0
 UNRECORDED_DEADLINE_S = 2.0
+GUESTS_TRIED_AT_ONCE = 2
 VARIABLES = "variables.fd"
 
 
@@ -51,6 +52,7 @@ class Qemu:
         self._cache = Cache(cache)
         self._probe_kernel = probe_kernel
         self._probing = asyncio.Lock()
+        self._trying = asyncio.Semaphore(GUESTS_TRIED_AT_ONCE)
 
     async def facts(self) -> HypervisorFacts:
         found = await self._qemu_facts()
@@ -69,7 +71,8 @@ class Qemu:
 
     async def cpu_features(self, definition: VmDefinition) -> dict[str, bool]:
         pinned = await self.pinned(definition)
-        return await probing.cpu_features(self._binary, self._cache, pinned)
+        async with self._trying:  # other hosts ask for this, as often as they like
+            return await probing.cpu_features(self._binary, self._cache, pinned)
 
     def files(self, definition: VmDefinition) -> HardwareFiles:
         if definition.hardware:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import stat
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from korora.policy.storage import StorageRule
 
 _Version = tuple[int, int, int, int, int]  # device, inode, size, mtime, ctime
+_T = TypeVar("_T")
+_A = TypeVar("_A")
+
+LOOKS_AT_ONCE = 2
+"""Threads of their own: however many hosts ask, the TPM and the disks never wait for a free thread."""
+LARGEST_BYTES = 4 * 2**30  # no hypervisor loads a larger kernel, initrd or firmware below 4 GiB
 _GRAIN_NS = 2_000_000_000  # two writes closer than the file system's clock ticks would look like one
 
 
@@ -21,10 +30,24 @@ class LocalPremises:
 
     def __init__(self, rule: StorageRule) -> None:
         self._rule = rule
-        self._digests: dict[str, tuple[_Version, str]] = {}
+        self._digests: dict[tuple[int, int], tuple[_Version, str]] = {}  # by file, however it is named
+        self._threads = ThreadPoolExecutor(LOOKS_AT_ONCE, thread_name_prefix="premises")
 
-    def file_digests(self, paths: Iterable[str]) -> dict[str, str]:
+    async def file_digests(self, paths: Iterable[str]) -> dict[str, str]:
         """A file is read again only when it changed: a move waits for this, and kernels are large."""
+        return await self._look(self._file_digests, tuple(paths))
+
+    async def disk_sizes(self, paths: Iterable[str]) -> dict[str, int]:
+        return await self._look(_disk_sizes, tuple(paths))
+
+    async def outside(self, read: Iterable[str], written: Iterable[str]) -> tuple[str, ...]:
+        named = [*((path, False) for path in read), *((path, True) for path in written)]
+        return await self._look(self._outside, named)
+
+    async def _look(self, look: Callable[[_A], _T], at: _A) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, look, at)
+
+    def _file_digests(self, paths: tuple[str, ...]) -> dict[str, str]:
         digests = {}
         for path in paths:
             try:
@@ -33,18 +56,7 @@ class LocalPremises:
                 continue
         return digests
 
-    def disk_sizes(self, paths: Iterable[str]) -> dict[str, int]:
-        sizes = {}
-        for path in paths:
-            try:
-                with _opened(path, stat.S_ISREG, stat.S_ISBLK) as disk:
-                    sizes[path] = disk.seek(0, 2)
-            except OSError:
-                continue
-        return sizes
-
-    def outside(self, read: Iterable[str], written: Iterable[str]) -> tuple[str, ...]:
-        named = [*((path, False) for path in read), *((path, True) for path in written)]
+    def _outside(self, named: list[tuple[str, bool]]) -> tuple[str, ...]:
         refused = (path for path, can_write in named if not self._rule.allows(_real(path), written=can_write))
         return tuple(dict.fromkeys(refused))
 
@@ -61,14 +73,28 @@ class LocalPremises:
 
     def _digest(self, path: str) -> str:
         with _opened(path, stat.S_ISREG) as file:
-            version = _version(os.fstat(file.fileno()))
-            known = self._digests.get(path)
+            status = os.fstat(file.fileno())
+            if status.st_size > LARGEST_BYTES:
+                raise OSError(f"{path} is larger than anything that boots")
+            version = _version(status)
+            known = self._digests.get(version[:2])
             if known is not None and known[0] == version:
                 return known[1]
             digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
             if time.time_ns() - version[-1] > _GRAIN_NS:
-                self._digests[path] = version, digest
+                self._digests[version[:2]] = version, digest
             return digest
+
+
+def _disk_sizes(paths: tuple[str, ...]) -> dict[str, int]:
+    sizes = {}
+    for path in paths:
+        try:
+            with _opened(path, stat.S_ISREG, stat.S_ISBLK) as disk:
+                sizes[path] = disk.seek(0, 2)
+        except OSError:
+            continue
+    return sizes
 
 
 def _real(path: str) -> PurePosixPath:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Final
 
@@ -27,8 +26,8 @@ async def source_facts(at: Setting, definition: VmDefinition, machine: Machine |
         host=at.host,
         hypervisor=await at.hypervisor.facts(),
         cpu_features=await machine.cpu_features() if machine is not None else {},
-        files=await asyncio.to_thread(at.premises.file_digests, boot_files(definition)),
-        disks=await asyncio.to_thread(at.premises.disk_sizes, _disks(definition)),
+        files=await at.premises.file_digests(boot_files(definition)),
+        disks=await at.premises.disk_sizes(_disks(definition)),
     )
 
 
@@ -40,7 +39,7 @@ async def destination_facts(at: Setting, definition: VmDefinition) -> Destinatio
     boot, disks = boot_files(definition), _disks(definition)
     hardware = at.hypervisor.files(definition)
     read = (*boot, *filter(None, [definition.firmware_variables]), *hardware.read)
-    outside = at.premises.outside(read, (*disks, *hardware.written))
+    outside = await at.premises.outside(read, (*disks, *hardware.written))
     features, problem = {}, ""
     try:
         features = await at.hypervisor.cpu_features(definition)
@@ -53,8 +52,8 @@ async def destination_facts(at: Setting, definition: VmDefinition) -> Destinatio
         tpm_present=await at.attester.available(),
         cpu_features=features,
         cpu_problem=problem,
-        files=await asyncio.to_thread(at.premises.file_digests, [p for p in boot if p not in outside]),
-        disks=await asyncio.to_thread(at.premises.disk_sizes, [p for p in disks if p not in outside]),
+        files=await at.premises.file_digests([p for p in boot if p not in outside]),
+        disks=await at.premises.disk_sizes([p for p in disks if p not in outside]),
         outside=outside,
         bridges=at.premises.bridges(),
         vms=tuple(record.name for record in at.journal.vms() if Status(record.ownership) not in _GONE),

@@ -187,6 +187,8 @@ def test_the_memory_keeps_the_name_it_has_in_the_stream() -> None:
         "-serial chardev:a/b",
         "-cpu EPYC,foo=bar",
         "-cpu EPYC,vendor=a/b",
+        "-cpu EPYC,",
+        "-cpu EPYC" + ",vendor=1" * 400 + ",!",  # never answered, if a pattern could read it in two ways
         "-rtc base=utc,clock=sundial",
         "-boot splash=picture",
         "-vga /x",

@@ -103,7 +103,8 @@ def _plain(option: str, value: str) -> Iterator[str]:
 
 
 def _cpu(value: str, _: Known) -> Iterator[str]:
-    if not shapes.CPU.fullmatch(value):
+    model, *features = value.split(",")  # one by one: no text makes the patterns search for long
+    if not shapes.CPU_MODEL.fullmatch(model) or not all(map(shapes.CPU_FEATURE.fullmatch, features)):
         raise ValueError("a CPU is a model with features, each a switch or a number")
     yield from ("-cpu", value)
 

@@ -173,14 +173,14 @@ PLAIN: Final[Mapping[str, Shapes]] = {  # a bare first word stands under the emp
     "-uuid": {"": UUID},
     "-watchdog-action": {"": words("reset", "shutdown", "poweroff", "inject-nmi", "pause", "debug", "none")},
 }
-CPU: Final = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-    r"(,([+-][A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_FEATURE: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+CPU_MODEL: Final = re.compile(_FEATURE)
+CPU_FEATURE: Final = re.compile(
+    rf"[+-]?{_FEATURE}"
     r"|(vendor|model-id|hv[_-]vendor[_-]id)=[^/,\x00-\x1f\x7f]{0,64}"
-    r"|[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-    rf"(=({SWITCH.pattern}|{NUMBER.pattern}))?)){{0,256}}"
+    rf"|{_FEATURE}=({SWITCH.pattern}|{NUMBER.pattern})"
 )
-"""A model and its features, whose names are too many to list: each is a switch or a number."""
+"""Their names are too many to list: each is a switch or a number, or one of three texts."""
 
 _ON_PCI: Final = ("", "-pci", "-pci-transitional", "-pci-non-transitional", "-device")
 _VIRTIO: Final = "blk net serial rng scsi balloon gpu keyboard mouse tablet"
