@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -47,10 +48,16 @@ def read_record(directory: Path) -> ProcessRecord | None:
 
 
 def write_record(directory: Path, record: ProcessRecord) -> None:
-    """Replace the record in one step. Not synced: it says nothing that outlives the host's boot."""
+    """Replace the record in one step; on a ToolError it is as it was.
+
+    Not synced: it says nothing that outlives the host's boot.
+    """
     fresh = directory / (RECORD + ".new")
-    fresh.write_bytes(msgspec.json.encode(record))
-    fresh.replace(directory / RECORD)
+    try:
+        fresh.write_bytes(msgspec.json.encode(record))
+        fresh.replace(directory / RECORD)
+    except OSError as error:
+        raise _unwritable(directory / RECORD, error) from error
 
 
 def boot_id() -> str:
@@ -81,7 +88,7 @@ def spawn(program: str, args: Sequence[str], directory: Path, log: Path, keep: S
 
     `keep` are the descriptors it inherits. The caller reaps it through Process.
     """
-    with log.open("ab") as output:
+    with _appended(log) as output:
         try:
             child = subprocess.Popen(
                 [program, *args],
@@ -101,6 +108,21 @@ def spawn(program: str, args: Sequence[str], directory: Path, log: Path, keep: S
     # Process reaps by pidfd, here or after a restart; Popen must neither wait nor complain.
     child.returncode = 0
     return Spawned(child.pid, start_ticks(child.pid) or 0)
+
+
+def _appended(log: Path) -> BinaryIO:
+    try:
+        return log.open("ab")
+    except OSError as error:
+        raise _unwritable(log, error) from error
+
+
+def _unwritable(file: Path, error: OSError) -> ToolError:
+    return ToolError(
+        f"cannot write {file}: {error.strerror}",
+        kind="state-directory",
+        remedy="see that the daemon's state directory is writable and has room",
+    )
 
 
 class Process:

@@ -143,40 +143,35 @@ class Qemu:
         try:
             qmp = await Qmp.connect(place.qmp, START_DEADLINE_S, lambda: not watched.is_gone)
         except BaseException as error:
-            await process.end(watched)
-            forget(place.directory)
+            await _ended(watched, place)
             if isinstance(error, ToolError):
                 raise _not_started(pinned, place, said_before) from error
             raise
         return QemuMachine(pinned, Ends(watched, qmp, place.directory))
 
     async def _spawned_whole(self, pinned: VmDefinition, place: Place, *, incoming: bool) -> Process:
-        """Also when we are cancelled in between, the process is ours to end."""
+        """Paused, and on record. When it cannot be recorded, or we are cancelled in between, it is ended."""
         spawning = asyncio.ensure_future(asyncio.to_thread(self._spawned, pinned, place, incoming))
         try:
-            return Process((await asyncio.shield(spawning)).pid)
+            spawned = await asyncio.shield(spawning)
         except asyncio.CancelledError:
-            await process.end(Process((await spawning).pid))
-            forget(place.directory)
+            await _ended(Process((await spawning).pid), place)
             raise
+        held = Process(spawned.pid)
+        try:
+            process.write_record(place.directory, _record(pinned, spawned, incoming=incoming))
+        except BaseException:
+            await _ended(held, place)
+            raise
+        return held
 
     def _spawned(self, pinned: VmDefinition, place: Place, incoming: bool) -> process.Spawned:
-        """Blocking. The process is paused, and on record before it can do anything."""
+        """Blocking."""
         with network.taps(pinned.nics) as taps:
             launch = Launch(place.directory, place.vtpm_socket, taps, incoming)
             log = place.directory / process.LOG
             made = adopted_arguments if pinned.adopted else arguments
-            spawned = process.spawn(self._binary, made(pinned, launch), place.directory, log, taps)
-        record = ProcessRecord(
-            pid=spawned.pid,
-            start_ticks=spawned.start_ticks,
-            boot_id=process.boot_id(),
-            definition=definition_text(pinned),
-            incoming=incoming,
-            may_have_run=False,
-        )
-        process.write_record(place.directory, record)
-        return spawned
+            return process.spawn(self._binary, made(pinned, launch), place.directory, log, taps)
 
     async def _qemu_facts(self) -> probing.QemuFacts:
         async with self._probing:
@@ -185,6 +180,22 @@ class Qemu:
     async def _accelerator(self) -> Verdict:
         async with self._probing:
             return await working_accelerator(self._binary, self._cache, self._probe_kernel)
+
+
+def _record(pinned: VmDefinition, spawned: process.Spawned, *, incoming: bool) -> ProcessRecord:
+    return ProcessRecord(
+        pid=spawned.pid,
+        start_ticks=spawned.start_ticks,
+        boot_id=process.boot_id(),
+        definition=definition_text(pinned),
+        incoming=incoming,
+        may_have_run=False,
+    )
+
+
+async def _ended(held: Process, place: Place) -> None:
+    await process.end(held)
+    forget(place.directory)
 
 
 def _refuse_what_cannot_start(definition: VmDefinition, *, incoming: bool) -> None:

@@ -128,6 +128,21 @@ def test_a_program_that_is_not_there_is_a_tool_error_with_a_remedy(tmp_path: Pat
     assert caught.value.remedy
 
 
+def test_a_file_that_cannot_be_written_is_a_tool_error_and_the_record_stays(tmp_path: Path) -> None:
+    record = ProcessRecord(1, 2, "b", 'name = "a"', incoming=True, may_have_run=False)
+    write_record(tmp_path, record)
+    (tmp_path / "process.json.new").mkdir()
+    with pytest.raises(ToolError) as caught:
+        write_record(tmp_path, msgspec.structs.replace(record, may_have_run=True))
+    assert caught.value.kind == "state-directory"
+    assert str(tmp_path / "process.json") in caught.value.message
+    assert read_record(tmp_path) == record
+    (tmp_path / "qemu.log").mkdir()
+    with pytest.raises(ToolError) as caught:
+        started(tmp_path)
+    assert caught.value.kind == "state-directory"
+
+
 def test_the_last_words_are_those_since_the_start(tmp_path: Path) -> None:
     (tmp_path / "qemu.log").write_text("an old failure\n")
     since = (tmp_path / "qemu.log").stat().st_size
