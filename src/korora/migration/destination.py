@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -37,7 +37,7 @@ from korora.model.ownership import Do, Event, On, Status
 from korora.model.plan import Finding
 from korora.model.tpm import WrappedKey, WrappingKey
 from korora.policy.pcrs import PLATFORM_PCRS
-from korora.policy.precheck import precheck
+from korora.policy.precheck import OVERHEAD_BYTES, precheck
 from korora.ports.hypervisor import StreamSettings
 from korora.ports.vtpm import BlobBinding
 from korora.protocol import messages
@@ -262,16 +262,14 @@ class Arrival:
         self.standing.definition = order.definition
 
     async def _findings(self, own: Reservation | None = None) -> list[Finding]:
-        facts = await survey.destination_facts(self._at, self._definition)
-        incoming, owed_bytes = self._reservations.before(own)
-        free = max(0, facts.memory_available_bytes - owed_bytes)
-        here = replace(facts, incoming=incoming, memory_available_bytes=free)
+        promised = partial(self._reservations.before, own)
+        here = await survey.destination_facts(self._at, self._definition, promised)
         return precheck(self._definition, self._order.facts, here)
 
     def _owed_bytes(self) -> int:
         """Memory that this VM was promised and the kernel has not allocated yet. A cold one takes none."""
         allocated = self._live is not None and self._live.allocated
-        return 0 if self._order.cold or allocated else self._definition.memory_bytes
+        return 0 if self._order.cold or allocated else self._definition.memory_bytes + OVERHEAD_BYTES
 
     async def _wrapping_key(self) -> WrappingKey | None:
         if not self._vtpm_in_custody:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 
+from fakes.hypervisor import FakeMemory
 from fakes.migration_site import DEFINITION, PATIENCE_S, VM, Site, Tell
-from korora.errors import KororaError, RefusedError
+from korora.errors import KororaError, RefusedError, ToolError
 from korora.migration import destination
 from korora.migration.greeting.conversation import Conversation
 from korora.migration.greeting.meeting import meet_as_source
@@ -139,6 +141,46 @@ def test_memory_that_is_promised_to_one_arrival_is_not_promised_to_another(tell:
         assert (await site.migrate("a", "b"))["outcome"] == "completed"
         await site.recover()
         assert reservations.before() == (0, 0)
+
+    tell(story)
+
+
+def test_memory_that_another_arrival_takes_while_a_host_looks_around_is_not_free(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(site: Site) -> None:
+        premises, owed = site["b"].premises, [150 * 2**20]
+        premises.memory = 200 * 2**20
+        sizes = premises.disk_sizes
+
+        def allocated_meanwhile(paths: Iterable[str]) -> dict[str, int]:
+            premises.memory -= owed[0]
+            owed[0] = 0
+            return sizes(paths)
+
+        monkeypatch.setattr(premises, "disk_sizes", allocated_meanwhile)
+        with site["b"].migrations._reservations.held(lambda: owed[0]):
+            findings = await site["a"].do(lambda: site["a"].migrations.check(ASKED))
+        assert [finding.check for finding in findings] == ["memory"]
+
+    tell(story)
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_memory_is_owed_until_it_is_known_to_be_allocated(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch, ahead: bool
+) -> None:
+    async def story(site: Site) -> None:
+        def cannot(_memory: FakeMemory) -> None:
+            raise ToolError("not so much at once", kind="no-memory")
+
+        if not ahead:
+            monkeypatch.setattr(FakeMemory, "fault_in", cannot)
+        held, seen = site["b"].migrations._reservations, []
+        site.plan.deeds["a:hear Accept#1"] = lambda: seen.append(held.before())
+        assert (await site.migrate("a", "b"))["outcome"] == "completed"
+        ((places, owed_bytes),) = seen
+        assert (places, owed_bytes == 0) == (1, ahead)
 
     tell(story)
 

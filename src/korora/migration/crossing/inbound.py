@@ -36,7 +36,7 @@ class Inbound:
         self._vtpms = vtpms
         self._directory = directory
         self._relay: DestinationRelay | None = None
-        self._fault_in: asyncio.Task[None] | None = None
+        self._fault_in: asyncio.Task[bool] | None = None
         self._definition: VmDefinition | None = None
         self._not_ours = False
         self.machine: Machine | None = None
@@ -80,8 +80,11 @@ class Inbound:
 
     @property
     def allocated(self) -> bool:
-        """Whether the VM has all the memory it will take."""
-        return self._fault_in is not None and self._fault_in.done()
+        """Whether the VM is known to have all the memory it will take."""
+        task = self._fault_in
+        if task is None or not task.done() or task.cancelled():
+            return False
+        return task.exception() is None and task.result()
 
     @property
     def socket(self) -> Path:
@@ -199,7 +202,10 @@ def _not_loaded() -> ToolError:
     )
 
 
-async def _fault_in(memory: GuestMemory) -> None:
-    """Only saves time later; a machine that cannot do it ahead does it then."""
-    with suppress(KororaError):
+async def _fault_in(memory: GuestMemory) -> bool:
+    """Whether it is all there. A machine that cannot do it ahead does it while the stream fills it."""
+    try:
         await asyncio.to_thread(memory.fault_in)
+    except KororaError:
+        return False
+    return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +33,10 @@ async def source_facts(at: Setting, definition: VmDefinition, machine: Machine |
     )
 
 
-async def destination_facts(at: Setting, definition: VmDefinition) -> DestinationFacts:
-    """This host as a destination, whatever else may arrive.
+async def destination_facts(
+    at: Setting, definition: VmDefinition, promised: Callable[[], tuple[int, int]]
+) -> DestinationFacts:
+    """This host as a destination. `promised`: how many others arrive, and the bytes that they still take.
 
     Another host named the files: what is outside of this host's storage is not even looked at.
     """
@@ -45,10 +49,10 @@ async def destination_facts(at: Setting, definition: VmDefinition) -> Destinatio
         features = await at.hypervisor.cpu_features(definition)
     except KororaError as error:
         problem = error.message
-    return DestinationFacts(
+    facts = DestinationFacts(
         host=at.host,
         hypervisor=await at.hypervisor.facts(),
-        memory_available_bytes=at.premises.memory_available_bytes(),
+        memory_available_bytes=0,
         tpm_present=await at.attester.available(),
         cpu_features=features,
         cpu_problem=problem,
@@ -59,6 +63,10 @@ async def destination_facts(at: Setting, definition: VmDefinition) -> Destinatio
         vms=tuple(record.name for record in at.journal.vms() if Status(record.ownership) not in _GONE),
         incoming_limit=at.incoming_limit,
     )
+    # Last, and at one moment: what is promised to others may become what they have at any other.
+    incoming, owed_bytes = promised()
+    free_bytes = max(0, at.premises.memory_available_bytes() - owed_bytes)
+    return replace(facts, incoming=incoming, memory_available_bytes=free_bytes)
 
 
 def _disks(definition: VmDefinition) -> list[str]:
