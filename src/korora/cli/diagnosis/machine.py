@@ -22,14 +22,14 @@ PROGRAMS = {
     "swtpm_setup": ("swtpm-tools", "manufactures virtual TPMs"),
     "swtpm_localca": ("swtpm-tools", "signs their endorsement certificates"),
 }
-# Needed by `korora lab` only.
+# Needed by `korora lab`, the setup and the benchmark only.
 LAB_PROGRAMS = {
     "ip": ("iproute2", "network namespaces"),
     "cpio": ("cpio", "packs the guest's initrd"),
     "busybox": ("busybox-static", "the guest's userland"),
     "modinfo": ("kmod", "finds the guest's kernel modules"),
-    "gcc": ("gcc libc6-dev", "compiles the guest's workload"),
-    "pkg-config": ("pkg-config python3-dev libtss2-dev", "builds the TPM bindings at setup"),
+    "gcc": ("gcc", "compiles the guest's workload"),
+    "pkg-config": ("pkg-config", "builds the TPM bindings at setup"),
     "certtool": ("gnutls-bin", "certificates for QEMU's own TLS, in the benchmark"),
 }
 # File pattern → (name, Debian package, what is missing without it).
@@ -37,6 +37,9 @@ FILES = {
     "/usr/share/OVMF/OVMF_CODE_4M.fd": ("UEFI firmware", "ovmf", "only BIOS guests"),
     "/usr/share/seabios/bios-256k.bin": ("BIOS firmware", "seabios", "only UEFI guests"),
     "/boot/vmlinuz-*-cloud-amd64": ("lab kernel", "linux-image-cloud-amd64", "no guest for the lab"),
+    "/usr/include/stdio.h": ("C headers", "libc6-dev", "no workload for the lab's guest, no setup"),
+    "/usr/include/python3.*/Python.h": ("Python headers", "python3-dev", "no TPM bindings at setup"),
+    "/usr/include/tss2/tss2_esys.h": ("TPM headers", "libtss2-dev", "no TPM bindings at setup"),
     "/usr/lib/*/libtss2-tcti-device.so.0": ("TPM device", "libtss2-tcti-device0", "no hardware TPM"),
     "/usr/lib/*/libtss2-tcti-swtpm.so.0": ("TPM emulator", "libtss2-tcti-swtpm0", "no TPM for lab hosts"),
 }
