@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TypeGuard
 
 
 class ExitCode(IntEnum):
@@ -93,3 +94,20 @@ def error_of(exit_code: int, kind: str, message: str, remedy: str, vm_runs_on: s
     """Rebuild an error that crossed a process boundary as facts. An unknown code becomes a bug."""
     known = ExitCode(exit_code) if exit_code in list(ExitCode) else ExitCode.BUG
     return _BY_CODE.get(known, KororaError)(message, kind=kind, remedy=remedy, vm_runs_on=vm_runs_on)
+
+
+def is_of_files(error: BaseException) -> TypeGuard[OSError]:
+    """Whether the kernel refused a file of this host, as a full disk does; not a connection or a wait."""
+    if not isinstance(error, OSError) or isinstance(error, ConnectionError | TimeoutError):
+        return False
+    return error.errno is not None
+
+
+def files_failed(error: OSError) -> ToolError:
+    """A full disk, for one. What was begun is undone as after any failure."""
+    return ToolError(
+        f"this host cannot keep its files: {error.strerror or error}"
+        + (f" ({error.filename})" if error.filename else ""),
+        kind="files",
+        remedy="see that the daemon's state folder is writable and has room, then try again",
+    )

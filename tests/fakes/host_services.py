@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,6 +69,10 @@ class FakeMigrations:
     async def check(self, asked: Inquiry) -> Sequence[Finding]:
         if asked.vm == "bug":
             raise ZeroDivisionError("secret detail")
+        if asked.vm == "full-disk":
+            raise OSError(errno.ENOSPC, "No space left on device", "/var/lib/korora/x")
+        if asked.vm == "waited":
+            raise TimeoutError
         return [Finding("memory", asked.destination, "128 MiB free, 512 MiB needed", "free some")]
 
     def _known(self, id: str) -> None:  # noqa: A002

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from korora.errors import ExitCode, KororaError, UsageError
+from korora.errors import ExitCode, KororaError, UsageError, files_failed, is_of_files
 from korora.host.schema import Failure, FailureAnswer
 
 _STATUS = {
@@ -50,6 +50,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(KororaError, _understood)
     api.add_exception_handler(RequestValidationError, _malformed)
     api.add_exception_handler(HTTPException, _no_such_thing)
+    api.add_exception_handler(OSError, _files)
     api.add_middleware(_Bugs)
 
 
@@ -69,6 +70,14 @@ async def _no_such_thing(request: Request, problem: Exception) -> JSONResponse:
     raised = cast("HTTPException", problem)
     told = f"{request.method} {request.url.path}: {raised.detail}"
     return answer(_usage(told), raised.status_code)
+
+
+async def _files(request: Request, problem: Exception) -> JSONResponse:
+    """A full disk is the administrator's to mend; any other OSError is a bug, told by `_Bugs`."""
+    if not is_of_files(problem):
+        raise problem
+    _log.error("files", method=request.method, path=request.url.path, exc_info=problem)
+    return answer(files_failed(problem))
 
 
 class _Bugs:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import structlog
 
-from korora.errors import KororaError, RefusedError, ToolError, UsageError
+from korora.errors import KororaError, RefusedError, ToolError, UsageError, files_failed, is_of_files
 from korora.migration.crossing.first_run import is_there
 from korora.migration.destination import Arrival
 from korora.migration.greeting.checking import check
@@ -39,16 +39,6 @@ class _Running:
         self.teller = teller
         self.task: asyncio.Task[None] | None = None
         self.ending = False  # cancelled, or its story is over
-
-
-def files_failed(error: OSError) -> ToolError:
-    """A full disk, for one. What was done is undone like after any failure."""
-    return ToolError(
-        f"this host cannot keep its files: {error.strerror or error}"
-        + (f" ({error.filename})" if error.filename else ""),
-        kind="files",
-        remedy="see that the daemon's state folder is writable and has room, then try again",
-    )
 
 
 class Migrations:
@@ -147,10 +137,10 @@ class Migrations:
         """How it ended: None, or what stopped it."""
         try:
             await story
-        except OSError as failure:
-            log.exception("files of this host", exc_info=failure)
-            return files_failed(failure)
         except (Exception, asyncio.CancelledError) as failure:
+            if is_of_files(failure):
+                log.exception("files of this host", exc_info=failure)
+                return files_failed(failure)
             if not isinstance(failure, KororaError | asyncio.CancelledError):
                 log.exception("migration broke", exc_info=failure)
             return failure

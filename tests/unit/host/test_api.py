@@ -173,6 +173,18 @@ def test_a_bug_is_logged_answered_without_detail_and_survived(
     assert "ZeroDivisionError: secret detail" in bug["exception"]
 
 
+def test_a_full_disk_is_for_the_administrator_to_mend(tell: Tell) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        error = failure(await http.post("checks", json={"vm": "full-disk", "destination": "b"}), 502)
+        assert (error["kind"], error["exit_code"]) == ("files", 6)
+        assert "No space left on device (/var/lib/korora/x)" in error["message"]
+        assert "has room" in error["remedy"]
+        error = failure(await http.post("checks", json={"vm": "waited", "destination": "b"}), 500)
+        assert error["kind"] == "bug"  # of no file, though Python calls it an OSError too
+
+    tell(story)
+
+
 def test_prechecks_come_back_as_findings(tell: Tell) -> None:
     async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
         answer = await http.post("checks", json={"vm": "web", "destination": "b"})
