@@ -153,10 +153,10 @@ def test_memory_that_another_arrival_takes_while_a_host_looks_around_is_not_free
         premises.memory = 200 * 2**20
         sizes = premises.disk_sizes
 
-        def allocated_meanwhile(paths: Iterable[str]) -> dict[str, int]:
+        async def allocated_meanwhile(paths: Iterable[str]) -> dict[str, int]:
             premises.memory -= owed[0]
             owed[0] = 0
-            return sizes(paths)
+            return await sizes(paths)
 
         monkeypatch.setattr(premises, "disk_sizes", allocated_meanwhile)
         with site["b"].migrations._reservations.held(lambda: owed[0]):
