@@ -189,7 +189,7 @@ class Arrival:
         signed = receipts.countersigned(self._at, self.file, draft.envelope, self._peer_key)
         await self._talk.say(signed)
         filed = await self._talk.expect(messages.Filed, WORK_DEADLINE_S)
-        receipts.keep_filed(self._at, self._session, signed.envelope, filed.bundle)
+        receipts.keep_filed(self._at, self.file, signed, filed.bundle, self._peer_key)
 
     # -- the end ----------------------------------------------------------------------------------------
 

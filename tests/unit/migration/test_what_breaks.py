@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from fakes.faults import Fault
@@ -20,6 +22,8 @@ from korora.migration.recovery.settling import Settling
 from korora.model.identity import VmName
 from korora.model.ownership import Status
 from korora.ports.journal import VmRecord
+from korora.protocol import canonical
+from korora.protocol.receipt import document
 
 
 @pytest.mark.parametrize("host", ["a", "b"])
@@ -138,6 +142,64 @@ def test_a_source_that_files_another_receipt_than_was_countersigned_is_found_out
         second = await site.migrate("b", "a")
         await site.recover()
         assert not (site["a"].directory / "receipts" / f"{second['session']}.json").exists()
+
+    tell(story)
+
+
+def _as_it_is(bundle: bytes) -> bytes:
+    return bundle
+
+
+def _without_the_sources_proof(bundle: bytes) -> bytes:
+    read = document.parse_bundle(bundle)
+    return document.bundle(bytes(read.receipt), read.logs[1], read.logs[1])
+
+
+def _with_another_place_in_the_sources_log(bundle: bytes) -> bytes:
+    read = document.parse_bundle(bundle)
+    elsewhere = msgspec.structs.replace(read.logs[0], index=read.logs[0].index + 1)
+    return document.bundle(bytes(read.receipt), elsewhere, read.logs[1])
+
+
+def _with_another_place_in_the_destinations_log(bundle: bytes) -> bytes:
+    read = document.parse_bundle(bundle)
+    elsewhere = msgspec.structs.replace(read.logs[1], index=read.logs[1].index + 1)
+    return document.bundle(bytes(read.receipt), read.logs[0], elsewhere)
+
+
+def _with_a_third_proof(bundle: bytes) -> bytes:
+    read = document.parse_bundle(bundle)
+    return canonical.encoded(msgspec.structs.replace(read, logs=(*read.logs, read.logs[0])))
+
+
+def _without_proofs(bundle: bytes) -> bytes:
+    return canonical.encoded(msgspec.structs.replace(document.parse_bundle(bundle), logs=()))
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        (_as_it_is, True),
+        (_without_the_sources_proof, False),
+        (_with_another_place_in_the_sources_log, False),
+        (_with_another_place_in_the_destinations_log, False),
+        (_with_a_third_proof, False),
+        (_without_proofs, False),
+    ],
+)
+def test_a_destination_keeps_a_bundle_only_with_both_logs_proofs_and_its_own_unchanged(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes], kept: bool
+) -> None:
+    async def story(site: Site) -> None:
+        file_bundle = receipts.file_bundle
+        monkeypatch.setattr(receipts, "file_bundle", lambda *said: change(file_bundle(*said)))
+        done = await site.migrate("a", "b")
+        await site.recover()
+        path = site["b"].directory / "receipts" / f"{done['session']}.json"
+        assert path.exists() == kept
+        assert (site["a"].directory / "receipts" / path.name).exists()
+        assert not list(path.parent.glob("*.new"))
+        site.runs_only_on("b")
 
     tell(story)
 

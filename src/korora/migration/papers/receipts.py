@@ -71,21 +71,32 @@ def file_bundle(
     """Check the destination's signature and log entry, enter it in this host's log, and keep the bundle."""
     told = paper.opened(answer.envelope, [at.signer.public, signer])
     there = canonical.decoded(answer.log_proof, log.LogProof)
-    log.verify_proof(there, paper.leaf(answer.envelope), signer)
+    _check_entry(there, told.destination, answer.envelope, signer)
     bundle = paper.bundle(answer.envelope, _log(at, answer.envelope), there)
     keep(at, SessionId(told.session), bundle)
     return bundle
 
 
-def keep_filed(at: Setting, session: SessionId, countersigned: bytes, bundle: bytes) -> None:
-    """Destination: keep what the source filed. IntegrityError when it is not what this host countersigned."""
-    if bytes(paper.parse_bundle(bundle).receipt) != countersigned:
+def keep_filed(
+    at: Setting,
+    file: MigrationFile,
+    said: messages.Countersigned,
+    bundle: bytes,
+    signer: ec.EllipticCurvePublicKey,
+) -> None:
+    """Destination: keep what the source filed, once it is the receipt and the log entry that this host sent,
+    and one of the source's log. IntegrityError otherwise; nothing is kept then, and this host's log stays.
+    """
+    own, there = canonical.decoded(said.log_proof, log.LogProof), paper.parse_bundle(bundle).logs[:1]
+    if not there or paper.bundle(said.envelope, there[0], own) != bundle:
         raise IntegrityError(
-            "the source filed another receipt than this host countersigned",
+            "the source filed another receipt than this host countersigned, or other log entries with it",
             kind="receipt-differs",
             remedy="this host's log has the one it signed: ask the source's administrator for the other",
         )
-    keep(at, session, bundle)
+    move = known(file.move)
+    _check_entry(there[0], move.source, said.envelope, signer)
+    keep(at, SessionId(move.session), bundle)
 
 
 def keep(at: Setting, session: SessionId, bundle: bytes) -> None:
@@ -102,6 +113,17 @@ def keep(at: Setting, session: SessionId, bundle: bytes) -> None:
 
 def path_of(at: Setting, session: SessionId) -> Path:
     return at.state / "receipts" / f"{session}.json"
+
+
+def _check_entry(shown: log.LogProof, host: str, envelope: bytes, signer: ec.EllipticCurvePublicKey) -> None:
+    """IntegrityError unless this receipt is in the log of that host, which signs with that key."""
+    if shown.host != host:
+        raise IntegrityError(
+            f"the log entry that {host} sent is one of {shown.host}'s log",
+            kind="wrong-statement",
+            remedy="ask the host for its log: korora log verify",
+        )
+    log.verify_proof(shown, paper.leaf(envelope), signer)
 
 
 def _log(at: Setting, envelope: bytes) -> log.LogProof:
