@@ -7,6 +7,7 @@ figures, and `others' CPU s` says how much of it there was.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 import msgspec
@@ -41,7 +43,7 @@ _WAYS: Final = {way.name: way for way in by_qemu.WAYS}
 
 def main() -> int:
     asked = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TOOL))  # through every `finally`
+    signal.signal(signal.SIGTERM, _leave_by(os.getpid()))
     try:
         told = session(asked)
     except KororaError as error:
@@ -52,6 +54,17 @@ def main() -> int:
     elif asked.json:
         Path(asked.json).write_bytes(told + b"\n")
     return 0
+
+
+def _leave_by(this: int) -> Callable[[int, FrameType | None], None]:
+    """Through every `finally`, so that the lab is cleared away. What was forked from this just ends."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        if os.getpid() == this:
+            sys.exit(ExitCode.TOOL)
+        os._exit(ExitCode.TOOL)
+
+    return leave
 
 
 def session(asked: argparse.Namespace) -> bytes:
