@@ -7,16 +7,13 @@ figures, and `others' CPU s` says how much of it there was.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import msgspec
@@ -28,7 +25,8 @@ from bench.figures import KORORA, TCP, Run, medians, peak_mib, ratios, table
 from bench.guest import Fill, Watched, define
 
 from korora.client import Daemon
-from korora.errors import ExitCode, KororaError
+from korora.errors import KororaError
+from korora.lab.interruption import Interrupted, interruptible, undisturbed
 from korora.lab.layout import Layout
 from korora.lab.lifecycle import bring_up, take_down
 from korora.lab.namespaces import in_namespace
@@ -43,9 +41,12 @@ _WAYS: Final = {way.name: way for way in by_qemu.WAYS}
 
 def main() -> int:
     asked = _arguments()
-    signal.signal(signal.SIGTERM, _leave_by(os.getpid()))
     try:
-        told = session(asked)
+        with interruptible():
+            told = session(asked)
+    except Interrupted as interrupted:
+        print(f"bench: {interrupted}; its lab is gone", file=sys.stderr)
+        return interrupted.exit_code
     except KororaError as error:
         print(f"bench: {error.message}", file=sys.stderr)
         return int(error.exit_code)
@@ -54,17 +55,6 @@ def main() -> int:
     elif asked.json:
         Path(asked.json).write_bytes(told + b"\n")
     return 0
-
-
-def _leave_by(this: int) -> Callable[[int, FrameType | None], None]:
-    """Through every `finally`, so that the lab is cleared away. What was forked from this just ends."""
-
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        if os.getpid() == this:
-            sys.exit(ExitCode.TOOL)
-        os._exit(ExitCode.TOOL)
-
-    return leave
 
 
 def session(asked: argparse.Namespace) -> bytes:
@@ -157,7 +147,8 @@ def _lab() -> Iterator[Layout]:
         _keep_logs(layout)
         raise
     finally:
-        take_down(layout)
+        with undisturbed():
+            take_down(layout)
 
 
 def _keep_logs(layout: Layout) -> None:

@@ -19,11 +19,12 @@ from pathlib import Path
 from korora.errors import ExitCode, KororaError, ToolError
 from korora.lab.demo import journey, strangers, wire
 from korora.lab.demo.ledger import Ledger
-from korora.lab.demo.premises import Interrupted, interruptible, leftovers, new_folder, undisturbed
+from korora.lab.demo.premises import leftovers, new_folder
 from korora.lab.demo.scene import FAST, FULL, Scene
 from korora.lab.demo.shell import Shell
 from korora.lab.demo.stage import Stage
 from korora.lab.demo.witness import Witness
+from korora.lab.interruption import Interrupted, interruptible, undisturbed
 from korora.lab.layout import Layout
 from korora.lab.lifecycle import take_down
 from korora.lab.namespaces import in_namespace

@@ -1,16 +1,12 @@
-"""Whose lab folder is whose, and what a signal does."""
+"""Whose lab folder is whose."""
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from korora.lab.demo.premises import Interrupted, interruptible, leftovers, new_folder, undisturbed
+from korora.lab.demo.premises import leftovers, new_folder
 
 
 def _ended_process() -> int:
@@ -55,35 +51,3 @@ def test_what_a_namesake_left_before_us_is_cleared_away_too(tmp_path: Path) -> N
 def test_a_kept_lab_has_a_name_that_is_never_cleared_away(tmp_path: Path) -> None:
     new_folder(keep=True, parent=tmp_path).mkdir()
     assert leftovers(tmp_path) == []
-
-
-def test_a_signal_interrupts_once_and_then_lets_the_clearing_away_be() -> None:
-    def story() -> None:
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        finally:
-            os.kill(os.getpid(), signal.SIGINT)  # impatience
-
-    with pytest.raises(Interrupted) as interrupted, interruptible():
-        story()
-    assert interrupted.value.exit_code == 128 + signal.SIGTERM
-
-
-def test_a_forked_child_does_not_tell_the_story_on() -> None:
-    with interruptible():
-        child = os.fork()
-        if not child:
-            try:
-                os.kill(os.getpid(), signal.SIGTERM)
-            finally:
-                os._exit(0)  # only reached if the signal had raised
-        _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGTERM
-
-
-def test_nothing_is_disturbed_while_it_is_being_cleared_away() -> None:
-    with interruptible():
-        with undisturbed():
-            os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(Interrupted):
-            os.kill(os.getpid(), signal.SIGINT)
