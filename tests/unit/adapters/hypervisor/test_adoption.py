@@ -14,6 +14,7 @@ from korora.adapters.hypervisor.adoption.files import files_of, images_of
 from korora.adapters.hypervisor.adoption.hardware import portable, ram_name
 from korora.adapters.hypervisor.adoption.launch import adopted_arguments
 from korora.adapters.hypervisor.adoption.options import parse_options
+from korora.adapters.hypervisor.adoption.shapes import DEVICE, GLOBAL, MACHINE
 from korora.adapters.hypervisor.command_line import Launch
 from korora.errors import RefusedError
 from korora.model.definition import definition_text, parse_definition
@@ -75,6 +76,16 @@ def test_ordinary_settings_and_random_sources_are_kept() -> None:
         """ -device '{"driver":"virtio-rng-pci","rng":"r","addr":"0x5"}' """
     )
     assert set(words) <= set(portable(words))
+
+
+@pytest.mark.parametrize("setting", ["num-queues=4", "queue-size=256", "mq=on", "host_mtu=9000"])
+def test_the_settings_that_virtual_machine_managers_write_are_kept(setting: str) -> None:
+    kind = "virtio-net-pci,netdev=n0" if setting.startswith(("mq", "host")) else "virtio-blk-pci,drive=d0"
+    assert f"{kind},{setting}" in portable(["-device", f"{kind},{setting}"])
+
+
+def test_no_list_of_settings_was_torn_by_a_line_break() -> None:
+    assert not [key for key in (*DEVICE, *MACHINE, *GLOBAL) if key.endswith("-") or not key]
 
 
 def test_every_file_that_the_arguments_open_is_named() -> None:

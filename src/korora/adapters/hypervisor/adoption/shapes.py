@@ -1,8 +1,9 @@
 """What the settings of portable hardware look like: every key that may be given, and the shape of its values.
 
 Pure. No shape fits a path, and no key here makes QEMU 7.2 open anything: a setting whose value is a file
-(`romfile`, `pcap`, `kernel`, `script`, …) has no entry. Keys that begin with `x-` have none either: they are
-QEMU's own experiments. From the property lists of QEMU itself: `qemu-system-x86_64 -device NAME,help`.
+(`romfile`, `pcap`, `kernel`, `script`, …) has no entry. Keys that begin with `x-`, QEMU's own experiments,
+have none either, but for a machine's two `x-oem` texts. From the property lists of QEMU itself:
+`qemu-system-x86_64 -device NAME,help`.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ DEVICE: Final[Shapes] = {
         " cmd_per_lun cyls disable_vnet_hdr discard_granularity events guest-stats-polling-interval head"
         " heads host_mtu index intrs io-reserve io_timeout iobase ioport iosize irq lcyls lheads"
         " logical_block_size lsecs lun max-bytes max-discard-sectors max-write-zeroes-sectors max_hostmem"
-        " max_io_size max_outputs max_ports max_sectors max_unmap_size mem-reserve min_io_size nr num-"
+        " max_io_size max_outputs max_ports max_sectors max_unmap_size mem-reserve min_io_size nr num-queues"
         " queues num_queues opt_io_size p2 p3 period physical_block_size port_index port_wwn"
         " pref32-reserve pref64-reserve queue-size readback refresh_rate rombar romsize rotation_rate"
         " rsc_interval rx_queue_size scsi-id scsi_version secs slot slots speed subsys subsys_ven"
