@@ -77,11 +77,14 @@ def make_ready(pid: int, fd: int, size: int) -> None:
 
     ToolError(kind="no-memory") leaves some allocated. Huge pages, and the page table, are given up at the
     first refusal: by a kernel that has none, by memory in too small pieces, by a process not ours to read.
+    Once the process has ended, nothing more is allocated for it.
     """
     mappings = _mappings(pid, os.fstat(fd).st_ino)
     huge = entering = True
     with _window() as window:
         for offset in range(0, size, WINDOW_BYTES):
+            if not Path(f"/proc/{pid}").exists():
+                return
             length = min(WINDOW_BYTES, size - offset)
             whole = length - length % HUGE_BYTES
             huge = huge and _map(window, whole, fd, offset) and _collapse(window, whole)
