@@ -1,7 +1,6 @@
 """Guest RAM as the memfd that QEMU maps: proved clean before a VM arrives, wiped after one has left (S7).
 
-Works in pieces of 4 MiB through read and write, never by mapping, so the daemon stays small whatever the
-guest's size. Limit: what LIMITS says.
+The daemon stays small whatever the guest's size. Limit: what LIMITS says.
 """
 
 from __future__ import annotations
@@ -14,12 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from korora.adapters.hypervisor import prefault
+from korora.adapters.hypervisor import prefault, window
 from korora.adapters.hypervisor.process import start_ticks
 from korora.errors import IntegrityError, ToolError
 from korora.model.evidence import CleanMemoryProof, WipeStep
 
-PIECE_BYTES = 4 * 2**20
 LIMITS = (
     "guest RAM only: firmware ROM, ACPI tables and video memory lie in other blocks of QEMU's memory",
     "QEMU's heap and, under TCG, its cache of translated code may hold fragments of guest data",
@@ -30,7 +28,7 @@ LIMITS = (
 _BACKEND = "/memfd:memory-backend-memfd"
 _FALLOC_FL_KEEP_SIZE = 0x01
 _FALLOC_FL_PUNCH_HOLE = 0x02
-_ZEROS = bytes(PIECE_BYTES)
+_READ_BYTES = 2**20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -78,10 +76,8 @@ class BackendFile:
         """
         with self._open() as fd:
             ranges = list(_data_ranges(fd, self.size_bytes))
-            for offset, length in _pieces(ranges):
-                _write_zeros(fd, offset, length)
-            for offset, length in _pieces(ranges):
-                _expect_zeros(fd, offset, length)
+            _write_zeros(fd, ranges)
+            _expect_zeros(fd, ranges)
             _punch(fd, self.size_bytes)
             left = os.fstat(fd).st_blocks * 512
             if left or any(_data_ranges(fd, self.size_bytes)):
@@ -89,7 +85,7 @@ class BackendFile:
         overwritten = sum(length for _, length in ranges)
         return WipeStep(
             what="guest memory",
-            method="memfd: pwrite of zeros, verified by pread, FALLOC_FL_PUNCH_HOLE, no data left (ENXIO)",
+            method="memfd: overwritten, verified by pread, FALLOC_FL_PUNCH_HOLE, no data left (ENXIO)",
             bytes=self.size_bytes,
             verified=True,
             note=f"{overwritten} bytes had been allocated and were overwritten; the rest never held data",
@@ -141,23 +137,23 @@ def _data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, offset - start
 
 
-def _pieces(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    for start, length in ranges:
-        for offset in range(start, start + length, PIECE_BYTES):
-            yield offset, min(PIECE_BYTES, start + length - offset)
+def _write_zeros(fd: int, ranges: list[tuple[int, int]]) -> None:
+    with window.opened() as view:
+        for start, bytes_of_data in ranges:
+            for offset, length in window.pieces(start, start + bytes_of_data):
+                reached = view.zero(length) if view.show(fd, offset, length) else 0
+                if reached != length:
+                    raise _survived(f"{length - reached} bytes from {offset + reached} on are not zeroed")
 
 
-def _write_zeros(fd: int, offset: int, length: int) -> None:
-    view = memoryview(_ZEROS)
-    while length:
-        written = os.pwrite(fd, view[:length], offset)
-        offset, length = offset + written, length - written
-
-
-def _expect_zeros(fd: int, offset: int, length: int) -> None:
-    read = os.pread(fd, length, offset)
-    if len(read) != length or read != _ZEROS[:length]:
-        raise _survived(f"the {length} bytes at {offset} are not zero")
+def _expect_zeros(fd: int, ranges: list[tuple[int, int]]) -> None:
+    read, zeros = bytearray(_READ_BYTES), bytes(_READ_BYTES)
+    for start, bytes_of_data in ranges:
+        for offset in range(start, start + bytes_of_data, _READ_BYTES):
+            length = min(_READ_BYTES, start + bytes_of_data - offset)
+            with memoryview(read)[:length] as into:
+                if os.preadv(fd, [into], offset) != length or into != zeros[:length]:
+                    raise _survived(f"the {length} bytes at {offset} are not zero")
 
 
 def _punch(fd: int, size: int) -> None:

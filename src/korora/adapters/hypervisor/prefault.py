@@ -6,32 +6,24 @@ reading. Only time is saved: bytes that have arrived meanwhile stay as they are,
 the kernel does when QEMU writes. Limit: huge pages need Linux 6.1, QEMU's page table CAP_SYS_PTRACE; one byte
 in 64 KiB is read for that, and forgotten.
 
-Source: madvise(2), MADV_COLLAPSE and MADV_POPULATE_READ; process_vm_readv(2).
+Source: process_vm_readv(2).
 """
 
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from korora.adapters.hypervisor import window
+from korora.adapters.hypervisor.window import HUGE_BYTES
 from korora.errors import ToolError
 
-HUGE_BYTES: Final = 2 * 2**20
-WINDOW_BYTES: Final = 16 * 2**20
-"""So much of the guest's RAM is in the daemon's own address space at one time."""
 FAULT_AROUND_BYTES: Final = 64 * 2**10
 """A read fault enters so much, when it is in the page cache (mm/memory.c, do_fault_around)."""
-
-_MAP_FIXED: Final = 0x10
-_MADV_POPULATE_READ: Final = 22
-_MADV_COLLAPSE: Final = 25
-_FAILED: Final = ctypes.c_void_p(-1).value
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +42,6 @@ class _Piece(ctypes.Structure):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int64,
-]
-_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.process_vm_readv.restype = ctypes.c_ssize_t
 _libc.process_vm_readv.argtypes = [
     ctypes.c_int,
@@ -81,28 +62,14 @@ def make_ready(pid: int, fd: int, size: int) -> None:
     """
     mappings = _mappings(pid, os.fstat(fd).st_ino)
     huge = entering = True
-    with _window() as window:
-        for offset in range(0, size, WINDOW_BYTES):
+    with window.opened() as view:
+        for offset, length in window.pieces(0, size):
             if not Path(f"/proc/{pid}").exists():
                 return
-            length = min(WINDOW_BYTES, size - offset)
             whole = length - length % HUGE_BYTES
-            huge = huge and _map(window, whole, fd, offset) and _collapse(window, whole)
+            huge = huge and view.show(fd, offset, whole) and view.collapse(whole)
             _allocate(fd, offset, length, size)
             entering = entering and all(_enter(pid, part) for part in _parts(mappings, offset, length))
-
-
-@contextmanager
-def _window() -> Iterator[int]:
-    """The address of a reserved, aligned window; what is mapped into it is unmapped with it."""
-    reserved = WINDOW_BYTES + HUGE_BYTES
-    base = _libc.mmap(None, reserved, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
-    if base == _FAILED:
-        raise ToolError("there is no address space to allocate guest memory through", kind="no-memory")
-    try:
-        yield (base + HUGE_BYTES - 1) & ~(HUGE_BYTES - 1)
-    finally:
-        _libc.munmap(base, reserved)
 
 
 def _allocate(fd: int, offset: int, length: int, size: int) -> None:
@@ -115,20 +82,6 @@ def _allocate(fd: int, offset: int, length: int, size: int) -> None:
             kind="no-memory",
             remedy="free memory on this host or raise the limit of its control group",
         ) from error
-
-
-def _map(address: int, length: int, fd: int, offset: int) -> bool:
-    access, how = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | _MAP_FIXED
-    return bool(_libc.mmap(address, length, access, how, fd, offset) != _FAILED)
-
-
-def _collapse(address: int, length: int) -> bool:
-    """Where the page table knows one small page, that can be collapsed into the huge one around it."""
-    for huge in range(address, address + length, HUGE_BYTES):
-        # Not by touching: what the kernel cannot allocate is an error here, and a signal there.
-        if _libc.madvise(huge, mmap.PAGESIZE, _MADV_POPULATE_READ):
-            return False
-    return not _libc.madvise(address, length, _MADV_COLLAPSE)
 
 
 def _mappings(pid: int, inode: int) -> list[_Mapping]:

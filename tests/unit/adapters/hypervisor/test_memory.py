@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from korora.adapters.hypervisor import memory
 from korora.adapters.hypervisor.memory import LIMITS, BackendFile
+from korora.adapters.hypervisor.window import Window
 from korora.errors import IntegrityError, ToolError
 
 MIB = 2**20
@@ -72,6 +74,24 @@ def test_every_allocated_piece_is_overwritten_before_it_is_given_back(
 def test_a_byte_that_survives_is_an_integrity_error(ram: int, monkeypatch: pytest.MonkeyPatch) -> None:
     os.pwrite(ram, b"x", 6 * MIB)
     monkeypatch.setattr(memory, "_write_zeros", lambda *_: None)
+    with pytest.raises(IntegrityError) as caught:
+        of_this_process().wipe()
+    assert caught.value.kind == "wipe-failed"
+
+
+def test_memory_that_its_process_has_cut_off_is_an_error_and_no_signal(
+    ram: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.pwrite(ram, b"x" * SIZE, 0)
+    opened = memory.window.opened
+
+    @contextmanager
+    def cut_off() -> Iterator[Window]:
+        with opened() as view:
+            os.ftruncate(ram, MIB)
+            yield view
+
+    monkeypatch.setattr(memory.window, "opened", cut_off)
     with pytest.raises(IntegrityError) as caught:
         of_this_process().wipe()
     assert caught.value.kind == "wipe-failed"

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from korora.adapters.hypervisor import prefault
+from korora.adapters.hypervisor import prefault, window
+from korora.adapters.hypervisor.window import Window
 from korora.errors import ToolError
 
 MIB = 2**20
@@ -91,9 +92,9 @@ def test_it_is_in_the_page_table_of_whoever_maps_it(ram: int, holder: int) -> No
     assert resident(holder, ram) >= SIZE // prefault.FAULT_AROUND_BYTES * 4096  # the least a read enters
 
 
-@pytest.mark.parametrize("missing", ["_collapse", "_enter", "_map"])
+@pytest.mark.parametrize("missing", [(Window, "collapse"), (Window, "show"), (prefault, "_enter")])
 def test_without_huge_pages_or_a_way_into_the_process_it_is_allocated_all_the_same(
-    ram: int, holder: int, missing: str, monkeypatch: pytest.MonkeyPatch
+    ram: int, holder: int, missing: tuple[object, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
@@ -101,7 +102,7 @@ def test_without_huge_pages_or_a_way_into_the_process_it_is_allocated_all_the_sa
         asked.append(of)
         return False
 
-    monkeypatch.setattr(prefault, missing, refuses)
+    monkeypatch.setattr(*missing, refuses)
     prefault.make_ready(holder, ram, SIZE)
     assert allocated(ram) == SIZE
     assert len(asked) == 1  # a refusal is not asked for again
@@ -120,7 +121,7 @@ def test_for_a_process_that_ends_meanwhile_nothing_more_is_allocated(
 
     monkeypatch.setattr(prefault, "_enter", ends)
     prefault.make_ready(holder, ram, SIZE)
-    assert allocated(ram) == prefault.WINDOW_BYTES
+    assert allocated(ram) == window.WINDOW_BYTES
 
 
 def test_memory_that_is_not_there_is_said(ram: int, holder: int, monkeypatch: pytest.MonkeyPatch) -> None:
