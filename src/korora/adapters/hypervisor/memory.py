@@ -147,13 +147,12 @@ def _write_zeros(fd: int, ranges: list[tuple[int, int]]) -> None:
 
 
 def _expect_zeros(fd: int, ranges: list[tuple[int, int]]) -> None:
-    read, zeros = bytearray(_READ_BYTES), bytes(_READ_BYTES)
+    zeros = bytes(_READ_BYTES)
     for start, bytes_of_data in ranges:
         for offset in range(start, start + bytes_of_data, _READ_BYTES):
             length = min(_READ_BYTES, start + bytes_of_data - offset)
-            with memoryview(read)[:length] as into:
-                if os.preadv(fd, [into], offset) != length or into != zeros[:length]:
-                    raise _survived(f"the {length} bytes at {offset} are not zero")
+            if os.pread(fd, length, offset) != zeros[:length]:  # bytes: a memoryview is compared one by one
+                raise _survived(f"the {length} bytes at {offset} are not zero")
 
 
 def _punch(fd: int, size: int) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from korora.adapters.hypervisor import memory
+from korora.adapters.hypervisor import memory, window
 from korora.adapters.hypervisor.memory import LIMITS, BackendFile
 from korora.adapters.hypervisor.window import Window
 from korora.errors import IntegrityError, ToolError
@@ -83,7 +83,7 @@ def test_memory_that_its_process_has_cut_off_is_an_error_and_no_signal(
     ram: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.pwrite(ram, b"x" * SIZE, 0)
-    opened = memory.window.opened
+    opened = window.opened
 
     @contextmanager
     def cut_off() -> Iterator[Window]:
@@ -91,7 +91,7 @@ def test_memory_that_its_process_has_cut_off_is_an_error_and_no_signal(
             os.ftruncate(ram, MIB)
             yield view
 
-    monkeypatch.setattr(memory.window, "opened", cut_off)
+    monkeypatch.setattr(window, "opened", cut_off)
     with pytest.raises(IntegrityError) as caught:
         of_this_process().wipe()
     assert caught.value.kind == "wipe-failed"
