@@ -22,11 +22,12 @@ class Machine(msgspec.Struct, frozen=True):
     swtpm: str
     accelerator: str
     korora: str
+    free_memory: str
     load_before: float
     load_after: float = 0.0
 
 
-def describe(accelerator: str) -> Machine:
+def describe(accelerator: str, free_memory: str) -> Machine:
     return Machine(
         when=datetime.now(UTC).isoformat(timespec="seconds"),
         cpu=_field("/proc/cpuinfo", "model name") or platform.machine(),
@@ -38,6 +39,7 @@ def describe(accelerator: str) -> Machine:
         swtpm=_first_line("swtpm", "--version"),
         accelerator=accelerator,
         korora=_first_line("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"),
+        free_memory=free_memory,
         load_before=load(),
     )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from bench import by_qemu, machine
+from bench import by_qemu, free_memory, machine
 from bench.by_korora import ByKorora
 from bench.by_qemu import ByQemu
 from bench.certificates import make_certificates
@@ -36,6 +36,8 @@ GROWTH_MIB: Final = (512, 2048, 4096)
 QUICK_MIB: Final = 512
 _WARMING: Final = (TCP, KORORA)
 """Each guest moves once before it counts: a fresh QEMU has no translations yet, a fresh daemon no facts."""
+_TOUCHED: Final = 4
+"""Guests' worth of memory in use at most: two at rest, one that arrives, and what was freed last."""
 _WAYS: Final = {way.name: way for way in by_qemu.WAYS}
 
 
@@ -60,9 +62,10 @@ def main() -> int:
 def session(asked: argparse.Namespace) -> bytes:
     """Measure all that was asked for; returns the results as JSON."""
     sizes = GROWTH_MIB if asked.growth else (asked.ram,)
-    with _lab() as layout:
+    with free_memory.kept(_TOUCHED * max(sizes)) as fate, _lab() as layout:
         accelerator = _accelerator(layout)
-        description = machine.describe(accelerator)
+        description = machine.describe(accelerator, fate)
+        _say(fate)
         by_size = {}
         for ram_mib in sizes:
             fill = Fill(ram_mib, asked.fill, asked.dirty_rate)
