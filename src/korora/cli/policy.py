@@ -1,0 +1,10 @@
+"""`korora policy`: the rules that decide, and what they promise."""
+
+from __future__ import annotations
+
+from korora.cli.options import group
+from korora.cli.proving import audit, prove
+
+app = group("The rules: what they promise, and what they decide.")
+app.command("prove")(prove)
+app.command("audit")(audit)

@@ -1,0 +1,184 @@
+"""Decide: every request gets exactly one answer, and the state changes with a *yes* alone (P2).
+
+*error*: the request is malformed, or two rules claim it (which the proof excludes). *question*: no rule
+covers it; a person answers. *no*: a rule covers it, and something that it asks for does not hold.
+Default is deny: only *yes* lets anything happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from korora.policy.machine.classes import AccessClass
+from korora.policy.machine.reading import Environment, Reader, Test
+from korora.policy.machine.reasons import protected_by
+from korora.policy.machine.rule import Assignment, Change, Rule
+from korora.policy.machine.state import Row, State, Table
+from korora.policy.machine.vocabulary import Access, Procedure, Sort
+
+MAX_NAME: Final = 256
+
+
+class Answer(StrEnum):
+    """I, the answers of the paper's section 4.1, item 10."""
+
+    YES = "yes"
+    NO = "no"
+    ERROR = "error"
+    QUESTION = "question"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An answer and its reason: the rule; for a *no* the clause that does not hold, and what it serves."""
+
+    answer: Answer
+    request: str
+    arguments: Mapping[str, Any]
+    rule: str = ""
+    clause: str = ""
+    problem: str = ""
+
+    @property
+    def protects(self) -> str:
+        """The property that a *no* keeps."""
+        return protected_by(self.rule, self.clause) if self.clause else ""
+
+    @property
+    def allowed(self) -> bool:
+        return self.answer is Answer.YES
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A rule, read for one state."""
+
+    rule: Rule
+    reader: Reader
+    covers: Test
+    clauses: tuple[tuple[str, Test], ...]
+    apply: Callable[[Environment], None]
+
+
+class Machine:
+    """Rules over one state. Not for several threads at once."""
+
+    def __init__(self, rules: Sequence[Rule], state: State) -> None:
+        """ValueError if rules of one request differ in their parameters."""
+        self.state = state
+        self._by_request: dict[str, list[_Ready]] = {}
+        for rule in rules:
+            ready = self._by_request.setdefault(rule.request, [])
+            if ready and dict(ready[0].rule.parameters) != dict(rule.parameters):
+                raise ValueError(f"rules {ready[0].rule.name} and {rule.name} take different parameters")
+            ready.append(_read(rule, state))
+
+    def decide(self, request: str, arguments: Mapping[str, Any]) -> Decision:
+        """The one answer. After *yes* the state is the next one; after anything else it is as it was."""
+        claims = self._by_request.get(request)
+        if claims is None:
+            return Decision(Answer.QUESTION, request, arguments)
+        if problem := _malformed(claims[0].rule.parameters, arguments):
+            return Decision(Answer.ERROR, request, arguments, problem=problem)
+        given = [arguments[name] for name in claims[0].rule.parameters]
+        claiming = [(ready, ready.reader.environment(given)) for ready in claims]
+        claiming = [pair for pair in claiming if pair[0].covers(pair[1])]
+        if len(claiming) != 1:
+            return _unclear(request, arguments, [ready.rule.name for ready, _ in claiming])
+        ready, environment = claiming[0]
+        for label, holds in ready.clauses:
+            if not holds(environment):
+                return Decision(Answer.NO, request, arguments, ready.rule.name, label)
+        ready.apply(environment)
+        return Decision(Answer.YES, request, arguments, ready.rule.name)
+
+
+def _unclear(request: str, arguments: Mapping[str, Any], names: list[str]) -> Decision:
+    if not names:
+        return Decision(Answer.QUESTION, request, arguments)
+    return Decision(Answer.ERROR, request, arguments, problem=f"rules {' and '.join(names)} both claim it")
+
+
+def _read(rule: Rule, state: State) -> _Ready:
+    reader = Reader(state, rule.parameters)
+    clauses = tuple((clause.label, reader.test(clause.condition)) for clause in rule.guard)
+    return _Ready(rule, reader, reader.test(rule.domain), clauses, _effects(rule, reader, state))
+
+
+def _effects(rule: Rule, reader: Reader, state: State) -> Callable[[Environment], None]:
+    """What is taken away goes first, then what is added, then values; all as the terms were before."""
+    changes = [effect for effect in rule.effects if isinstance(effect, Change)]
+    takes = [_take(change, reader, state) for change in changes if change.sign == "-"]
+    adds = [_add(change, reader, state) for change in changes if change.sign == "+"]
+    sets = [_set(effect, reader, state) for effect in rule.effects if isinstance(effect, Assignment)]
+
+    def apply(environment: Environment) -> None:
+        for later in [prepare(environment) for prepare in (*takes, *adds, *sets)]:
+            later()
+
+    return apply
+
+
+_Prepare = Callable[[Environment], Callable[[], None]]
+
+
+def _take(change: Change, reader: Reader, state: State) -> _Prepare:
+    table = state.relations[change.relation]
+    fixed = tuple(position for position, term in enumerate(change.of) if term is not None)
+    key = reader.row(tuple(term for term in change.of if term is not None))
+    if len(fixed) == len(change.of):
+        return lambda environment: _bind(table.discard, key(environment))
+    find = table.index(fixed)
+
+    def prepare(environment: Environment) -> Callable[[], None]:
+        return _bind(_discard_all, table, list(find(key(environment))))
+
+    return prepare
+
+
+def _add(change: Change, reader: Reader, state: State) -> _Prepare:
+    said = tuple(term for term in change.of if term is not None)
+    table, row = state.relations[change.relation], reader.row(said)
+    return lambda environment: _bind(table.add, row(environment))
+
+
+def _set(effect: Assignment, reader: Reader, state: State) -> _Prepare:
+    column = state.functions[effect.function]
+    argument, value = reader.value(effect.argument), reader.value(effect.value)
+    return lambda environment: _bind(column.set, argument(environment), value(environment))
+
+
+def _bind(act: Callable[..., None], *given: Any) -> Callable[[], None]:
+    return lambda: act(*given)
+
+
+def _discard_all(table: Table, rows: list[Row]) -> None:
+    for row in rows:
+        table.discard(row)
+
+
+_NAMES: Final = {Sort.ACCESS: frozenset(Access), Sort.PROCEDURE: frozenset(Procedure)}
+
+
+def _malformed(parameters: Mapping[str, Sort], arguments: Mapping[str, Any]) -> str:
+    if parameters.keys() != arguments.keys():
+        return f"it needs {', '.join(parameters)}, and was given {', '.join(sorted(arguments)) or 'nothing'}"
+    for name, sort in parameters.items():
+        if not _fits(sort, arguments[name]):
+            return f"{name} is no {sort}"
+    return ""
+
+
+def _fits(sort: Sort, value: Any) -> bool:
+    match sort:
+        case Sort.ACCESS | Sort.PROCEDURE:
+            return isinstance(value, str) and value in _NAMES[sort]
+        case Sort.CLASS:
+            return isinstance(value, AccessClass)
+        case Sort.ENTRY:
+            return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        case _:
+            return isinstance(value, str) and 0 < len(value) <= MAX_NAME

@@ -1,0 +1,160 @@
+"""A state t = (a, B, c, D) that runs: relations with the indexes that its readers ask for, and functions.
+
+Promise: to look up, add or take away one tuple costs the same however many there are: what holds them is cut
+into shards, so that no growth of one moves more than a few thousand entries.
+Limit: in memory; who needs it again replays the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, TypeAlias
+
+from korora.policy.machine.vocabulary import FUNCTIONS, RELATIONS, Sort
+
+Row: TypeAlias = tuple[Any, ...]
+Positions: TypeAlias = tuple[int, ...]
+Facts: TypeAlias = frozenset[tuple[str, Row]]
+"""(relation, tuple) and (function, (argument, value))."""
+
+SHARDS: Final = 512
+"""For a large state; a small one needs but one."""
+_NONE: Final[frozenset[Row]] = frozenset()
+
+
+class Index:
+    """The tuples of a relation by what stands at some positions."""
+
+    def __init__(self, positions: Positions, shards: int) -> None:
+        self.positions = positions
+        self._count = shards
+        self._shards: list[dict[Row, set[Row]]] = [{} for _ in range(shards)]
+
+    def find(self, key: Row) -> Iterable[Row]:
+        return self._shards[hash(key) % self._count].get(key, _NONE)
+
+    def add(self, row: Row) -> None:
+        key = self._key(row)
+        self._shards[hash(key) % self._count].setdefault(key, set()).add(row)
+
+    def discard(self, row: Row) -> None:
+        key = self._key(row)
+        shard = self._shards[hash(key) % self._count]
+        if (rows := shard.get(key)) is not None:
+            rows.discard(row)
+            if not rows:
+                del shard[key]
+
+    def _key(self, row: Row) -> Row:
+        return tuple([row[position] for position in self.positions])
+
+
+class Table:
+    """A relation: a set of tuples."""
+
+    def __init__(self, shards: int) -> None:
+        self._count = shards
+        self._shards: list[set[Row]] = [set() for _ in range(shards)]
+        self._indexes: dict[Positions, Index] = {}
+
+    def __contains__(self, row: Row) -> bool:
+        return row in self._shards[hash(row) % self._count]
+
+    def __iter__(self) -> Iterator[Row]:
+        for shard in self._shards:
+            yield from shard
+
+    def __len__(self) -> int:
+        return sum(map(len, self._shards))
+
+    def add(self, row: Row) -> None:
+        shard = self._shards[hash(row) % self._count]
+        if row not in shard:
+            shard.add(row)
+            for index in self._indexes.values():
+                index.add(row)
+
+    def discard(self, row: Row) -> None:
+        shard = self._shards[hash(row) % self._count]
+        if row in shard:
+            shard.discard(row)
+            for index in self._indexes.values():
+                index.discard(row)
+
+    def index(self, positions: Positions) -> Callable[[Row], Iterable[Row]]:
+        """How to find by these positions; it is kept from now on. Without positions: all."""
+        if not positions:
+            return lambda _: self
+        if positions not in self._indexes:
+            self._indexes[positions] = made = Index(positions, self._count)
+            for row in self:
+                made.add(row)
+        return self._indexes[positions].find
+
+
+class Column:
+    """A function: the value of each argument it was given for; None elsewhere."""
+
+    def __init__(self, shards: int) -> None:
+        self._count = shards
+        self._shards: list[dict[Any, Any]] = [{} for _ in range(shards)]
+
+    def get(self, argument: Any) -> Any:
+        return self._shards[hash(argument) % self._count].get(argument)
+
+    def set(self, argument: Any, value: Any) -> None:
+        self._shards[hash(argument) % self._count][argument] = value
+
+    def clear(self) -> None:
+        for shard in self._shards:
+            shard.clear()
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        for shard in self._shards:
+            yield from shard.items()
+
+
+class State:
+    """Everything that holds now. Changed by `Machine.decide` alone, once it runs."""
+
+    def __init__(self, facts: Facts = frozenset(), *, shards: int = 1) -> None:
+        """`shards`: SHARDS where many thousands of objects are expected."""
+        self.relations = {name: Table(shards) for name in RELATIONS}
+        self.functions = {name: Column(shards) for name in FUNCTIONS}
+        self._add(facts)
+
+    def replace(self, facts: Facts) -> None:
+        """Hold these facts instead; indexes stay."""
+        for table in self.relations.values():
+            for row in list(table):
+                table.discard(row)
+        for column in self.functions.values():
+            column.clear()
+        self._add(facts)
+
+    def _add(self, facts: Facts) -> None:
+        for name, row in facts:
+            if name in self.relations:
+                self.relations[name].add(row)
+            else:
+                self.functions[name].set(*row)
+
+    def facts(self) -> Facts:
+        """Every fact: two states are the same state if these are equal."""
+        rows = {(name, row) for name, table in self.relations.items() for row in table}
+        values = {(name, pair) for name, column in self.functions.items() for pair in column.items()}
+        return frozenset(rows | values)
+
+    def known(self, sort: Sort) -> set[Any]:
+        """All of this sort that any fact speaks of."""
+        found: set[Any] = set()
+        for name, table in self.relations.items():
+            at = [position for position, its in enumerate(RELATIONS[name].sorts) if its is sort]
+            found.update(row[position] for row in (table if at else ()) for position in at)
+        for name, column in self.functions.items():
+            pairs = list(column.items())
+            if FUNCTIONS[name].sorts[0] is sort:
+                found.update(argument for argument, _ in pairs)
+            if FUNCTIONS[name].result is sort:
+                found.update(value for _, value in pairs)
+        return found
