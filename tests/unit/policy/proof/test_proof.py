@@ -1,4 +1,4 @@
-"""The rules in force keep every state secure; a rule set that does not is caught, with a case that happens."""
+"""The rules in force keep every state secure; one that does not is caught, with a case that happens."""
 
 from __future__ import annotations
 
