@@ -29,11 +29,14 @@ PREREQUISITES: Final = {
     Procedure.RUN: (Procedure.RELEASE,),
     Procedure.WIPE: (Procedure.RUN,),
     Procedure.RECEIPT: (Procedure.RUN,),
+    Procedure.RECLAIM: (Procedure.RELEASE,),
     Procedure.WITHDRAW: (),
 }
 """What must have been done before. Both hosts keep to it, in orders of their own."""
 
-UPGRADES: Final = frozenset({Procedure.SUBMIT, Procedure.APPROVE, Procedure.CHALLENGE, Procedure.MEASURE})
+UPGRADES: Final = frozenset(
+    {Procedure.SUBMIT, Procedure.APPROVE, Procedure.CHALLENGE, Procedure.MEASURE, Procedure.RECLAIM}
+)
 """They make a constrained item of an unconstrained one, which is below it or came from outside (C5)."""
 
 PARAMETERS: Final = {
@@ -85,6 +88,8 @@ _NOT_FLAGGED: Final = {"not-flagged": "not some k: flagged(m, k)"}
 _SPECIAL: Final[dict[Procedure, dict[str, str]]] = {
     Procedure.APPROVE: {"another-person": "not requester(m, u)"},
     Procedure.AGREE: {"approved": "not two_persons(m) or (some s: approver(m, s))"},
+    Procedure.RUN: {"not-reclaimed": f"not done(m, {Procedure.RECLAIM})"},
+    Procedure.RECLAIM: {"not-run": f"not done(m, {Procedure.RUN})"},
     Procedure.WITHDRAW: {
         "not-released": f"not done(m, {Procedure.RELEASE})",
         "output-unflagged": "not flagged(m, o)",

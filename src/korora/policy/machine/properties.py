@@ -120,6 +120,11 @@ INVARIANTS: Final[tuple[Property, ...]] = (
         "all m: not (done(m, withdraw) and done(m, release))",
     ),
     _invariant(
+        "one-host-runs-it",
+        "S8: what the source has taken back the destination does not run",
+        "all m: not (done(m, reclaim) and done(m, run))",
+    ),
+    _invariant(
         "log-entries-are-single",
         "C4: one number, one entry",
         "all n, s, t, o, l, q, k: log(n, s, t, o) and log(n, l, q, k) -> s = l and t = q and o = k",

@@ -46,6 +46,8 @@ _BY_LABEL: Final[Mapping[str, str]] = MappingProxyType(
         "once": "done-stays-done",
         "not-withdrawn": "withdrawn-is-over",
         "not-released": "withdrawn-is-not-released",
+        "not-reclaimed": "one-host-runs-it",
+        "not-run": "one-host-runs-it",
         "not-flagged": "suspicion-is-no-validity",
         "flagged": "suspicion-is-no-validity",
         "apart": "suspicion-is-no-validity",

@@ -56,6 +56,7 @@ class Procedure(StrEnum):
     RUN = "run"  # and taken up
     WIPE = "wipe"  # what is left at the source is destroyed
     RECEIPT = "receipt"  # both sign
+    RECLAIM = "reclaim"  # the destination has declined it for good; the source takes the VM back
     WITHDRAW = "withdraw"  # it is given up; the source keeps the VM
     FLAG = "flag"  # something is wrong with an object
     RESOLVE = "resolve"  # somebody else has looked, and it goes on

@@ -1,0 +1,105 @@
+"""The reference monitor of one migration on one host: every procedure is asked for here before it is done.
+
+It opens what the procedure takes and makes, asks for the procedure itself, and closes again: each of that is a
+request that the rules answer. Source: Anderson 1972 (the reference monitor); requirement P4: the running
+system refuses what the model refuses, by the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from korora.policy.machine.beginning import IDENTITY_PROVIDER, OPERATOR, STEPS, beginning, item
+from korora.policy.machine.machine import Decision, Machine
+from korora.policy.machine.rules import RULES
+from korora.policy.machine.state import State
+from korora.policy.machine.vocabulary import Access, Procedure
+
+PENDING = "pending"
+"""The value of what is not made yet, while it is only asked whether it may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One procedure, as it was decided: the decision that counts, and the number of its entry."""
+
+    procedure: Procedure
+    decision: Decision
+    entry: int
+
+
+class ReferenceMonitor:
+    """Holds the state; whoever migrates asks."""
+
+    def __init__(self, session: str, operator: str, *, two_persons: bool = False) -> None:
+        self.session = session
+        self._operator = operator
+        self._state = State(beginning(session, operator, two_persons=two_persons))
+        self._machine = Machine(RULES, self._state)
+        self._entries = 0
+
+    def done(self, procedure: Procedure) -> bool:
+        return (self.session, procedure.value) in self._state.relations["done"]
+
+    def may(self, procedures: Sequence[Procedure]) -> Taken | None:
+        """Whether these may be done now, one after another: None, or the first that may not. Nothing changes."""
+        before, entries = self._state.facts(), self._entries
+        try:
+            for procedure in procedures:
+                taken = self.take(procedure, PENDING)
+                if not taken.decision.allowed:
+                    return taken
+            return None
+        finally:
+            self._state.replace(before)
+            self._entries = entries
+
+    def take(self, procedure: Procedure, value: str) -> Taken:
+        """Decide one procedure; with a *yes* it is done, and its output has this value (a digest)."""
+        for decision in self._decisions(procedure, value):
+            if not decision.allowed or decision.request == procedure.value:
+                self._close(procedure)
+                break
+        entry = self._entries
+        self._entries += decision.allowed
+        return Taken(procedure, decision, entry)
+
+    def _decisions(self, procedure: Procedure, value: str) -> Iterator[Decision]:
+        """What is asked, in order; the last is the procedure itself."""
+        step = STEPS[procedure]
+        takes, makes = item(self.session, step.takes), item(self.session, step.makes)
+        user = self._operator if step.user == OPERATOR else step.user
+        if step.user == OPERATOR:
+            yield from self._authenticate(user)
+        if (step.agent, takes, Access.READ.value) in self._state.relations["matrix"]:
+            yield self._get(step.agent, takes, Access.READ)
+        yield self._get(step.agent, makes, Access.APPEND)
+        yield self._machine.decide(
+            procedure.value,
+            {
+                "u": user,
+                "h": step.agent,
+                "m": self.session,
+                "i": takes,
+                "o": makes,
+                "v": value,
+                "n": self._entries,
+            },
+        )
+
+    def _authenticate(self, person: str) -> Iterator[Decision]:
+        credential = item(self.session, f"credential of {person}")
+        yield self._get(IDENTITY_PROVIDER, credential, Access.READ)
+        yield self._machine.decide("authenticate", {"u": IDENTITY_PROVIDER, "s": person, "o": credential})
+
+    def _get(self, subject: str, thing: str, access: Access) -> Decision:
+        return self._machine.decide("get", {"u": subject, "o": thing, "x": access.value})
+
+    def _close(self, procedure: Procedure) -> None:
+        """Whatever was opened for it; what was not, stays closed."""
+        step = STEPS[procedure]
+        for thing, access in ((step.takes, Access.READ), (step.makes, Access.APPEND)):
+            self._machine.decide(
+                "release-access", {"u": step.agent, "o": item(self.session, thing), "x": access.value}
+            )
