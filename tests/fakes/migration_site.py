@@ -10,7 +10,7 @@ import itertools
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,7 +40,8 @@ from korora.model.tpm import WrappedKey, WrappingKey
 from korora.model.vm import RunState
 from korora.policy.appraisal import Platform, Presented, Trusted, Untrusted
 from korora.ports.clock import SystemClock
-from korora.protocol import dsse, key_wrap, statements
+from korora.protocol import decision, dsse, key_wrap, statements
+from korora.protocol.decision import PolicyDecision
 from korora.protocol.dsse import KeyPair
 from korora.protocol.frames import PREAMBLE_BYTES, parse_preamble
 from korora.supervision.guests import Guests
@@ -309,6 +310,15 @@ class LabHost:
         connection.setblocking(True)
         with suppress(PeerError):
             self.reception.arrived(parse_preamble(preamble), connection)
+
+
+def receipts_in(leaves: Sequence[bytes]) -> list[bytes]:
+    """The leaves of a log that are no decisions."""
+    return [leaf for leaf in leaves if decision.read(leaf) is None]
+
+
+def decisions_in(leaves: Sequence[bytes]) -> list[PolicyDecision]:
+    return [told for told in map(decision.read, leaves) if told is not None]
 
 
 _READS = frozenset({"vm", "vms", "session", "sessions", "log", "log_size", "log_node"})

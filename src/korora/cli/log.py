@@ -13,6 +13,7 @@ from korora.errors import ExitCode, KororaError
 
 if TYPE_CHECKING:
     from korora.model.site import SiteHost
+    from korora.protocol.decision import PolicyDecision
     from korora.protocol.log import LogEntry
 
 app = group("A host's append-only log.")
@@ -30,7 +31,7 @@ def show(context: typer.Context, host: HostArgument = None, as_json: AsJson = Fa
         return
     say(f"log of {log.host}: {log.size} entries, root {log.root}")
     table(
-        ("ENTRY", "KIND", "VM", "SESSION", "DIGEST"),
+        ("ENTRY", "KIND", "VM", "SESSION", "DIGEST OR DECISION"),
         [(index, *_row(entry)) for index, entry in enumerate(entries)],
     )
 
@@ -75,18 +76,22 @@ def _verified(invocation: Invocation, chosen: SiteHost, *, as_json: bool) -> Exi
     )
 
 
-def _read(leaf: bytes) -> LogEntry | dict[str, str]:
+def _read(leaf: bytes) -> LogEntry | PolicyDecision | dict[str, str]:
     """The entry; of one that is not in the format, its bytes."""
-    from korora.protocol import canonical
+    from korora.protocol import canonical, decision
     from korora.protocol.log import LogEntry
 
+    if (told := decision.read(leaf)) is not None:
+        return told
     try:
         return canonical.decoded(leaf, LogEntry)
     except KororaError:
         return {"unknown": leaf.hex()}
 
 
-def _row(entry: LogEntry | dict[str, str]) -> tuple[object, ...]:
+def _row(entry: LogEntry | PolicyDecision | dict[str, str]) -> tuple[object, ...]:
     if isinstance(entry, dict):
         return "unknown", None, None, entry["unknown"][:40]
+    if entry.kind == "policy":
+        return entry.kind, entry.vm, entry.session[:16], f"{entry.procedure}: {entry.answer}"
     return entry.kind, entry.vm, entry.session[:16], entry.digest

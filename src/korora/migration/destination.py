@@ -26,6 +26,7 @@ from korora.migration.greeting.conversation import VISIT_DEADLINE_S, WORK_DEADLI
 from korora.migration.greeting.meeting import Meeting, meet_as_destination
 from korora.migration.greeting.reservations import Reservation, Reservations
 from korora.migration.known import known
+from korora.migration.monitor import Monitor, Subject
 from korora.migration.papers import docket, handover, receipts
 from korora.migration.papers.file import MigrationFile
 from korora.migration.recovery.standing import Standing
@@ -36,6 +37,7 @@ from korora.model.identity import Digest, Secret, SessionId, VmName
 from korora.model.ownership import Do, Event, On, Status
 from korora.model.plan import Finding
 from korora.model.tpm import WrappedKey, WrappingKey
+from korora.policy.machine.vocabulary import Procedure
 from korora.policy.pcrs import PLATFORM_PCRS
 from korora.policy.precheck import OVERHEAD_BYTES, precheck
 from korora.ports.hypervisor import StreamSettings
@@ -79,6 +81,7 @@ class Arrival:
         self._refusal = ""
         self.standing: Standing | None = None
         self.dry_run = False
+        self.monitor = Monitor(setting, "destination", self._subject)
 
     @property
     def file(self) -> MigrationFile:
@@ -119,6 +122,7 @@ class Arrival:
         self._order, self._definition = order, parse_definition(order.definition)
         if order.dry_run:
             self.dry_run = True
+            self.monitor.nothing_is_done()
             await self._talk.say(messages.Answer("", tuple(await self._findings())))
             return
         await self._take_order(order)
@@ -205,6 +209,7 @@ class Arrival:
                 self._keep_what_is_open()
             elif error is not None:
                 await self._leave_nothing()
+                self.monitor.withdraw()
         finally:
             self._undo.pop_all()
             await self._after.aclose()
@@ -223,6 +228,9 @@ class Arrival:
             self._keep(self._definition.name, self._in)
 
     # -- inside -----------------------------------------------------------------------------------------
+
+    def _subject(self) -> Subject:
+        return Subject(self.vm or "", self.session or "", self._file)
 
     @property
     def _session(self) -> SessionId:
@@ -326,10 +334,13 @@ class Arrival:
         return await while_watching(work, listen())
 
     async def _send_accept(self) -> None:
+        for procedure in (Procedure.MEASURE, Procedure.VERIFY, Procedure.ACCEPT):
+            self.monitor.did(procedure)
         await self._talk.say(messages.Accept(known(self.file.accept)))
 
     async def _run(self) -> None:
         here = known(self.standing)
+        self.monitor.did(Procedure.RELEASE)
         done = await self._in.run()
         if done.ran is Ran.YES:
             await here.on(Event(On.RUN_SUCCEEDED), {})
@@ -347,3 +358,5 @@ class Arrival:
 
     async def _send_decline(self) -> None:
         await self._talk.say(messages.Decline(handover.decline(self._at, self.file, self._refusal)))
+        self.monitor.did(Procedure.RELEASE)
+        self.monitor.did(Procedure.RECLAIM)

@@ -1,21 +1,28 @@
 """The table of contents: a migration as each side lives it, one phase after another.
 
 Whatever fails before `commit` is undone, and the VM runs on at the source; after it, the VM is the
-destination's (docs/PROTOCOL.md, "Ownership").
+destination's (docs/PROTOCOL.md, "Ownership"). Before each phase the rules are asked for the procedures that
+it is made of (docs/POLICY.md): there is no other way into one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
+from korora.migration.monitor import Monitor, Step
 from korora.model.progress import Phase
+from korora.policy.machine.vocabulary import Procedure
 
 Tell = Callable[[Phase, Callable[[], Awaitable[None]]], Awaitable[None]]
 
 
 class Source(Protocol):
     """The host that has the VM, and lets it go."""
+
+    @property
+    def monitor(self) -> Monitor: ...
 
     async def authorize(self) -> None: ...
     async def attest(self) -> None: ...
@@ -33,6 +40,9 @@ class Destination(Protocol):
     """The host that is asked to take the VM."""
 
     @property
+    def monitor(self) -> Monitor: ...
+
+    @property
     def dry_run(self) -> bool:
         """Known after `agree`: the source only wanted the prechecks."""
         ...
@@ -47,25 +57,38 @@ class Destination(Protocol):
 
 
 async def depart(source: Source, tell: Tell) -> None:
-    await tell(Phase.AUTHORIZE, source.authorize)
-    await tell(Phase.ATTEST, source.attest)
-    await tell(Phase.AGREE, source.agree)
-    await tell(Phase.BASELINE, source.baseline)
-    await tell(Phase.TRANSFER, source.transfer)
-    await tell(Phase.SWITCHOVER, source.switch_over)
-    await tell(Phase.VERIFY, source.verify)
-    await tell(Phase.COMMIT, source.commit)
-    await tell(Phase.WIPE, source.wipe)
-    await tell(Phase.RECEIPT, source.receipt)
+    play = _under(source.monitor, tell)
+    await play(Phase.AUTHORIZE, source.authorize, Procedure.SUBMIT, Procedure.AUTHORIZE)
+    await play(Phase.ATTEST, source.attest, Procedure.CHALLENGE, Procedure.ATTEST)
+    await play(Phase.AGREE, source.agree, Procedure.AGREE)
+    await play(Phase.BASELINE, source.baseline, Procedure.BASELINE)
+    await play(Phase.TRANSFER, source.transfer, Procedure.TRANSFER)
+    await play(Phase.SWITCHOVER, source.switch_over, Procedure.SWITCHOVER, Procedure.MEASURE)
+    await play(Phase.VERIFY, source.verify, Procedure.VERIFY, Procedure.ACCEPT)
+    await play(Phase.COMMIT, source.commit, Procedure.RELEASE, Procedure.RUN)
+    await play(Phase.WIPE, source.wipe, Procedure.WIPE)
+    await play(Phase.RECEIPT, source.receipt, Procedure.RECEIPT)
 
 
 async def arrive(destination: Destination, tell: Tell) -> None:
-    await tell(Phase.ATTEST, destination.attest)
-    await tell(Phase.AGREE, destination.agree)
+    play = _under(destination.monitor, tell)
+    await play(Phase.ATTEST, destination.attest, Procedure.CHALLENGE, Procedure.ATTEST)
+    await play(Phase.AGREE, destination.agree, Procedure.SUBMIT, Procedure.AUTHORIZE, Procedure.AGREE)
     if destination.dry_run:
         return
-    await tell(Phase.BASELINE, destination.baseline)
-    await tell(Phase.TRANSFER, destination.transfer)
-    await tell(Phase.VERIFY, destination.verify)
-    await tell(Phase.COMMIT, destination.commit)
-    await tell(Phase.RECEIPT, destination.receipt)
+    await play(Phase.BASELINE, destination.baseline, Procedure.BASELINE)
+    await play(Phase.TRANSFER, destination.transfer, Procedure.TRANSFER, Procedure.SWITCHOVER)
+    await play(Phase.VERIFY, destination.verify, Procedure.MEASURE, Procedure.VERIFY, Procedure.ACCEPT)
+    await play(Phase.COMMIT, destination.commit, Procedure.RELEASE, Procedure.RUN)
+    await play(Phase.RECEIPT, destination.receipt, Procedure.RECEIPT)
+
+
+class _Play(Protocol):
+    async def __call__(self, phase: Phase, step: Step, *procedures: Procedure) -> None: ...
+
+
+def _under(monitor: Monitor, tell: Tell) -> _Play:
+    async def play(phase: Phase, step: Step, *procedures: Procedure) -> None:
+        await tell(phase, partial(monitor.around, step, *procedures))
+
+    return play

@@ -28,6 +28,7 @@ from korora.migration.greeting.conversation import WORK_DEADLINE_S, Conversation
 from korora.migration.greeting.meeting import meet_as_source
 from korora.migration.greeting.refusals import refuse_changed_boot, refuse_findings, refuse_unsettled
 from korora.migration.known import known
+from korora.migration.monitor import Monitor, Subject
 from korora.migration.papers import docket, handover, receipts
 from korora.migration.papers.file import MigrationFile
 from korora.migration.recovery.standing import Hand, Standing
@@ -37,6 +38,7 @@ from korora.model.definition import definition_text
 from korora.model.identity import Secret, SessionId, VmName
 from korora.model.ownership import Do, Event, On, Status
 from korora.model.plan import Mode
+from korora.policy.machine.vocabulary import Procedure
 from korora.policy.precheck import PRECHECKS
 from korora.ports.hypervisor import StreamSettings
 from korora.ports.vtpm import BlobBinding
@@ -73,6 +75,7 @@ class Departure:
         self._cold_state: bytes | None = None
         self._boots: bytes | None = None
         self.standing: Standing | None = None
+        self.monitor = Monitor(setting, "source", self._subject)
 
     @property
     def released(self) -> bool:
@@ -232,6 +235,7 @@ class Departure:
         try:
             if not self.released:
                 await self._give_up(error)
+                self.monitor.withdraw()
         finally:
             self._undo.pop_all()
             await self._after.aclose()
@@ -253,6 +257,9 @@ class Departure:
         await standing.on(Event(On.FAILED), hands)
 
     # -- inside -----------------------------------------------------------------------------------------
+
+    def _subject(self) -> Subject:
+        return Subject(self.vm, self.session or "", self.file)
 
     @property
     def _session(self) -> SessionId:
@@ -308,11 +315,14 @@ class Departure:
 
     async def _send_manifest(self) -> None:
         manifest = known(self.file.manifest)
+        self.monitor.did(Procedure.SWITCHOVER)
+        self.monitor.did(Procedure.MEASURE)
         await known(self._talk).say(messages.Manifest(manifest, self._cold_state, self._boots))
 
     async def _send_release(self) -> None:
         self.file.release = handover.release(self._at, self.file)
         docket.note_release(self._at, self._session, self.file.release)
+        self.monitor.did(Procedure.RELEASE)
         await known(self._talk).say(messages.Release(self.file.release))
 
     async def _send_closed(self) -> None:
@@ -334,6 +344,7 @@ class Departure:
         if self._vm.live is not None:
             hands[Do.RESUME] = partial(self._out.abandon, "the destination declined")
         await known(self.standing).on(event, hands)
+        self.monitor.did(Procedure.RECLAIM)
         raise RefusedError(
             f"host {self.file.request.destination} could not run {self.file.request.vm}: {declined.reason}",
             kind="declined",

@@ -18,6 +18,7 @@ from korora.migration.crossing.first_run import Ran, first_run, is_there
 from korora.migration.crossing.inbound import Inbound
 from korora.migration.greeting.conversation import Conversation
 from korora.migration.known import known
+from korora.migration.monitor import Monitor
 from korora.migration.papers import docket, handover
 from korora.migration.recovery.standing import Hand, Standing
 from korora.migration.setting import Setting
@@ -25,6 +26,7 @@ from korora.model.definition import parse_definition
 from korora.model.identity import SessionId, VmName
 from korora.model.ownership import Do, End, Event, On, Status
 from korora.model.vm import RunState
+from korora.policy.machine.vocabulary import Procedure
 from korora.ports.hypervisor import Machine
 from korora.ports.journal import VmRecord
 from korora.protocol import dsse, messages, ownership, statements
@@ -32,6 +34,12 @@ from korora.supervision.live import LiveVm, find_again
 
 log = structlog.get_logger("korora.recovery")
 _NOTHING_THERE: Final = frozenset({"no-copy", "unknown-session"})
+_GIVEN_BACK: Final = {
+    Status.OFFERED: Procedure.WITHDRAW,
+    Status.RELEASED: Procedure.RECLAIM,
+    Status.IN_DOUBT: Procedure.RECLAIM,
+}
+"""What it is called when the source has the VM again, by how it stood before."""
 _GONE: Final = frozenset({Status.ABSENT, Status.WIPED})
 _WORDS: Final = {
     messages.Manifest: On.MANIFEST,
@@ -101,6 +109,7 @@ class Settling:
         known_here = session is not None and setting.journal.session(session) is not None
         self._docket = docket.read(setting, session) if session is not None and known_here else None
         self._file = docket.reopened(self._docket) if self._docket is not None else None
+        self._monitor: Monitor | None = None
         self.spoke = False
 
     @classmethod
@@ -132,9 +141,23 @@ class Settling:
 
     async def on(self, event: Event, message: messages.Message | None) -> None:
         """Verify the message, if it is one about the open session, and take the step."""
-        if message is not None and event.session == self._standing.state.session:
+        about, before = self.session, self.status
+        if message is not None and event.session == about:
             self._verify(message)
         await self._standing.on(event, self._hands(event))
+        if self._docket is not None and self.status is Status.OWNER and before in _GIVEN_BACK:
+            self._rules.did(_GIVEN_BACK[before])
+
+    @property
+    def _rules(self) -> Monitor:
+        """The rules as they stand in this session, from the log. PeerError if nothing is known of it."""
+        if self._monitor is None:
+            if self._docket is None or self._file is None or self.session is None:
+                raise PeerError(
+                    f"nothing is known here of what {self.vm}'s hand-over was about", kind="unknown"
+                )
+            self._monitor = Monitor.reopened(self._at, self.session, self._docket, self._file)
+        return self._monitor
 
     async def _has_copy(self) -> bool:
         if self.status in _GONE:  # whatever is left of it must go
@@ -230,6 +253,7 @@ class Settling:
             await machine.resume()
 
     async def _run(self) -> None:
+        self._rules.permit(Procedure.RUN)
         machine = self._machine
         if machine is not None:
             done = await first_run(machine)
@@ -240,6 +264,7 @@ class Settling:
                 return
         await self._standing.on(Event(On.RUN_SUCCEEDED), {})
         self._take_in()
+        self._rules.did(Procedure.RUN)
         if self._talk is not None:
             await self._send_running()
 
@@ -257,6 +282,8 @@ class Settling:
         return self._live.machine if self._live is not None else None
 
     async def _wipe(self) -> None:
+        self._rules.did(Procedure.RUN)  # the proof of it is what the wipe follows from
+        self._rules.permit(Procedure.WIPE)
         record = known(self._record)
         definition = parse_definition(record.definition)
         live = self._live or await self._look_for(record)
@@ -265,6 +292,7 @@ class Settling:
             await wiping.retire(live.machine, live.vtpm)
         await wiping.wipe_remains(self._at, definition)
         await self._standing.on(Event(On.WIPE_DONE), {})
+        self._rules.did(Procedure.WIPE)
 
     async def _destroy(self) -> None:
         arrived = self._kept.get(self.vm)

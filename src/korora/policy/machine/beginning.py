@@ -1,7 +1,8 @@
 """What one host begins a migration with: its subjects and items, their classes, and who may run what on what.
 
-One table says it, `STEPS`: each procedure with its user, the agent in which it runs, the item it takes and the
-item it makes. Classes are those of the paper's hierarchy (section 4.1, item 13); docs/POLICY.md argues each.
+One table says it, `STEPS`: each procedure with its user, the agent in which it runs, the item it takes and
+the item it makes. Classes are those of the paper's hierarchy (section 4.1, item 13); docs/POLICY.md argues
+each.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The reference monitor of one migration on one host: every procedure is asked for here before it is done.
 
-It opens what the procedure takes and makes, asks for the procedure itself, and closes again: each of that is a
-request that the rules answer. Source: Anderson 1972 (the reference monitor); requirement P4: the running
+It opens what the procedure takes and makes, asks for the procedure itself, and closes again: each of that is
+a request that the rules answer. Source: Anderson 1972 (the reference monitor); requirement P4: the running
 system refuses what the model refuses, by the same code.
 """
 
@@ -43,7 +43,7 @@ class ReferenceMonitor:
         return (self.session, procedure.value) in self._state.relations["done"]
 
     def may(self, procedures: Sequence[Procedure]) -> Taken | None:
-        """Whether these may be done now, one after another: None, or the first that may not. Nothing changes."""
+        """None if these may be done now, one after another; or the first that may not. Nothing changes."""
         before, entries = self._state.facts(), self._entries
         try:
             for procedure in procedures:
