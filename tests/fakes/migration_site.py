@@ -31,7 +31,7 @@ from korora.errors import KororaError, PeerError, ToolError
 from korora.migration.recovery import settlement as recovery
 from korora.migration.service import Migrations
 from korora.migration.setting import Setting
-from korora.model.authorization import Authorized, Denied
+from korora.model.authorization import Answer, Authorized, Denied
 from korora.model.evidence import HostEvidence, Quote
 from korora.model.identity import HostName, OperatorName, Secret, VmName, sha256
 from korora.model.ownership import Status
@@ -146,7 +146,7 @@ class StubAuthorizer:
         assert isinstance(raw, ed25519.Ed25519PublicKey)
         return raw.public_bytes_raw() if operator == "alice" else None
 
-    def decide(self, request: MigrationRequest) -> Authorized | Denied:
+    def decide(self, request: MigrationRequest, now: float, peer_state: str | None = None) -> Answer:
         if request.operator != "alice":
             return Denied("denied", f"no rule allows it to {request.operator}", "add a rule")
         return Authorized("the test's rule")

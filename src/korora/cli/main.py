@@ -33,7 +33,7 @@ COMMANDS = {
     "migrate": ("korora.cli.migrate", "Move a VM, with its vTPM, to another host, and prove it."),
     "receipt": ("korora.cli.receipt", "Receipts of migrations: show, verify (offline), list."),
     "log": ("korora.cli.log", "A host's append-only log: show, verify."),
-    "policy": ("korora.cli.policy", "The rules that decide: prove, audit, explain."),
+    "policy": ("korora.cli.policy", "The rules that decide: check, test, prove, audit, explain."),
     "doctor": ("korora.cli.doctor", "This machine: what is missing, and the command that mends it."),
     "lab": ("korora.cli.lab", "Several hosts on this one machine, to try things out: up, down, status."),
     "hostd": ("korora.cli.hostd", "The daemon of a host."),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from korora.cli.authorization import check, try_out
 from korora.cli.explaining import explain
 from korora.cli.options import group
 from korora.cli.proving import audit, prove
 
-app = group("The rules: what they promise, and what they decide.")
+app = group("The rules: who may do what, what they promise, and what they decided.")
+app.command("check")(check)
+app.command("test")(try_out)
 app.command("prove")(prove)
 app.command("audit")(audit)
 app.command("explain")(explain)

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -42,6 +43,9 @@ def write_site(layout: Layout, hosts: tuple[LabHost, ...], boot: MeasuredBoot) -
         _ensure_operator(layout, name)
     _write(reference_values(layout), rendered(boot.reference()))
     _write(authorization(layout), _authorization_text(layout))
+    (layout.site / "policies").mkdir(exist_ok=True)
+    _write(layout.site / "policies" / "lab.cedar", _POLICY)
+    _write(layout.site / "examples.toml", _EXAMPLES)
     _write(layout.configuration, _korora_text(layout, hosts, {}, OPERATOR))
     for host in hosts:
         _write(host.configuration, _hostd_text(layout, host, hosts))
@@ -103,9 +107,29 @@ def _public_hex(layout: Layout, name: str) -> str:
 def _authorization_text(layout: Layout) -> str:
     return (
         f'[operators.{OPERATOR}]\nkey = "{_public_hex(layout, OPERATOR)}"\n\n'
-        f'[operators.{OUTSIDER}]\nkey = "{_public_hex(layout, OUTSIDER)}"\n\n'
-        f'[[allow]]\noperators = ["{OPERATOR}"]\nvms = ["*"]\nfrom = ["*"]\nto = ["*"]\n'
+        f'[operators.{OUTSIDER}]\nkey = "{_public_hex(layout, OUTSIDER)}"\n'
     )
+
+
+_POLICY: Final = f"""// {OPERATOR} may migrate every VM between all hosts. What no policy permits is denied.
+@id("{OPERATOR} migrates")
+permit (principal == Operator::"{OPERATOR}", action == Action::"migrate", resource);
+"""
+_EXAMPLES: Final = f"""# What the policy is meant to say: korora policy test
+[[example]]
+operator = "{OPERATOR}"
+vm = "web-1"
+from = "a"
+to = "b"
+expect = "yes"
+
+[[example]]
+operator = "{OUTSIDER}"
+vm = "web-1"
+from = "a"
+to = "b"
+expect = "no"
+"""
 
 
 def _korora_text(

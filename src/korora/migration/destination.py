@@ -250,7 +250,13 @@ class Arrival:
 
     async def _take_order(self, order: messages.Order) -> None:
         peer, vm = self._talk.channel.peer, self._definition.name
-        admission = gate.admit(self._at, order.request, source=peer, destination=self._at.host)
+        admission = gate.admit(
+            self._at,
+            order.request,
+            source=peer,
+            destination=self._at.host,
+            peer_state=known(self._met).peer.state,
+        )
         if admission.request.vm != vm:
             raise RefusedError(
                 f"the request is for {admission.request.vm}, the order brings {vm}", kind="request-mismatch"

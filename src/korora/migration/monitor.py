@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from korora.errors import RefusedError
+from korora.errors import QuestionError, RefusedError
 from korora.migration.papers.docket import Docket
 from korora.migration.papers.file import MigrationFile
 from korora.migration.papers.values import value_of
@@ -58,7 +58,7 @@ class Monitor:
         self.permit(*procedures)
         try:
             await step()
-        except RefusedError as refused:
+        except (RefusedError, QuestionError) as refused:
             self._denied(procedures, refused)
             raise
         for procedure in procedures:
@@ -127,12 +127,13 @@ class Monitor:
             remedy=f"korora policy explain {session[:16]}" if session else "see the log: korora log show",
         )
 
-    def _denied(self, procedures: Sequence[Procedure], refused: RefusedError) -> None:
+    def _denied(self, procedures: Sequence[Procedure], refused: RefusedError | QuestionError) -> None:
         """Not by these rules, but within what they asked for: by the host's policy, or by an appraisal."""
         stopped = next((one for one in procedures if not self._model.done(one)), None)
         if stopped is None or self._void:
             return
-        no = Decision(Answer.NO, stopped.value, {}, stopped.value, refused.kind)
+        answer = Answer.QUESTION if isinstance(refused, QuestionError) else Answer.NO
+        no = Decision(answer, stopped.value, {}, stopped.value, refused.kind)
         self._note(self._told(Taken(stopped, no, 0)))
         if self._subject().file is not None:
             self._write()

@@ -124,7 +124,9 @@ class Departure:
         )
 
     async def agree(self) -> None:
-        """Order and prechecks: every finding is in one refusal."""
+        """Order and prechecks: every finding is in one refusal. The policy is asked again, now that the other
+        host's state is known."""
+        gate.allowed(self._at, self.file.request, known(self.file.met).peer.state)
         talk, vm, met = known(self._talk), self._vm.definition, known(self.file.met)
         self.file.rule = choose_rule(
             met.greeted,

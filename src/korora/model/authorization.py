@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
 class Authorized:
-    """Yes. `by` names the rule, for the receipt."""
+    """Yes. `by` names the policies, for the receipt."""
 
     by: str
 
@@ -19,3 +20,20 @@ class Denied:
     kind: str
     reason: str
     remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsApproval:
+    """Yes, once a second person agrees. `by` names the policies that say so."""
+
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uncovered:
+    """No policy speaks of it, and the site wants a person to be asked then (a *question* of the paper)."""
+
+    reason: str
+
+
+Answer: TypeAlias = Authorized | Denied | NeedsApproval | Uncovered

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from korora.model.authorization import Authorized, Denied
+from korora.model.authorization import Answer, Authorized, Denied, NeedsApproval, Uncovered
 from korora.model.plan import MigrationRequest
 
-__all__ = ["Authorized", "Authorizer", "Denied"]
+__all__ = ["Answer", "Authorized", "Authorizer", "Denied", "NeedsApproval", "Uncovered"]
 
 
 class Authorizer(Protocol):
-    """Both methods raise UsageError(kind="bad-authorization") while the rules cannot be read."""
-
     def operator_key(self, operator: str) -> bytes | None:
         """The operator's Ed25519 public key (32 bytes), or None if nobody of that name is known."""
         ...
 
-    def decide(self, request: MigrationRequest) -> Authorized | Denied: ...
+    def decide(self, request: MigrationRequest, now: float, peer_state: str | None = None) -> Answer:
+        """`now` in Unix seconds; `peer_state`: the trusted state that the other host is in, once attested."""
+        ...

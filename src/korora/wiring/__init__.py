@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
-from korora.adapters.authorization.toml_file import TomlAuthorizer
+from korora.adapters.authorization.files import FOLDER, FileAuthorizer
 from korora.adapters.channel import tls
 from korora.adapters.channel.listener import Listener
 from korora.adapters.channel.reception import TicketReception
@@ -75,7 +75,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
     """Put one host together. KororaError when a file it needs is missing or wrong."""
     state, clock, anchors = configuration.state, SystemClock(), SiteAnchors(configuration.site)
     anchors.all()  # better said now than in the middle of a migration
-    authorizer = TomlAuthorizer(configuration.authorization)
+    authorizer = FileAuthorizer(configuration.authorization)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     journal = SqliteJournal(state / "journal.db")
     tpm = EsysTpm(configuration.tpm)
@@ -194,6 +194,7 @@ def storage_rule(configuration: HostConfiguration) -> StorageRule:
     own = (
         configuration.state,
         *(configuration.api, configuration.event_log, configuration.authorization),
+        configuration.authorization.parent / FOLDER,
         *([configuration.file] if configuration.file is not None else []),
         *(site.authority, site.reference_values, *site.manufacturers),
     )

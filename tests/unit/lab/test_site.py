@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from korora.adapters.authorization.files import FileAuthorizer
 from korora.lab.layout import Layout
 from korora.lab.measured_boot import HostSoftware, measured_boot
 from korora.lab.site import (
@@ -15,12 +16,11 @@ from korora.lab.site import (
     reference_values,
     write_site,
 )
-from korora.model.authorization import Authorized, Denied
+from korora.model.authorization import Answer, Authorized, Denied
 from korora.model.configuration import parse_host_configuration
 from korora.model.identity import HostName, OperatorName, VmName
 from korora.model.plan import MigrationRequest, Mode
 from korora.model.site import parse_site
-from korora.policy.authorization import parse
 from korora.policy.reference_values import parse as parse_reference
 
 BOOT = measured_boot(HostSoftware())
@@ -52,13 +52,12 @@ def test_the_command_line_accepts_its_file(lab: Layout) -> None:
 
 
 def test_alice_may_migrate_and_mallory_may_not(lab: Layout) -> None:
-    rules = parse(authorization(lab).read_text())
+    authorizer = FileAuthorizer(authorization(lab))
 
-    def asked_by(operator: str) -> Authorized | Denied:
+    def asked_by(operator: str) -> Answer:
         names = (VmName("web-1"), HostName("a"), HostName("b"))
-        return rules.decide(
-            MigrationRequest(OperatorName(operator), "migrate", *names, Mode.LIVE, "00", 0, 1)
-        )
+        request = MigrationRequest(OperatorName(operator), "migrate", *names, Mode.LIVE, "00", 0, 1)
+        return authorizer.decide(request, 0.0)
 
     assert isinstance(asked_by(OPERATOR), Authorized)
     denied = asked_by(OUTSIDER)

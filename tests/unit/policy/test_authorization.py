@@ -1,110 +1,129 @@
-"""The access list: what is allowed, and how a wrong text is refused."""
+"""authorization.toml: who is who, read strictly; and when a maintenance window is open."""
 
 from __future__ import annotations
 
-import base64
-from contextlib import suppress
-from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from korora.errors import UsageError
-from korora.model.authorization import Authorized, Denied
 from korora.model.identity import HostName, OperatorName, VmName
 from korora.model.plan import MigrationRequest, Mode
-from korora.policy.authorization import parse
+from korora.policy.authorization import DAYS, Window, parse
 
-KEY = bytes(range(32))
+KEY, OTHER = "11" * 32, "22" * 32
 TEXT = f"""
+uncovered = "question"
+
 [operators.alice]
-key = "{KEY.hex()}"
+key = "{KEY}"
+groups = ["web-team", "on-call"]
 
 [operators.bob]
-key = "{base64.b64encode(KEY).decode()}"
+key = "ERERERERERERERERERERERERERERERERERERERERERI="
 
-[[allow]]
-operators = ["alice"]
-vms = ["web-*", "db"]
-from = ["north"]
-to = ["south", "east"]
+[hosts.south]
+labels = ["rack-2"]
 
-[[allow]]
-operators = ["b*"]
-vms = ["*"]
-from = ["*"]
-to = ["north"]
+[[vms]]
+names = "web-*"
+labels = ["stateless"]
+
+[[vms]]
+names = "*-1"
+labels = ["first"]
+
+[windows.weekend]
+days = ["sat", "sun"]
+from = "22:00"
+to = "06:00"
+zone = "Europe/Berlin"
 """
-REQUEST = MigrationRequest(
-    operator=OperatorName("alice"),
-    procedure="migrate",
-    vm=VmName("web-1"),
-    source=HostName("north"),
-    destination=HostName("south"),
-    mode=Mode.LIVE,
-    nonce="00" * 32,
-    issued_at=1,
-    not_after=2,
-)
+SATURDAY_NIGHT = datetime(2026, 11, 28, 22, 30, tzinfo=ZoneInfo("Europe/Berlin")).timestamp()
 
 
-def test_the_rule_that_allowed_it_is_named() -> None:
-    answer = parse(TEXT).decide(REQUEST)
-    assert answer == Authorized("allow 1: alice may migrate web-*, db from north to south, east")
+def request(vm: str = "web-1", operator: str = "alice") -> MigrationRequest:
+    names = (VmName(vm), HostName("north"), HostName("south"))
+    return MigrationRequest(OperatorName(operator), "migrate", *names, Mode.OFFLINE, "00", 0, 1)
 
 
-@pytest.mark.parametrize(
-    ("change", "kind"),
-    [
-        ({"vm": "mail"}, "not-allowed"),
-        ({"vm": "WEB-1"}, "not-allowed"),
-        ({"source": "south"}, "not-allowed"),
-        ({"destination": "west"}, "not-allowed"),
-        ({"operator": "bob"}, "not-allowed"),
-        ({"operator": "mallory"}, "unknown-operator"),
-        ({"procedure": "wipe"}, "unknown-procedure"),
-    ],
-)
-def test_what_no_rule_allows_is_denied_with_a_remedy(change: dict[str, str], kind: str) -> None:
-    answer = parse(TEXT).decide(replace(REQUEST, **change))  # type: ignore[arg-type]
-    assert isinstance(answer, Denied)
-    assert answer.kind == kind
-    assert answer.remedy
-
-
-def test_an_empty_list_allows_nobody() -> None:
-    assert isinstance(parse("").decide(REQUEST), Denied)
+def test_what_the_file_says_becomes_the_facts_of_a_request() -> None:
+    facts = parse(TEXT).facts(request(), SATURDAY_NIGHT, "hardened")
+    assert (facts.operator, facts.groups) == ("alice", ("web-team", "on-call"))
+    assert (facts.vm, facts.vm_labels) == ("web-1", ("first", "stateless"))
+    assert (facts.source, facts.source_labels) == ("north", ())
+    assert (facts.destination, facts.destination_labels) == ("south", ("rack-2",))
+    assert (facts.mode, facts.peer_state) == ("offline", "hardened")
+    assert (facts.day, facts.minute, facts.windows) == ("sat", 21 * 60 + 30, ("weekend",))
 
 
 def test_keys_are_read_in_hex_and_in_base64() -> None:
     keys = parse(TEXT).keys
-    assert set(keys.values()) == {KEY}
+    assert keys[OperatorName("alice")] == b"\x11" * 32
+    assert keys[OperatorName("bob")] == b"\x11" * 31 + b"\x12"
+
+
+def test_an_empty_file_knows_nobody_and_asks_nobody() -> None:
+    roster = parse("")
+    assert (dict(roster.keys), roster.asks) == ({}, False)
+    assert roster.facts(request(), 0, None).windows == ()
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "told"),
     [
-        "[",
-        "surprise = 1",
-        TEXT + '\nextra = "x"',
-        TEXT.replace("vms", "vm"),
-        TEXT.replace('["web-*", "db"]', "[]"),
-        TEXT.replace('["web-*", "db"]', '[""]'),
-        TEXT.replace('["web-*", "db"]', '"web"'),
-        TEXT.replace(KEY.hex(), KEY.hex()[2:]),
-        TEXT.replace(KEY.hex(), "not a key"),
-        TEXT.replace('operators = ["alice"]', 'operators = ["alcie"]'),
-        TEXT.replace("[operators.alice]", '[operators."../alice"]'),
-        "a = " + "[" * 5000,
+        ("surprise = 1", "surprise"),
+        ('uncovered = "allow"', "allow"),
+        ("[operators.alice]", "key"),
+        ('[operators.alice]\nkey = "short"', "32 bytes"),
+        (f'[operators."a/b"]\nkey = "{KEY}"', "a/b"),
+        (f'[operators.alice]\nkey = "{KEY}"\n[operators.ally]\nkey = "{KEY.upper()}"', "one person"),
+        (f'[operators.alice]\nkey = "{KEY}"\ngroups = "web-team"', "groups"),
+        ('[[vms]]\nnames = ""\nlabels = []', "must name something"),
+        ('[hosts."../x"]\nlabels = []', "../x"),
+        ('[windows.w]\nfrom = "24:00"\nto = "06:00"', "24:00"),
+        ('[windows.w]\nfrom = "22:00"\nto = "06:00"\ndays = ["saturday"]', "saturday"),
+        ('[windows.w]\nfrom = "22:00"\nto = "06:00"\nzone = "Mars/Olympus"', "Mars/Olympus"),
+        ('[windows.w]\nfrom = "22:00"\nto = "06:00"\nzone = "../../etc/passwd"', "window"),
+        ("[[allow]]\noperators = ['alice']", "allow"),
+        ("a=" + "[" * 5000, "cannot be used"),
     ],
 )
-def test_a_text_with_anything_wrong_in_it_is_refused_whole(text: str) -> None:
-    with pytest.raises(UsageError):
+def test_whatever_is_wrong_refuses_the_file_and_is_named(text: str, told: str) -> None:
+    with pytest.raises(UsageError, match="cannot be used") as caught:
         parse(text)
+    assert told in caught.value.message
+    assert caught.value.kind == "bad-authorization"
+    assert "korora policy check" in caught.value.remedy
+
+
+@given(
+    days=st.sets(st.sampled_from(DAYS), min_size=1),
+    since=st.integers(0, 1439),
+    until=st.integers(0, 1439),
+    start=st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)),
+    minutes=st.integers(0, 3 * 1440),
+)
+def test_a_window_is_open_from_its_beginning_until_its_end(
+    days: set[str], since: int, until: int, start: datetime, minutes: int
+) -> None:
+    window = Window(tuple(days), since, until, ZoneInfo("UTC"))
+    now = start.replace(tzinfo=UTC) + timedelta(minutes=minutes)
+    lasts = (until - since) % 1440 or 1440
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    began = [midnight + timedelta(days=back, minutes=since) for back in (0, -1)]
+    expected = any(
+        DAYS[begin.weekday()] in days and begin <= now < begin + timedelta(minutes=lasts) for begin in began
+    )
+    assert window.open_at(now.timestamp()) == expected
 
 
 @given(st.text(max_size=200))
-def test_no_text_makes_the_parser_fail_in_another_way(text: str) -> None:
-    with suppress(UsageError):
+def test_no_text_breaks_the_reader(text: str) -> None:
+    try:
         parse(text)
+    except UsageError as error:
+        assert error.kind == "bad-authorization"

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fakes.attested_site import reference_of
 from fakes.site import TestSite
-from korora.adapters.authorization.toml_file import TomlAuthorizer
+from korora.adapters.authorization.files import FileAuthorizer
 from korora.errors import ExitCode, UsageError
 from korora.model.configuration import SiteTrust
 from korora.policy.reference_values import rendered
@@ -63,7 +63,7 @@ def test_a_file_that_is_missing_or_malformed_is_named_with_what_to_do(
 def test_every_file_that_cannot_be_used_now_is_told_of_until_it_can_again(trust: SiteTrust) -> None:
     rules = trust.authority.with_name("authorization.toml")
     rules.write_text("")
-    files = SiteFiles((SiteAnchors(trust).all, TomlAuthorizer(rules).check))
+    files = SiteFiles((SiteAnchors(trust).all, FileAuthorizer(rules).check))
     assert files.problems() == []
     rules.write_text("[")
     trust.reference_values.unlink()

@@ -1,1 +1,1 @@
-"""Where a host keeps its access list."""
+"""Where a host keeps who may do what: authorization.toml, and policies in Cedar."""

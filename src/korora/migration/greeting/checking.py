@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from korora.errors import QuestionError, RefusedError
 from korora.migration.crossing.subject import Subject, find_subject
-from korora.migration.greeting import survey
+from korora.migration.greeting import gate, survey
 from korora.migration.greeting.conversation import WORK_DEADLINE_S, Conversation
 from korora.migration.greeting.meeting import meet_as_source
 from korora.migration.greeting.refusals import refuse_changed_boot, refuse_unsettled
 from korora.migration.recovery.standing import Standing
 from korora.migration.setting import Setting
-from korora.model.authorization import Denied
 from korora.model.definition import definition_text
 from korora.model.plan import Finding, Inquiry, MigrationRequest
 from korora.protocol.handshake import choose_rule
@@ -65,7 +64,7 @@ async def _findings_there(at: Setting, asked: Inquiry, subject: Subject) -> Sequ
         await channel.close()
 
 
-def _refused(at: Setting, check: str, refuse: Callable[[], None]) -> Iterator[Finding]:
+def _refused(at: Setting, check: str, refuse: Callable[[], object]) -> Iterator[Finding]:
     try:
         refuse()
     except (RefusedError, QuestionError) as refused:
@@ -76,18 +75,15 @@ def _denied(at: Setting, asked: Inquiry) -> Iterator[Finding]:
     """What this host's policy would say to a request of theirs. Nobody signed one: it is only looked at."""
     assert asked.operator is not None  # noqa: S101 the caller looked
     now = int(at.clock.now())
-    decision = at.authorizer.decide(
-        MigrationRequest(
-            operator=asked.operator,
-            procedure="migrate",
-            vm=asked.vm,
-            source=at.host,
-            destination=asked.destination,
-            mode=asked.mode,
-            nonce="",
-            issued_at=now,
-            not_after=now,
-        )
+    request = MigrationRequest(
+        operator=asked.operator,
+        procedure="migrate",
+        vm=asked.vm,
+        source=at.host,
+        destination=asked.destination,
+        mode=asked.mode,
+        nonce="",
+        issued_at=now,
+        not_after=now,
     )
-    if isinstance(decision, Denied):
-        yield Finding("authorization", at.host, decision.reason, decision.remedy)
+    yield from _refused(at, "authorization", lambda: gate.allowed(at, request, None))

@@ -10,9 +10,9 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from korora.errors import RefusedError
+from korora.errors import QuestionError, RefusedError
 from korora.migration.setting import Setting
-from korora.model.authorization import Denied
+from korora.model.authorization import Authorized, Denied, NeedsApproval, Uncovered
 from korora.model.identity import HostName
 from korora.model.plan import MigrationRequest
 from korora.protocol import dsse, statements
@@ -30,8 +30,17 @@ class Admission:
     by: str
 
 
-def admit(setting: Setting, envelope: bytes, *, source: HostName, destination: HostName) -> Admission:
-    """Check the request and spend its nonce, durably. RefusedError otherwise, each with its own kind."""
+def admit(
+    setting: Setting,
+    envelope: bytes,
+    *,
+    source: HostName,
+    destination: HostName,
+    peer_state: str | None = None,
+) -> Admission:
+    """Check the request and spend its nonce, durably. RefusedError otherwise, each with its own kind;
+    QuestionError when a person must decide. `peer_state` as `Authorizer.decide`.
+    """
     request = _opened(setting, envelope)
     _check_time(request, setting.clock.now())
     if (request.source, request.destination) != (source, destination):
@@ -41,16 +50,35 @@ def admit(setting: Setting, envelope: bytes, *, source: HostName, destination: H
             kind="request-mismatch",
             remedy="send the request to the host that it names as source",
         )
-    decision = setting.authorizer.decide(request)
-    if isinstance(decision, Denied):
-        raise RefusedError(decision.reason, kind=decision.kind, remedy=decision.remedy)
+    by = allowed(setting, request, peer_state)
     if not setting.journal.spend_nonce(request.nonce, request.not_after):
         raise RefusedError(
             "this request was used before",
             kind="replayed-request",
             remedy="a request is good for one migration: sign a new one (the command line does it each time)",
         )
-    return Admission(envelope, request, decision.by)
+    return Admission(envelope, request, by)
+
+
+def allowed(setting: Setting, request: MigrationRequest, peer_state: str | None) -> str:
+    """The policies that allow it now. RefusedError or QuestionError otherwise; nothing is spent."""
+    match setting.authorizer.decide(request, setting.clock.now(), peer_state):
+        case Authorized(by):
+            return by
+        case Denied(kind, reason, remedy):
+            raise RefusedError(reason, kind=kind, remedy=remedy)
+        case NeedsApproval(by):
+            raise QuestionError(
+                f"{by} lets {request.operator} migrate {request.vm} only if a second person agrees",
+                kind="needs-approval",
+                remedy="no command takes that agreement yet: ask whoever keeps the policies of this host",
+            )
+        case Uncovered(reason):
+            raise QuestionError(
+                reason,
+                kind="question",
+                remedy=f"whoever keeps the policies of {setting.host} decides: a policy in policies/*.cedar",
+            )
 
 
 def _opened(setting: Setting, envelope: bytes) -> MigrationRequest:

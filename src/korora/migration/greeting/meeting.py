@@ -57,6 +57,11 @@ class Acquaintance:
     evidence: HostEvidence
     trusted: Trusted
 
+    @property
+    def state(self) -> str:
+        """The name of the trusted state that it is in."""
+        return self.trusted.platform.state
+
 
 @dataclass(frozen=True, slots=True)
 class Meeting:

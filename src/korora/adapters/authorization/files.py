@@ -1,0 +1,128 @@
+"""authorization.toml and policies/*.cedar beside it, which an administrator edits while the daemon runs.
+
+Promise: each decision uses the files as they are at that moment. While an edit cannot be used, the policy
+that was in force before stays in force, and `check` says why; one that cannot be used when the daemon starts
+keeps it from starting. Limit: whoever may write the files decides, so files that others than their owner may
+write are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from korora.adapters.authorization.cedar import Policies
+from korora.errors import UsageError
+from korora.model.authorization import Answer, Denied
+from korora.model.identity import OperatorName
+from korora.model.plan import MigrationRequest
+from korora.policy.authorization import ACTIONS, Roster, parse
+
+MAX_BYTES = 1024 * 1024
+"""Of all files together."""
+FOLDER = "policies"
+
+_log = structlog.get_logger(__name__)
+
+
+class FileAuthorizer:
+    """Implements `ports.authorizer.Authorizer`. UsageError at once when the files cannot be used."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._texts = read(path)
+        self._roster, self._policies = _understood(path, self._texts)
+        self._seen: Mapping[Path, str] | str = self._texts
+
+    def check(self) -> None:
+        """UsageError while the files as they are now cannot be used; what was in force before still is."""
+        _understood(self._path, read(self._path))
+
+    def operator_key(self, operator: str) -> bytes | None:
+        return self._current()[0].keys.get(OperatorName(operator))
+
+    def decide(self, request: MigrationRequest, now: float, peer_state: str | None = None) -> Answer:
+        roster, policies = self._current()
+        if request.procedure not in ACTIONS:
+            return Denied(
+                "unknown-procedure",
+                f"nobody may ask for {request.procedure!r} here",
+                f"ask for one of {', '.join(ACTIONS)}",
+            )
+        if request.operator not in roster.keys:
+            return Denied(
+                "unknown-operator",
+                f"this host does not know the operator {request.operator!r}",
+                f"add [operators.{request.operator}] with the operator's public key to authorization.toml",
+            )
+        return policies.decide(roster.facts(request, now, peer_state), asks=roster.asks)
+
+    def _current(self) -> tuple[Roster, Policies]:
+        # Contents, not times: two edits within one clock tick and of one size are still two.
+        try:
+            texts = read(self._path)
+            if texts != self._texts:
+                self._roster, self._policies = _understood(self._path, texts)
+                self._texts = texts
+                _log.info("authorization_reloaded", path=str(self._path), policies=len(self._policies))
+        except UsageError as error:
+            self._say_once(error.message)
+        else:
+            self._seen = texts
+        return self._roster, self._policies
+
+    def _say_once(self, problem: str) -> None:
+        if problem != self._seen:
+            _log.error("authorization_edit_unusable", problem=problem, in_force="the policy before it")
+            self._seen = problem
+
+
+def read(path: Path) -> dict[Path, str]:
+    """All files by their paths: authorization.toml first. UsageError names the first that cannot be read."""
+    found = [path]
+    try:
+        found += sorted(entry for entry in (path.parent / FOLDER).iterdir() if entry.suffix == ".cedar")
+    except FileNotFoundError:
+        pass  # no policies: nothing is allowed
+    except OSError as error:
+        raise _unusable(path.parent / FOLDER, error.strerror or str(error), "make it readable") from error
+    texts: dict[Path, str] = {}
+    left = MAX_BYTES
+    for file in found:
+        texts[file] = _text(file, left)
+        left -= len(texts[file])
+    return texts
+
+
+def _understood(path: Path, texts: Mapping[Path, str]) -> tuple[Roster, Policies]:
+    try:
+        roster = parse(texts[path])
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.message}", kind=error.kind, remedy=error.remedy) from error
+    return roster, Policies({str(file): text for file, text in texts.items() if file != path})
+
+
+def _text(path: Path, left: int) -> str:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise _unusable(path, "others than its owner may write it", f"chmod go-w {path}")
+            data = file.read(left + 1)
+        if len(data) > left:
+            raise _unusable(path, f"the rules are larger than {MAX_BYTES} bytes together", "shorten them")
+        return data.decode()
+    except OSError as error:
+        raise _unusable(
+            path, error.strerror or str(error), "make the file readable for the daemon"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise _unusable(path, "it is not UTF-8 text", "write it as UTF-8") from error
+
+
+def _unusable(path: Path, problem: str, remedy: str) -> UsageError:
+    return UsageError(f"{path}: {problem}", kind="bad-authorization", remedy=remedy)
