@@ -93,6 +93,7 @@ class ByKorora:
             others_cpu_s=round(busy - used_at_end, 2),
             bytes_sent=outcome.bytes_sent or 0,
             ticks=seen.ticks,
+            decisions_ms=outcome.decisions_ms or 0.0,
             peak_mib={name: accounting.peak_mib(pid) for name, pid in daemons.items()},
             beside_peak_mib=self._interposers(daemons),
             phases_ms=story.phases_ms(ordered),

@@ -42,6 +42,7 @@ class Run(msgspec.Struct, frozen=True):
     others_cpu_s: float
     bytes_sent: int
     ticks: Ticks
+    decisions_ms: float = 0.0  # the rules of Korora's source, with their log
     peak_mib: dict[str, float] = {}  # each daemon
     beside_peak_mib: dict[str, float] = {}  # each interposer of a vTPM
     phases_ms: dict[str, float] = {}
@@ -67,6 +68,7 @@ FIGURES: Final = (
     "cpu_until_running_s",
     "others_cpu_s",
     "bytes_sent",
+    "decisions_ms",
 )
 
 _COMPARED: Final = {
@@ -98,7 +100,8 @@ def ratios(of: Mapping[str, Mapping[str, Spread]]) -> dict[str, float]:
     """Korora's medians against QEMU's. Ways that were not measured are left out."""
     if KORORA not in of:
         return {}
-    korora, told = of[KORORA], {}
+    korora = of[KORORA]
+    told = {"decisions_share": _ratio(korora["decisions_ms"].median, korora["wall_s"].median * 1000)}
     peers = {TCP: TCP, TLS: TLS}
     tried = [way for way in MULTIFD_TLS if way in of]
     if tried:
@@ -155,4 +158,4 @@ def _whole(of: Spread) -> str:
 
 
 def _ratio(one: float, other: float) -> float:
-    return round(one / other, 3) if other else 0.0
+    return round(one / other, 4 if one < other / 100 else 3) if other else 0.0

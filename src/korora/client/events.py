@@ -65,6 +65,7 @@ class MigrationOutcome(msgspec.Struct, frozen=True, tag_field="event", tag="outc
     mode: str | None = None
     downtime_ms: float | None = None
     total_ms: float | None = None
+    decisions_ms: float | None = None  # of the total, what the source's rules and their log took
     bytes_sent: int | None = None
     bytes_guest: int | None = None
     vtpm: VtpmComparison | None = None

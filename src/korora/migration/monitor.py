@@ -6,7 +6,8 @@ Limit: answers to a visit that brings no order are not logged, for nobody asked 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -52,6 +53,7 @@ class Monitor:
         self._unlogged: list[PolicyDecision] = []
         self._number = 0
         self._void = False
+        self._spent_ms = 0.0
 
     async def around(self, step: Step, *procedures: Procedure) -> None:
         """Ask for these, play the step, and note those that the step has not noted itself."""
@@ -66,9 +68,10 @@ class Monitor:
 
     def permit(self, *procedures: Procedure) -> None:
         """RefusedError(kind="policy") unless all of them may be done now, one after another."""
-        refused = self._model.may([one for one in procedures if not self._model.done(one)])
-        if refused is not None:
-            self._refuse(refused)
+        with self._timed():
+            refused = self._model.may([one for one in procedures if not self._model.done(one)])
+            if refused is not None:
+                self._refuse(refused)
 
     def did(self, procedure: Procedure) -> None:
         """It is done, and durably so once this returns. Done before: nothing happens.
@@ -77,10 +80,11 @@ class Monitor:
         """
         if self._void or self._model.done(procedure):
             return
-        taken = self._model.take(procedure, value_of(procedure, self._subject().file))
-        if not taken.decision.allowed:
-            self._refuse(taken)
-        self._note(self._told(taken))
+        with self._timed():
+            taken = self._model.take(procedure, value_of(procedure, self._subject().file))
+            if not taken.decision.allowed:
+                self._refuse(taken)
+            self._note(self._told(taken))
 
     def nothing_is_done(self) -> None:
         """It was only asked what would be."""
@@ -116,6 +120,17 @@ class Monitor:
             self._model.take(Procedure(told.procedure), told.value)
 
     # -- inside -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """How long the rules take is told with the outcome."""
+        begun = self._at.clock.monotonic()
+        try:
+            yield
+        finally:
+            self._spent_ms += (self._at.clock.monotonic() - begun) * 1000
+            if (file := self._subject().file) is not None:
+                file.decisions_ms = self._spent_ms
 
     def _refuse(self, taken: Taken) -> None:
         self._note(self._told(taken))

@@ -43,6 +43,7 @@ class MigrationFile:
     paused_at: float | None = None
     resumed_at: float | None = None
     begun_at: float = 0.0
+    decisions_ms: float = 0.0  # that this host's rules took, with their log
     limits: list[str] = field(default_factory=list)
 
     @property

@@ -100,6 +100,7 @@ def _told(at: Setting, file: MigrationFile) -> Event:
         "mode": file.request.mode,
         "downtime_ms": file.downtime_ms,
         "total_ms": round((at.clock.monotonic() - file.begun_at) * 1000, 1),
+        "decisions_ms": round(file.decisions_ms, 2),
         "bytes_sent": sent.wire_bytes if sent else 0,
         "bytes_guest": sent.payload_bytes if sent else 0,
         "vtpm": vtpm,
