@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from korora.policy.machine.formula import (
     All,
@@ -41,9 +41,7 @@ _KEYWORDS: Final = frozenset({"all", "some", "and", "or", "not"})
 
 def formula(text: str, variables: Mapping[str, Sort] = {}) -> Formula:
     """Read a formula whose open variables are these. ValueError if it is none."""
-    if len(text) > MAX_CHARACTERS:
-        raise ValueError(f"a formula has at most {MAX_CHARACTERS} characters, this one {len(text)}")
-    reader = _Reader(_WORDS.findall(text), text)
+    reader = _Reader(_words(text), text)
     scope = {name: _Unknown(name, sort) for name, sort in variables.items()}
     found = reader.formula(scope)
     reader.end()
@@ -52,10 +50,16 @@ def formula(text: str, variables: Mapping[str, Sort] = {}) -> Formula:
 
 def term(text: str, variables: Mapping[str, Sort]) -> Term:
     """Read a term. ValueError if it is none."""
-    reader = _Reader(_WORDS.findall(text), text)
+    reader = _Reader(_words(text), text)
     found = reader.term({name: _Unknown(name, sort) for name, sort in variables.items()})
     reader.end()
     return found.made()
+
+
+def _words(text: str) -> list[str]:
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"a formula has at most {MAX_CHARACTERS} characters, this one {len(text)}")
+    return _WORDS.findall(text.rstrip())  # spaces that no word follows would be looked at again from each
 
 
 def text_of(formula: Formula | Term) -> str:  # noqa: PLR0911  one for each kind
@@ -141,6 +145,7 @@ class _Known:
 _Scope = Mapping[str, _Unknown]
 _Word = _Unknown | _Known
 _Later = Callable[[], Formula]
+_Read = TypeVar("_Read")
 
 
 @dataclass(slots=True)
@@ -153,12 +158,7 @@ class _Reader:
     depth: int = 0
 
     def formula(self, scope: _Scope) -> _Later:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise ValueError(f"a formula nests at most {MAX_DEPTH} deep")
-        quantified = self._quantified(scope) if self._next() in {"all", "some"} else self._implication(scope)
-        self.depth -= 1
-        return quantified
+        return self._nested(self._quantified if self._next() in {"all", "some"} else self._implication, scope)
 
     def end(self) -> None:
         if self._next():
@@ -222,7 +222,7 @@ class _Reader:
             return inner
         return self._atom(scope)
 
-    def _nested(self, read: Callable[[_Scope], _Later], scope: _Scope) -> _Later:
+    def _nested(self, read: Callable[[_Scope], _Read], scope: _Scope) -> _Read:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise ValueError(f"a formula nests at most {MAX_DEPTH} deep")
@@ -268,7 +268,7 @@ class _Reader:
         name, after = _split(word)
         if name not in FUNCTIONS:
             raise ValueError(f"{name!r} is no function and no relation of the vocabulary")
-        given = self._arguments(scope)
+        given = self._nested(self._arguments, scope)
         if len(given) != 1:
             raise ValueError(f"{name} is of one thing, not of {len(given)}")
         given[0].of(FUNCTIONS[name].sorts[0])

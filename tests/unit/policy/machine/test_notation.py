@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -199,3 +202,22 @@ def test_a_term_is_read_alone() -> None:
     for wrong in ("", "o o", "live(o)", "o = o", "holds(", "all"):
         with pytest.raises(ValueError):
             term(wrong, OPEN)
+
+
+def test_terms_nest_no_deeper_than_formulas_do() -> None:
+    for text in ("holds(" * 500 + "o" + ")" * 500 + " = holds(o)", "live(" + "holds(" * 600, "holds(" * 300):
+        with pytest.raises(ValueError, match="nests at most"):
+            formula(text, OPEN)
+    with pytest.raises(ValueError, match="nests at most"):
+        term("holds(" * 500, OPEN)
+
+
+def test_no_text_takes_long() -> None:
+    began = time.process_time()
+    for text in (" " * MAX_CHARACTERS, "live(o)" + " " * 3000, "(" + " " * 3000, "u" * MAX_CHARACTERS):
+        with suppress(ValueError):
+            formula(text, OPEN)
+    for text in (" " * 200_000, "o" + " " * 200_000, "holds(" * 200_000, "o" * 200_000):
+        with suppress(ValueError):
+            term(text, OPEN)
+    assert time.process_time() - began < 1
