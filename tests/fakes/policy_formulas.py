@@ -73,10 +73,14 @@ class _Drawing:
         names = [f"q{len(scope) + number}" for number in range(self._one([1, 1, 2]))]
         bound = tuple(Variable(name, self._one(list(Sort))) for name in names)
         wider = [*scope, *bound]
-        led = tuple(self._leads_to(variable, wider) for variable in bound)
+        led = tuple(self._maybe_negated(self._leads_to(variable, wider)) for variable in bound)
         if self._one([True, False]):
             return Some(bound, And((*led, self.formula(wider, depth))))
         return All(bound, Or((Not(And(led) if len(led) > 1 else led[0]), self.formula(wider, depth))))
+
+    def _maybe_negated(self, formula: Formula) -> Formula:
+        """Negated, it tells the sort and is no way to search."""
+        return Not(formula) if self._one([False, False, True]) else formula
 
     def _leads_to(self, variable: Variable, scope: list[Variable]) -> Formula:
         places = [
