@@ -31,7 +31,7 @@ from korora.policy.machine.formula import (
     normal,
 )
 from korora.policy.machine.state import Row, State
-from korora.policy.machine.vocabulary import Sort
+from korora.policy.machine.vocabulary import WRITTEN_OUT, Sort
 
 Environment: TypeAlias = list[Any]
 Test: TypeAlias = Callable[[Environment], bool]
@@ -157,14 +157,13 @@ class Reader:
         return found
 
     def _everywhere(self, wanted: Bound, parts: list[Formula], bound: Bound) -> Test:
-        """No relation leads there: try all that any fact speaks of. For properties, never for a guard."""
+        """No relation leads there: try all there is. For properties, never for a guard."""
         variable = min(wanted, key=lambda one: one.name)
         place, inner = self._place(variable), self._search(wanted, parts, bound | {variable})
+        others = [self._place(one) for one in bound if one.sort is variable.sort]
 
         def found(environment: Environment) -> bool:
-            everything = self.state.known(variable.sort)
-            if self.after is not None:
-                everything |= self.after.known(variable.sort)
+            everything = self._known(variable.sort).union([environment[other] for other in others])
             for value in everything:
                 environment[place] = value
                 if inner(environment):
@@ -172,6 +171,13 @@ class Reader:
             return False
 
         return found
+
+    def _known(self, sort: Sort) -> set[Any]:
+        """What any fact speaks of; of a sort that is written out in full, all."""
+        if written := WRITTEN_OUT.get(sort):
+            return set(written)
+        known = self.state.known(sort)
+        return known if self.after is None else known | self.after.known(sort)
 
 
 def searches_everywhere(formula: Formula, parameters: Mapping[str, Sort]) -> bool:

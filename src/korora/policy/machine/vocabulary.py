@@ -123,7 +123,12 @@ FUNCTIONS: Final[Mapping[str, Function]] = MappingProxyType(
     }
 )
 
+WRITTEN_OUT: Final[Mapping[Sort, tuple[str, ...]]] = MappingProxyType(
+    {_A: tuple(access.value for access in Access), _P: tuple(procedure.value for procedure in Procedure)}
+)
+"""The sorts of which there is no more than this."""
+
 CONSTANTS: Final[Mapping[str, Sort]] = MappingProxyType(
-    {access.value: _A for access in Access} | {procedure.value: _P for procedure in Procedure}
+    {word: sort for sort, words in WRITTEN_OUT.items() for word in words}
 )
 """Words of a formula that stand for themselves."""

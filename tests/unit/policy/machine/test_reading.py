@@ -73,6 +73,19 @@ def test_a_property_is_decided_as_if_everything_was_tried(wanted: Any, seed: int
     assert found is decided(wanted.formula, subject, before, SMALL, after)
 
 
+def test_all_accesses_and_all_procedures_are_there_whatever_the_facts_say() -> None:
+    facts: Facts = frozenset({("matrix", ("s", "o", "r")), ("executes", ("submit", "s"))})
+    pair, sorts = {"s": "s", "o": "o"}, {"s": Sort.SUBJECT, "o": Sort.OBJECT}
+    assert holds("some x: not matrix(s, o, x)", facts, pair, **sorts)
+    assert not holds("all x: matrix(s, o, x)", facts, pair, **sorts)
+    assert holds("some t: not executes(t, s)", facts, pair, **sorts)
+
+
+def test_what_is_asked_about_is_there_even_if_no_fact_speaks_of_it() -> None:
+    assert holds("some k: not live(k) and k = o", frozenset(), {"o": "new"}, o=Sort.OBJECT)
+    assert not holds("all k: live(k)", frozenset({("live", ("old",))}), {"o": "new"}, o=Sort.OBJECT)
+
+
 def test_a_variable_that_stands_twice_in_a_tuple_is_one_thing() -> None:
     loop: Facts = frozenset({("parent", ("a", "a"))})
     line: Facts = frozenset({("parent", ("a", "b"))})
