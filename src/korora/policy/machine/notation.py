@@ -56,6 +56,13 @@ def term(text: str, variables: Mapping[str, Sort]) -> Term:
     return found.made()
 
 
+def variable(name: str) -> str:
+    """A name that a variable may have. ValueError if it stands for something else, or for nothing."""
+    if not name.isidentifier() or name in _KEYWORDS or name in CONSTANTS:
+        raise ValueError(f"{name[:64]!r} is no name for a variable")
+    return name
+
+
 def _words(text: str) -> list[str]:
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"a formula has at most {MAX_CHARACTERS} characters, this one {len(text)}")
@@ -175,10 +182,10 @@ class _Reader:
         raise ValueError(f"{name!r} is no variable here and no word of the vocabulary")
 
     def _quantified(self, scope: _Scope) -> _Later:
-        kind, names = self._take(), [self._variable()]
+        kind, names = self._take(), [variable(self._take())]
         while self._next() == ",":
             self._take()
-            names.append(self._variable())
+            names.append(variable(self._take()))
         self._expect(":")
         bound = {name: _Unknown(name) for name in names}
         if len(bound) != len(names) or bound.keys() & scope.keys():
@@ -282,12 +289,6 @@ class _Reader:
             given.append(self.term(scope))
         self._expect(")")
         return given
-
-    def _variable(self) -> str:
-        name = self._take()
-        if not name.isidentifier() or name in _KEYWORDS or name in CONSTANTS:
-            raise ValueError(f"{name!r} is no name for a variable")
-        return name
 
     def _next(self) -> str:
         return self.words[self.at] if self.at < len(self.words) else ""

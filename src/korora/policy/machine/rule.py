@@ -12,12 +12,22 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from korora.policy.machine import notation
-from korora.policy.machine.formula import TRUE, Formula, Term
+from korora.policy.machine.formula import (
+    TRUE,
+    And,
+    Applied,
+    Dominates,
+    Equal,
+    Formula,
+    Not,
+    Or,
+    Term,
+)
 from korora.policy.machine.vocabulary import FUNCTIONS, RELATIONS, Sort
 
 ANY: Final = "_"
 """In what an effect takes away: whatever stands there."""
-_EFFECT: Final = re.compile(r"([+-])\s*(\w+)\((.*)\)|(\w+)\((.*)\)\s*:=\s*(.+)")
+_EFFECT: Final = re.compile(r"([+-])\s*(\w+)\((.*)\)|(\w+)\((.*)\)\s*:=\s*(\S.*)")
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
@@ -99,12 +109,40 @@ def _read(
     for word in (name, request, *guard):
         if not _NAME.fullmatch(word):
             raise ValueError(f"{word[:64]!r} is no name: small letters, digits and hyphens")
-    within = notation.formula(domain, parameters) if domain else TRUE
+    _parameters(parameters)
+    within = _within(notation.formula(domain, parameters), domain) if domain else TRUE
     clauses = tuple(
         Clause(label, _now(notation.formula(text, parameters), text)) for label, text in guard.items()
     )
     changes = tuple(_effect(text, parameters) for text in effects)
     return Rule(name, request, parameters, clauses, changes, within, meaning)
+
+
+def _parameters(parameters: Mapping[str, Sort]) -> None:
+    for word in parameters:
+        notation.variable(word)
+    if ANY in parameters:
+        raise ValueError(f"{ANY!r} is no name for a variable: it is whatever stands there")
+    if parameters.get("u") is not Sort.SUBJECT:
+        raise ValueError("among its parameters is u, the subject that asks")
+
+
+def _within(formula: Formula, text: str) -> Formula:
+    if not _of_the_request_alone(formula):
+        raise ValueError(f"a domain looks at the request alone: {text}")
+    return formula
+
+
+def _of_the_request_alone(formula: Formula) -> bool:
+    match formula:
+        case And(parts) | Or(parts):
+            return all(map(_of_the_request_alone, parts))
+        case Not(inner):
+            return _of_the_request_alone(inner)
+        case Equal(left, right) | Dominates(left, right):
+            return not isinstance(left, Applied) and not isinstance(right, Applied)
+        case _:
+            return False
 
 
 def _now(formula: Formula, text: str) -> Formula:
@@ -114,6 +152,8 @@ def _now(formula: Formula, text: str) -> Formula:
 
 
 def _effect(text: str, parameters: dict[str, Sort]) -> Effect:
+    if "'" in text:
+        raise ValueError(f"an effect knows nothing of the next state: {text}")
     match = _EFFECT.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"no effect: {text!r}; write +relation(…), -relation(…) or function(…) := …")

@@ -17,7 +17,7 @@ Limit: what it says is well formed; whether it is secure, the proof says.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -28,6 +28,8 @@ from korora.policy.machine.rule import ANY, Change, Effect, Rule, rule
 from korora.policy.machine.vocabulary import Sort
 
 MAX_CHARACTERS: Final = 256 * 1024
+MAX_DOTS: Final = 50
+"""On a line. No key here has any; reading one of many parts takes long."""
 
 
 class _Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,7 +52,7 @@ def changed(rules: Sequence[Rule], text: str) -> tuple[Rule, ...]:
     if len(text) > MAX_CHARACTERS:
         raise _bad(f"a file of rules has at most {MAX_CHARACTERS} characters")
     try:
-        file = msgspec.convert(tomllib.loads(text), _File)
+        file = msgspec.convert(tomllib.loads(_few_dots(text)), _File)
         if not file.rule and not file.without:
             raise ValueError("it changes nothing: write [[rule]] or without")
         by_name = {one.name: one for one in rules}
@@ -68,9 +70,25 @@ def changed(rules: Sequence[Rule], text: str) -> tuple[Rule, ...]:
                 meaning=one.meaning,
             )
             by_name[made.name] = made
+        _one_way_to_ask(by_name.values())
     except (ValueError, RecursionError) as error:
         raise _bad(str(error)) from error
     return tuple(by_name.values())
+
+
+def _few_dots(text: str) -> str:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.count(".") > MAX_DOTS:
+            raise ValueError(f"line {number} has more than {MAX_DOTS} dots, and no key is of several parts")
+    return text
+
+
+def _one_way_to_ask(rules: Iterable[Rule]) -> None:
+    first: dict[str, Rule] = {}
+    for one in rules:
+        other = first.setdefault(one.request, one)
+        if other.parameters != one.parameters:
+            raise ValueError(f"rules {other.name} and {one.name} take different parameters")
 
 
 def _without(one: Rule | None, name: str, label: str) -> Rule:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -206,3 +208,63 @@ def test_sorts_are_written_as_the_vocabulary_names_them() -> None:
     for sort in Sort:
         made = changed(RULES, TIDY.replace('n = "entry"', f'n = "entry", z = "{sort}"'))[-1]
         assert made.parameters["z"] is sort
+
+
+@pytest.mark.parametrize(
+    "domain", ["matrix(u, o, x)", "holds(o) = v", "some k: live(k)", "not access'(u, o, x)"]
+)
+def test_a_domain_looks_at_the_request_alone(domain: str) -> None:
+    with pytest.raises(UsageError, match="a domain looks at the request alone"):
+        changed(RULES, written(domain=f'"{domain}"'))
+    for allowed in ("x = w", "not (x = r or x = w)", "true()", "u != u"):
+        changed(RULES, written(domain=f'"{allowed}"'))
+
+
+@pytest.mark.parametrize("effect", ["holds(o) := holds'(o)", "object_class(o) := object_class'(o)"])
+def test_an_effect_knows_nothing_of_the_next_state_either(effect: str) -> None:
+    with pytest.raises(UsageError, match="nothing of the next state"):
+        changed(RULES, written(effects=f'["{effect}"]'))
+
+
+@pytest.mark.parametrize("parameters", ["{ o = 'object' }", "{ u = 'object' }", "{ }"])
+def test_a_rule_says_who_asks(parameters: str) -> None:
+    with pytest.raises(UsageError, match="u, the subject that asks"):
+        changed(RULES, written(parameters=parameters, guard="{ }", effects="[]"))
+
+
+@pytest.mark.parametrize("name", ["_", "r", "submit", "and", "some", "'a b'", "''", '"o\'"', "1"])
+def test_a_parameter_has_a_name_that_stands_for_nothing_else(name: str) -> None:
+    with pytest.raises(UsageError, match="no name for a variable"):
+        changed(
+            RULES, written(parameters=f"{{ u = 'subject', {name} = 'object' }}", guard="{ }", effects="[]")
+        )
+
+
+def test_rules_of_one_request_take_the_same_parameters() -> None:
+    for parameters in ("{ u = 'subject' }", "{ u = 'subject', o = 'object', x = 'procedure' }"):
+        with pytest.raises(UsageError, match="rules get-read and mine take different parameters"):
+            changed(RULES, written(request="'get'", parameters=parameters, guard="{ }", effects="[]"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a." * 130_000 + "a = 1",
+        "[" + "a." * 130_000 + "a]",
+        "'a'  .  " * 30_000 + "a = 1",
+        "".join(f"{n}.{'a.' * 48}a = 1\n" for n in range(2400)),
+        written(effects='["""holds(o) :=' + " " * 200_000 + 'v\nv"""]'),
+        written(effects='["""holds(o) := holds(o' + " " * 200_000 + ')\n"""]'),
+        written(effects='["' + "+a(" * 60_000 + '"]'),
+        written(effects='["' + "a(a)" * 60_000 + '"]'),
+        written(guard='{ may = "' + " " * 200_000 + '" }'),
+        written(guard="{ " + ", ".join(f'a{n} = "{" " * 3900}"' for n in range(60)) + " }"),
+        "[[rule]]\n" * 25_000,
+    ],
+)
+def test_no_file_takes_long(text: str) -> None:
+    assert len(text) <= MAX_CHARACTERS
+    began = time.process_time()
+    with pytest.raises(UsageError):
+        changed(RULES, text)
+    assert time.process_time() - began < 1
