@@ -8,11 +8,11 @@ Default is deny: only *yes* lets anything happen.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from korora.policy.machine.classes import AccessClass
+from korora.policy.machine.classes import AccessClass, Level
 from korora.policy.machine.reading import Environment, Reader, Test
 from korora.policy.machine.reasons import protected_by
 from korora.policy.machine.rule import Assignment, Change, Rule
@@ -74,7 +74,8 @@ class Machine:
             ready = self._by_request.setdefault(rule.request, [])
             if ready and dict(ready[0].rule.parameters) != dict(rule.parameters):
                 raise ValueError(f"rules {ready[0].rule.name} and {rule.name} take different parameters")
-            ready.append(_read(rule, state))
+            in_order = replace(rule, parameters=ready[0].rule.parameters) if ready else rule
+            ready.append(_read(in_order, state))
 
     def decide(self, request: str, arguments: Mapping[str, Any]) -> Decision:
         """The one answer. After *yes* the state is the next one; after anything else it is as it was."""
@@ -165,7 +166,8 @@ _NAMES: Final = {Sort.ACCESS: frozenset(Access), Sort.PROCEDURE: frozenset(Proce
 
 def _malformed(parameters: Mapping[str, Sort], arguments: Mapping[str, Any]) -> str:
     if parameters.keys() != arguments.keys():
-        return f"it needs {', '.join(parameters)}, and was given {', '.join(sorted(arguments)) or 'nothing'}"
+        given = ", ".join(sorted(map(str, arguments)))
+        return f"it needs {', '.join(parameters)}, and was given {given or 'nothing'}"
     for name, sort in parameters.items():
         if not _fits(sort, arguments[name]):
             return f"{name} is no {sort}"
@@ -177,8 +179,16 @@ def _fits(sort: Sort, value: Any) -> bool:
         case Sort.ACCESS | Sort.PROCEDURE:
             return isinstance(value, str) and value in _NAMES[sort]
         case Sort.CLASS:
-            return isinstance(value, AccessClass)
+            return (
+                isinstance(value, AccessClass)
+                and isinstance(value.level, Level)
+                and _counts(value.categories)
+            )
         case Sort.ENTRY:
-            return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+            return _counts(value)
         case _:
             return isinstance(value, str) and 0 < len(value) <= MAX_NAME
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -227,3 +227,41 @@ def test_a_clause_of_a_rule_of_ones_own_protects_nothing_that_is_known() -> None
     mine = rule("mine", {"u": Sort.SUBJECT}, {"my-own": "authenticated(u)"}, [])
     decision = Machine([mine], State()).decide("mine", {"u": "u"})
     assert (decision.answer, decision.clause, decision.protects) == (Answer.NO, "my-own", "")
+
+
+def test_rules_of_one_request_may_name_their_parameters_in_any_order() -> None:
+    turned = {"x": Sort.ACCESS, "o": Sort.OBJECT, "u": Sort.SUBJECT}
+    write = rule(
+        "get-write", turned, {"may": "matrix(u, o, x)"}, ["+access(u, o, x)"], request="get", domain="x = w"
+    )
+    rules = [write if one.name == "get-write" else one for one in RULES]
+    running = Machine(rules, State(FACTS))
+    assert running.decide("get", GET).allowed
+    assert running.state.facts() == FACTS | {("access", ("alice", "form", "w"))}
+    assert running.decide("get", GET | {"x": "r"}).allowed
+
+
+def test_arguments_that_are_not_even_named_by_words_are_an_error() -> None:
+    arguments: dict[Any, Any] = GET | {1: "w", None: "w", ("u",): "w"}
+    assert unchanged(ASKED_OFTEN, "get", arguments).answer is Answer.ERROR
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        AccessClass(5),  # type: ignore[arg-type]
+        AccessClass("UA"),  # type: ignore[arg-type]
+        AccessClass(None),  # type: ignore[arg-type]
+        AccessClass(False),  # type: ignore[arg-type]
+        AccessClass(Level.UA, -1),
+        AccessClass(Level.UA, True),
+        AccessClass(Level.UA, 0.5),  # type: ignore[arg-type]
+        AccessClass(Level.UA, "1"),  # type: ignore[arg-type]
+        AccessClass(Level.UA, []),  # type: ignore[arg-type]
+    ],
+)
+def test_a_class_of_no_level_or_with_strange_categories_is_an_error(strange: AccessClass) -> None:
+    facts = FACTS | {("access", ("alice", "form", "w"))}
+    decision = unchanged(machine(facts), "create", CREATE | {"c": strange})
+    assert (decision.answer, decision.problem) == (Answer.ERROR, "c is no class")
+    assert machine(facts).decide("create", CREATE).allowed
