@@ -49,7 +49,7 @@ class Monitor:
         self._at = at
         self._role: Role = role
         self._subject = subject
-        self._model = ReferenceMonitor(_THIS, OPERATOR)
+        self._model = ReferenceMonitor(_THIS)
         self._unlogged: list[PolicyDecision] = []
         self._number = 0
         self._void = False

@@ -79,8 +79,8 @@ def test_both_logs_tell_every_procedure_in_its_order(tell: Tell, mode: Mode) -> 
 def test_what_the_rules_refuse_is_not_done(
     tell: Tell, refused: Procedure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without_the_triple(*session_and_operator: str, **other: Any) -> Facts:
-        facts = beginning(*session_and_operator, **other)
+    def without_the_triple(session: str) -> Facts:
+        facts = beginning(session)
         return frozenset((name, row) for name, row in facts if name != "triple" or row[1] != refused.value)
 
     monkeypatch.setattr(reference, "beginning", without_the_triple)

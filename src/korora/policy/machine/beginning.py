@@ -21,7 +21,8 @@ TPM: Final = "host-tpm"
 DOMAIN: Final = "privileged-domain"
 CERTIFIER: Final = "certifier"
 OPERATOR: Final = "operator"
-"""The part of who asked; who it is, is the name behind it."""
+APPROVER: Final = "approver"
+"""The parts of who asks and of who agrees. Who they are is the session's to see to: two keys, two persons."""
 
 AGENTS: Final = {
     IDENTITY_PROVIDER: Level.IDP,
@@ -65,7 +66,7 @@ CREDENTIALS: Final = Level.IDP
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A procedure of a migration. `user` is OPERATOR, or the agent itself."""
+    """A procedure of a migration. `user` is a person, OPERATOR or APPROVER, or an agent."""
 
     agent: str
     takes: str
@@ -76,7 +77,7 @@ class Step:
 STEPS: Final[dict[Procedure, Step]] = {
     Procedure.SUBMIT: Step(IDENTITY_PROVIDER, "request", "record", OPERATOR),
     Procedure.AUTHORIZE: Step(IDENTITY_PROVIDER, "record", "ticket", IDENTITY_PROVIDER),
-    Procedure.APPROVE: Step(IDENTITY_PROVIDER, "approval-form", "approval", OPERATOR),
+    Procedure.APPROVE: Step(IDENTITY_PROVIDER, "approval-form", "approval", APPROVER),
     Procedure.CHALLENGE: Step(TPM, "nonce", "quote", APPRAISER),
     Procedure.ATTEST: Step(APPRAISER, "quote", "verdict", APPRAISER),
     Procedure.AGREE: Step(DOMAIN, "verdict", "session"),
@@ -100,15 +101,12 @@ def item(session: str, name: str) -> str:
     return f"{session}/{name}"
 
 
-def beginning(
-    session: str, operator: str, *, approver: str | None = None, two_persons: bool = False
-) -> Facts:
+def beginning(session: str) -> Facts:
     """The first state. Nobody has anything open, nothing is done, and only the policy is vouched for."""
     facts: set[tuple[str, Row]] = set()
-    people = {operator, approver or operator}
     for name, level in AGENTS.items():
         facts |= {("subject_class", (name, AccessClass(level))), ("authenticated", (name,))}
-    for person in people:
+    for person in (OPERATOR, APPROVER):
         facts |= _person(session, person)
     for name, level in (CONSTRAINED | UNCONSTRAINED).items():
         facts |= _item(session, name, level)
@@ -116,12 +114,7 @@ def beginning(
     facts |= {("cdi", (item(session, name),)) for name in CONSTRAINED}
     facts.add(("valid", (item(session, "policy"),)))
     for procedure, step in STEPS.items():
-        users = {OPERATOR: {operator}}.get(step.user, {step.user})
-        facts |= _step(
-            session, procedure, step, {approver} if procedure is Procedure.APPROVE and approver else users
-        )
-    if two_persons:
-        facts.add(("two_persons", (session,)))
+        facts |= _step(session, procedure, step)
     return frozenset(facts)
 
 
@@ -147,15 +140,15 @@ def _item(session: str, name: str, level: Level) -> set[tuple[str, Row]]:
     }
 
 
-def _step(session: str, procedure: Procedure, step: Step, users: set[str]) -> set[tuple[str, Row]]:
+def _step(session: str, procedure: Procedure, step: Step) -> set[tuple[str, Row]]:
     takes, makes = item(session, step.takes), item(session, step.makes)
     facts: set[tuple[str, Row]] = {
         ("certified", (procedure.value, makes)),
         ("certifier", (procedure.value, CERTIFIER)),
         ("executes", (procedure.value, step.agent)),
         ("matrix", (step.agent, makes, Access.APPEND.value)),
+        ("triple", (step.user, procedure.value, makes)),
     }
-    facts |= {("triple", (user, procedure.value, makes)) for user in users}
     if procedure in UPGRADES:
         facts.add(("upgrades", (procedure.value, makes)))
     else:

@@ -13,7 +13,7 @@ from korora.policy.machine.rule import Rule, rule
 from korora.policy.machine.vocabulary import Sort
 
 _S, _O, _A, _C, _P = Sort.SUBJECT, Sort.OBJECT, Sort.ACCESS, Sort.CLASS, Sort.PROCEDURE
-_M, _V, _N = Sort.MIGRATION, Sort.VALUE, Sort.ENTRY
+_M, _V = Sort.MIGRATION, Sort.VALUE
 
 
 def observes(subject: str, item: str) -> str:
@@ -209,4 +209,14 @@ _CERTIFICATION: Final = (
     rule("forbid", {"u": _S, "s": _S, "t": _P, "o": _O}, _CERTIFIER, ["-triple(s, t, o)"]),
 )
 
-CLASSICAL: Final[tuple[Rule, ...]] = _ACCESSES + _MATRIX + _OBJECTS + _SUBJECTS + _CERTIFICATION
+_DEMANDS: Final = (
+    rule(
+        "demand-approval",
+        {"u": _S, "m": _M},
+        {"provider": "executes(authorize, u)", "not-agreed": "not done(m, agree)"},
+        ["+two_persons(m)"],
+        meaning="the policy lets this migration happen only if a second person agrees (S2)",
+    ),
+)
+
+CLASSICAL: Final[tuple[Rule, ...]] = _ACCESSES + _MATRIX + _OBJECTS + _SUBJECTS + _CERTIFICATION + _DEMANDS

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from korora.policy.machine.beginning import IDENTITY_PROVIDER, OPERATOR, STEPS, beginning, item
+from korora.policy.machine.beginning import APPROVER, IDENTITY_PROVIDER, OPERATOR, STEPS, beginning, item
 from korora.policy.machine.machine import Decision, Machine
 from korora.policy.machine.rules import RULES
 from korora.policy.machine.state import State
@@ -32,15 +32,18 @@ class Taken:
 class ReferenceMonitor:
     """Holds the state; whoever migrates asks."""
 
-    def __init__(self, session: str, operator: str, *, two_persons: bool = False) -> None:
+    def __init__(self, session: str) -> None:
         self.session = session
-        self._operator = operator
-        self._state = State(beginning(session, operator, two_persons=two_persons))
+        self._state = State(beginning(session))
         self._machine = Machine(RULES, self._state)
         self._entries = 0
 
     def done(self, procedure: Procedure) -> bool:
         return (self.session, procedure.value) in self._state.relations["done"]
+
+    def demand_approval(self) -> None:
+        """From now on nothing is agreed without a second person."""
+        self._machine.decide("demand-approval", {"u": IDENTITY_PROVIDER, "m": self.session})
 
     def may(self, procedures: Sequence[Procedure]) -> Taken | None:
         """None if these may be done now, one after another; or the first that may not. Nothing changes."""
@@ -69,16 +72,15 @@ class ReferenceMonitor:
         """What is asked, in order; the last is the procedure itself."""
         step = STEPS[procedure]
         takes, makes = item(self.session, step.takes), item(self.session, step.makes)
-        user = self._operator if step.user == OPERATOR else step.user
-        if step.user == OPERATOR:
-            yield from self._authenticate(user)
+        if step.user in {OPERATOR, APPROVER}:
+            yield from self._authenticate(step.user)
         if (step.agent, takes, Access.READ.value) in self._state.relations["matrix"]:
             yield self._get(step.agent, takes, Access.READ)
         yield self._get(step.agent, makes, Access.APPEND)
         yield self._machine.decide(
             procedure.value,
             {
-                "u": user,
+                "u": step.user,
                 "h": step.agent,
                 "m": self.session,
                 "i": takes,

@@ -187,6 +187,12 @@ CONSTRAINTS: Final[tuple[Property, ...]] = (
         "all o: valid'(o) and not valid(o) -> (some n, t, k: log'(n, u, t, k) and not log(n, u, t, k))",
     ),
     _constraint(
+        "demands-stay",
+        "requirement S2: that a second person must agree is said by the policy's agent, and not unsaid",
+        "all m: two_persons(m) -> two_persons'(m)",
+        "all m: two_persons'(m) and not two_persons(m) -> executes(authorize, u)",
+    ),
+    _constraint(
         "done-stays-done",
         "S5: no procedure of a migration twice",
         "all m, t: done(m, t) -> done'(m, t)",

@@ -51,6 +51,8 @@ _BY_LABEL: Final[Mapping[str, str]] = MappingProxyType(
         "not-flagged": "suspicion-is-no-validity",
         "flagged": "suspicion-is-no-validity",
         "apart": "suspicion-is-no-validity",
+        "provider": "demands-stay",
+        "not-agreed": "two-persons",
         "approved": "two-persons",
         "unchanged": "what-is-done-is-logged",
     }

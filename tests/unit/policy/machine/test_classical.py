@@ -194,6 +194,13 @@ CASES = [
         "-triple(s, submit, o)",
         {"certifier": "-certifier(submit, u)"},
     ),
+    Case(
+        "demand-approval",
+        asked("demand-approval"),
+        "executes(authorize, u)",
+        "+two_persons(m)",
+        {"provider": "-executes(authorize, u); executes(submit, u)", "not-agreed": "done(m, agree)"},
+    ),
 ]
 
 

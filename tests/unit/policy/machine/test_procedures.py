@@ -1,4 +1,4 @@
-"""Every procedure of a migration: a state in which it says yes, and for each clause one in which it says no."""
+"""Every procedure of a migration: a state in which it says yes, and for each clause one for a no."""
 
 from __future__ import annotations
 
@@ -61,6 +61,8 @@ def against(name: str) -> dict[str, str]:
         "once": f"done(m, {name})",
         "not-withdrawn": "done(m, withdraw)",
         "not-released": "done(m, release)",
+        "not-reclaimed": "done(m, reclaim)",
+        "not-run": "done(m, run)",
         "not-flagged": "flagged(m, o)" if name == "confirm" else "flagged(m, j)",
         "output-unflagged": "flagged(m, o)",
         "another-person": "flagger(m, u)" if name == "resolve" else "requester(m, u)",
@@ -106,7 +108,7 @@ def test_there_is_a_rule_for_every_procedure() -> None:
 
 def test_what_rests_on_a_release_does_not_ask_whether_the_migration_was_withdrawn() -> None:
     asks = {rule.name for rule in PROCEDURES if any(c.label == "not-withdrawn" for c in rule.guard)}
-    assert set(PREREQUISITES) - asks == {"run", "wipe", "receipt", "withdraw"}
+    assert set(PREREQUISITES) - asks == {"run", "wipe", "receipt", "reclaim", "withdraw"}
 
 
 def test_with_an_approver_two_persons_have_agreed() -> None:
