@@ -11,7 +11,8 @@ import pytest
 from fakes.journal import Disk, MemoryJournal
 from korora.adapters.journal.sqlite import SqliteJournal
 from korora.model.identity import HostName, SessionId, VmName
-from korora.ports.journal import Journal, SessionRecord, VmRecord
+from korora.model.question import QuestionId
+from korora.ports.journal import Journal, QuestionRecord, SessionRecord, VmRecord
 from korora.protocol.merkle import consistency_proof, nodes_of, root, root_of, verify_consistency
 
 Open = Callable[[], Journal]
@@ -86,6 +87,23 @@ def test_a_nonce_is_spent_once_also_across_a_restart(open_journal: Open) -> None
     journal = open_journal()
     assert not journal.spend_nonce("aa", 200)
     assert journal.spend_nonce("bb", 1)
+
+
+def test_a_question_keeps_its_place_whatever_becomes_of_it(open_journal: Open) -> None:
+    one, two = (QuestionRecord(QuestionId(letter * 16), "open", b"?") for letter in "ab")
+    journal = open_journal()
+    assert (journal.question(one.id), journal.questions("open")) == (None, [])
+    for record in (one, two):
+        journal.write_question(record)
+    journal = open_journal()
+    assert journal.questions("open") == [one, two]
+    answered = replace(one, stage="answered", detail=b"yes")
+    journal.write_question(answered)
+    journal = open_journal()
+    assert (journal.questions("open"), journal.questions("answered")) == ([two], [answered])
+    assert (journal.count_questions("open"), journal.count_questions("used")) == (1, 0)
+    journal.write_question(one)
+    assert open_journal().questions("open") == [one, two]
 
 
 def test_the_log_keeps_its_order_and_its_tree(open_journal: Open) -> None:

@@ -96,8 +96,11 @@ def test_malformed_toml_is_refused_with_the_line(lab: Lab, tmp_path: Path) -> No
 
 @contextmanager
 def with_files_of_its_own(lab: Lab, host: LabHost) -> Iterator[tuple[Path, Path]]:
-    """The host has an authorization.toml and a reference.toml that no other host reads."""
+    """The host has an authorization.toml with policies, and a reference.toml, that no other host reads."""
     text, copies = host.configuration.read_text(), []
+    shutil.copytree(
+        authorization(lab.layout).parent / "policies", host.directory / "policies", dirs_exist_ok=True
+    )
     for shared in (authorization(lab.layout), reference_values(lab.layout)):
         copy = host.directory / shared.name
         shutil.copy(shared, copy)
@@ -126,8 +129,6 @@ def test_a_host_whose_own_files_are_broken_or_missing_refuses_and_names_the_file
     layout = lab.layout
     with with_files_of_its_own(lab, layout.host("c")) as (access_there, reference_there):
         for file, content, kind in (
-            (authorization(layout), "[[allow]\n", "bad-authorization"),
-            (access_there, None, "bad-authorization"),
             (reference_values(layout), None, "bad-anchor"),
             (reference_there, "version = \n", "bad-reference-values"),
         ):
@@ -135,10 +136,14 @@ def test_a_host_whose_own_files_are_broken_or_missing_refuses_and_names_the_file
                 error = stopped(walker, walker.move("c"), USAGE, kind)
                 assert str(file) in error["message"]
                 assert error["remedy"]
-                if kind != "bad-authorization":  # a check asks for no permission
-                    code, error = complaint(lab, "check", walker.name, "--to", "c")
-                    assert (code, error["kind"]) == (USAGE, kind)
-                    assert str(file) in error["message"]
+                code, error = complaint(lab, "check", walker.name, "--to", "c")
+                assert (code, error["kind"]) == (USAGE, kind)
+                assert str(file) in error["message"]
+        for file, content in ((authorization(layout), "[[allow]\n"), (access_there, None)):
+            with broken(file, content):  # the policy from before stays in force, and the host says so
+                assert lab.answer("check", walker.name, "--to", "c")["passed"]
+                host = walker.host.name if file == authorization(layout) else "c"
+                assert str(file) in json.dumps(lab.answer("host", "show", host))
         assert lab.answer("check", walker.name, "--to", "c")["passed"]
 
 

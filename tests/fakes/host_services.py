@@ -6,9 +6,9 @@ import asyncio
 import errno
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fakes.guests_boots import FakeAppraiser
 from fakes.guests_world import FakeHypervisor, FakeVtpmAgent, World
@@ -16,14 +16,23 @@ from fakes.journal import MemoryJournal
 from korora.errors import IntegrityError, KororaError, RefusedError, UsageError
 from korora.model.configuration import Endpoint, HostConfiguration, SiteTrust, parse_host_configuration
 from korora.model.evidence import HostEvidence, Quote
-from korora.model.identity import Digest, HostName, Secret, sha256
-from korora.model.plan import Finding, Inquiry
+from korora.model.identity import Digest, HostName, OperatorName, Secret, VmName, sha256
+from korora.model.plan import Finding, Inquiry, Mode
+from korora.model.question import Matter, Question, Said, Stage, Why
 from korora.ports.clock import SystemClock
 from korora.ports.tpm import Credential
 from korora.supervision.guests import Guests
 from korora.supervision.watch import Watches
 
 Object = Mapping[str, Any]
+
+
+QUESTION: Final = Question(
+    Matter(OperatorName("alice"), "migrate", VmName("web"), HostName("a"), HostName("b"), Mode.LIVE),
+    Why.SECOND_PERSON,
+    "two persons",
+    1,
+)
 
 
 class FakeMigrations:
@@ -43,6 +52,19 @@ class FakeMigrations:
 
     def list(self) -> Sequence[Object]:
         return [{"id": "m1", "vm": "web"}] if self.begun else []
+
+    def questions(self) -> Sequence[Question]:
+        return [QUESTION]
+
+    def question(self, id: str) -> Question:  # noqa: A002
+        if id != QUESTION.id:
+            raise UsageError(f"no question {id}", kind="unknown-question")
+        return QUESTION
+
+    def answer(self, envelope: bytes) -> Question:
+        if envelope != b"signed":
+            raise RefusedError("it is not signed", kind="own-request")
+        return replace(QUESTION, stage=Stage.ANSWERED, said=Said(OperatorName("bob"), "yes", "", 9, envelope))
 
     def tell(self, event: Object) -> None:
         self.told.append(event)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from korora.model.identity import SessionId, VmName
-from korora.ports.journal import SessionRecord, VmRecord
+from korora.model.question import QuestionId
+from korora.ports.journal import QuestionRecord, SessionRecord, VmRecord
 from korora.protocol.merkle import nodes_of
 
 
@@ -17,6 +18,7 @@ class Disk:
     sessions: dict[SessionId, SessionRecord] = field(default_factory=dict)
     nonces: set[str] = field(default_factory=set)
     leaves: list[bytes] = field(default_factory=list)
+    questions: dict[QuestionId, QuestionRecord] = field(default_factory=dict)
 
 
 class MemoryJournal:
@@ -50,6 +52,18 @@ class MemoryJournal:
         fresh = nonce not in self.disk.nonces
         self.disk.nonces.add(nonce)
         return fresh
+
+    def question(self, question: QuestionId) -> QuestionRecord | None:
+        return self.disk.questions.get(question)
+
+    def questions(self, stage: str) -> list[QuestionRecord]:
+        return [record for record in self.disk.questions.values() if record.stage == stage]
+
+    def count_questions(self, stage: str) -> int:
+        return len(self.questions(stage))
+
+    def write_question(self, record: QuestionRecord) -> None:
+        self.disk.questions[record.id] = record
 
     def append_log(self, leaf: bytes) -> int:
         if leaf not in self.disk.leaves:

@@ -49,6 +49,7 @@ from korora.supervision.watch import Watches
 
 VM = VmName("web")
 DEFINITION = 'name = "web"\nmemory = "16M"\n'
+APPROVER = KeyPair(ed25519.Ed25519PrivateKey.from_private_bytes(b"\x05" * 32))
 OPERATOR = KeyPair(ed25519.Ed25519PrivateKey.from_private_bytes(b"\x04" * 32))
 PKI = TestSite()
 IDENTITIES = {name: PKI.host(name) for name in "abc"}
@@ -141,15 +142,22 @@ class StubPremises:
 
 
 class StubAuthorizer:
+    """alice may migrate, as `says` it; bob may approve."""
+
+    def __init__(self) -> None:
+        self.says: Answer = Authorized("the test's rule")
+
     def operator_key(self, operator: str) -> bytes | None:
-        raw = OPERATOR.public_key()
-        assert isinstance(raw, ed25519.Ed25519PublicKey)
-        return raw.public_bytes_raw() if operator == "alice" else None
+        key = {"alice": OPERATOR, "bob": APPROVER}.get(operator)
+        raw = None if key is None else key.public_key()
+        return raw.public_bytes_raw() if isinstance(raw, ed25519.Ed25519PublicKey) else None
 
     def decide(self, request: MigrationRequest, now: float, peer_state: str | None = None) -> Answer:
-        if request.operator != "alice":
+        if (request.operator, request.procedure) == ("bob", "approve"):
+            return Authorized("bob approves")
+        if request.operator != "alice" or request.procedure != "migrate":
             return Denied("denied", f"no rule allows it to {request.operator}", "add a rule")
-        return Authorized("the test's rule")
+        return self.says
 
 
 @dataclass
@@ -162,6 +170,7 @@ class LabHost:
     disk: Disk = field(default_factory=Disk)
     tpm: WrappingTpm = field(init=False)
     premises: StubPremises = field(default_factory=StubPremises)
+    authorizer: StubAuthorizer = field(default_factory=StubAuthorizer)
     change: Callable[[bytes], bytes] | None = None  # what it says on channels from now on, changed
     daemon: Daemon | None = None
     dies_unheard: bool = False  # as when the machine loses its power: its connections just fall silent
@@ -215,7 +224,7 @@ class LabHost:
             tpm=cast(Any, Port(daemon, "tpm", self.tpm)),
             journal=journal,
             clock=CLOCK,
-            authorizer=StubAuthorizer(),
+            authorizer=self.authorizer,
             attester=StubAttester(self.name),
             verify=site.verify,
             signer=HostKey(self.name),
@@ -321,7 +330,20 @@ def decisions_in(leaves: Sequence[bytes]) -> list[PolicyDecision]:
     return [told for told in map(decision.read, leaves) if told is not None]
 
 
-_READS = frozenset({"vm", "vms", "session", "sessions", "log", "log_size", "log_node"})
+_READS = frozenset(
+    {
+        "vm",
+        "vms",
+        "session",
+        "sessions",
+        "log",
+        "log_size",
+        "log_node",
+        "question",
+        "questions",
+        "count_questions",
+    }
+)
 PACE = recovery.Pace(every_s=0.01, soon_s=0.3, silent_s=60.0)
 
 

@@ -160,5 +160,5 @@ def _pairs(host: SiteHost, view: HostView) -> list[tuple[str, object]]:
         ("VMs", ", ".join(f"{count} {state}" for state, count in view.vms.items())),
         ("arriving at one time", view.incoming_limit),
         ("log entries", view.log_size),
-        *(("cannot migrate", f"{problem.message} ({problem.remedy})") for problem in view.problems),
+        *(("problem", f"{problem.message} ({problem.remedy})") for problem in view.problems),
     ]

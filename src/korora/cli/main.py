@@ -33,6 +33,7 @@ COMMANDS = {
     "migrate": ("korora.cli.migrate", "Move a VM, with its vTPM, to another host, and prove it."),
     "receipt": ("korora.cli.receipt", "Receipts of migrations: show, verify (offline), list."),
     "log": ("korora.cli.log", "A host's append-only log: show, verify."),
+    "question": ("korora.cli.question", "What no rule decides: list, show, answer."),
     "policy": ("korora.cli.policy", "The rules that decide: check, test, prove, audit, explain."),
     "doctor": ("korora.cli.doctor", "This machine: what is missing, and the command that mends it."),
     "lab": ("korora.cli.lab", "Several hosts on this one machine, to try things out: up, down, status."),

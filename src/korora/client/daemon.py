@@ -18,6 +18,7 @@ from korora.client.views import (
     Findings,
     HostView,
     LogView,
+    QuestionView,
     ReceiptEntry,
     Started,
     VmView,
@@ -131,6 +132,18 @@ class Daemon:
     def cancel(self, migration: str) -> None:
         """Ask to cancel. The outcome still comes by `events`; past the commit it may be `completed`."""
         self._transport.order("DELETE", f"/v1/migrations/{_segment(migration)}")
+
+    # -- questions ------------------------------------------------------------------------------------
+
+    def questions(self) -> list[QuestionView]:
+        return self._transport.call("GET", "/v1/questions", list[QuestionView])
+
+    def question(self, question: str) -> QuestionView:
+        return self._transport.call("GET", f"/v1/questions/{_segment(question)}", QuestionView)
+
+    def answer(self, answer: str) -> QuestionView:
+        """Answer by a signed statement (a DSSE envelope's text)."""
+        return self._transport.call("POST", "/v1/questions/answers", QuestionView, body={"answer": answer})
 
     # -- evidence -------------------------------------------------------------------------------------
 

@@ -121,6 +121,32 @@ class Findings(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...] = ()
 
 
+class QuestionView(msgspec.Struct, frozen=True):
+    """What waits for a person, or was answered. Times in Unix seconds."""
+
+    id: str
+    why: str
+    stage: str
+    operator: str
+    procedure: str
+    vm: str
+    source: str
+    destination: str
+    mode: str
+    reason: str
+    asked_at: int
+    times: int
+    answer: str | None = None
+    answered_by: str | None = None
+    because: str | None = None
+    until: int | None = None
+
+    @property
+    def matter(self) -> str:
+        way = f"from {self.source} to {self.destination} ({self.mode})"
+        return f"{self.operator} {self.procedure} {self.vm} {way}"
+
+
 class Started(msgspec.Struct, frozen=True):
     id: str
 

@@ -10,6 +10,7 @@ from korora.host import failures
 from korora.host.routes.evidence import evidence_routes
 from korora.host.routes.host import host_routes
 from korora.host.routes.migrations import migration_routes
+from korora.host.routes.questions import question_routes
 from korora.host.routes.vms import vm_routes
 from korora.host.schema import FailureAnswer
 from korora.host.services import Services
@@ -32,6 +33,7 @@ def create_api(services: Services) -> FastAPI:
         host_routes(services),
         vm_routes(services.guests),
         migration_routes(services.migrations),
+        question_routes(services.migrations),
         evidence_routes(services),
     ):
         api.include_router(router, prefix="/v1")

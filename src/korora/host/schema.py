@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from korora.model.identity import HostName, OperatorName, VmName
 from korora.model.plan import Inquiry, Mode
+from korora.model.question import Question
 from korora.model.vm import RunState
 from korora.supervision.live import VmStatus
 
@@ -158,6 +159,52 @@ class Migrate:
     __pydantic_config__ = _STRICT
     request: str
     address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    __pydantic_config__ = _STRICT
+    answer: str
+    """The signed answer, a DSSE envelope's text."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionAnswer:
+    """A question. `answer`, `answered_by` and `because` are None while nobody has answered."""
+
+    id: str
+    why: str
+    stage: str
+    operator: str
+    procedure: str
+    vm: str
+    source: str
+    destination: str
+    mode: str
+    reason: str
+    asked_at: int
+    times: int
+    answer: str | None
+    answered_by: str | None
+    because: str | None
+    until: int | None
+
+    @classmethod
+    def of(cls, question: Question) -> QuestionAnswer:
+        said = question.said
+        return cls(
+            id=question.id,
+            why=question.why,
+            stage=question.stage,
+            **asdict(question.matter),
+            reason=question.reason,
+            asked_at=question.asked_at,
+            times=question.times,
+            answer=None if said is None else said.answer,
+            answered_by=None if said is None else said.by,
+            because=None if said is None else said.reason,
+            until=None if said is None else said.until,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from korora.model.configuration import HostConfiguration
 from korora.model.evidence import HostEvidence
 from korora.model.identity import Digest, Secret
 from korora.model.plan import Finding, Inquiry
+from korora.model.question import Question
 from korora.ports.tpm import Credential
 from korora.supervision.guests import Guests
 
@@ -43,6 +44,18 @@ class Migrations(Protocol):
         ...
 
     async def cancel(self, id: str) -> None: ...  # noqa: A002
+
+    def questions(self) -> Sequence[Question]:
+        """What waits for a person, and what persons have answered and no request has used yet."""
+        ...
+
+    def question(self, id: str) -> Question:  # noqa: A002
+        """UsageError(kind="unknown-question")."""
+        ...
+
+    def answer(self, envelope: bytes) -> Question:
+        """Take a person's signed answer. RefusedError, IntegrityError when it cannot be taken."""
+        ...
 
     async def check(self, asked: Inquiry) -> Sequence[Finding]: ...
 
@@ -143,7 +156,8 @@ class SiteFiles(Protocol):
     """The files by which the site's administrator says whom to trust and what to allow."""
 
     def problems(self) -> Sequence[KororaError]:
-        """Why those that cannot be used now cannot: every migration is refused meanwhile."""
+        """Why those that cannot be used now cannot. Without whom to trust, every migration is refused; of what
+        to allow, what was said before stays in force."""
         ...
 
 

@@ -33,13 +33,14 @@ _PLAIN_PEM = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 SITE_NAME = "lab"
 OPERATOR = "alice"
+APPROVER = "bob"
 OUTSIDER = "mallory"
 
 
 def write_site(layout: Layout, hosts: tuple[LabHost, ...], boot: MeasuredBoot) -> None:
     """All files of the site and of its hosts. Keys and the authority are made once."""
     _ensure_authority(layout)
-    for name in (OPERATOR, OUTSIDER):
+    for name in (OPERATOR, APPROVER, OUTSIDER):
         _ensure_operator(layout, name)
     _write(reference_values(layout), rendered(boot.reference()))
     _write(authorization(layout), _authorization_text(layout))
@@ -107,6 +108,7 @@ def _public_hex(layout: Layout, name: str) -> str:
 def _authorization_text(layout: Layout) -> str:
     return (
         f'[operators.{OPERATOR}]\nkey = "{_public_hex(layout, OPERATOR)}"\n\n'
+        f'[operators.{APPROVER}]\nkey = "{_public_hex(layout, APPROVER)}"\n\n'
         f'[operators.{OUTSIDER}]\nkey = "{_public_hex(layout, OUTSIDER)}"\n'
     )
 
@@ -114,6 +116,10 @@ def _authorization_text(layout: Layout) -> str:
 _POLICY: Final = f"""// {OPERATOR} may migrate every VM between all hosts. What no policy permits is denied.
 @id("{OPERATOR} migrates")
 permit (principal == Operator::"{OPERATOR}", action == Action::"migrate", resource);
+
+// Where a second person is asked for, {APPROVER} may agree.
+@id("{APPROVER} approves")
+permit (principal == Operator::"{APPROVER}", action == Action::"approve", resource);
 """
 _EXAMPLES: Final = f"""# What the policy is meant to say: korora policy test
 [[example]]

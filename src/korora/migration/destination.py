@@ -270,6 +270,8 @@ class Arrival:
         self._after.push_async_callback(self._at.guests.end_move, vm)
         self._file = MigrationFile(order.request, admission.request, met=self._met, rule=order.rule)
         self._file.source_allowed_by = order.authorized_by
+        self._file.said = admission.said
+        self.monitor.agreed_to(admission.said)
         self._file.destination_allowed_by = admission.by
         self._file.move = move_of(vm, peer, self._at.host, self._session, order.epoch)
         self.standing = Standing(self._at.journal, vm, copy=False)

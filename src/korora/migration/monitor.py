@@ -19,7 +19,8 @@ from korora.migration.papers.file import MigrationFile
 from korora.migration.papers.values import value_of
 from korora.migration.setting import Setting
 from korora.model.identity import SessionId, VmName, sha256
-from korora.policy.machine.beginning import OPERATOR, STEPS
+from korora.model.question import Said
+from korora.policy.machine.beginning import APPROVER, OPERATOR, STEPS
 from korora.policy.machine.machine import Answer, Decision
 from korora.policy.machine.monitor import ReferenceMonitor, Taken
 from korora.policy.machine.vocabulary import Procedure
@@ -85,6 +86,13 @@ class Monitor:
             if not taken.decision.allowed:
                 self._refuse(taken)
             self._note(self._told(taken))
+
+    def agreed_to(self, said: Said | None) -> None:
+        """A second person was needed, and has agreed: nothing is agreed without that from now on."""
+        if said is not None:
+            self._model.demand_approval()
+            self.did(Procedure.SUBMIT)
+            self.did(Procedure.APPROVE)
 
     def nothing_is_done(self) -> None:
         """It was only asked what would be."""
@@ -173,8 +181,10 @@ class Monitor:
     def _told(self, taken: Taken) -> PolicyDecision:
         step, said, file = STEPS[taken.procedure], taken.decision, self._subject().file
         user = step.user
-        if user == OPERATOR and file is not None:
+        if file is not None and user == OPERATOR:
             user = f"{OPERATOR} {file.request.operator}"
+        elif file is not None and file.said is not None and user == APPROVER:
+            user = f"{APPROVER} {file.said.by}"
         number, self._number = self._number, self._number + 1
         return PolicyDecision(
             vm="",

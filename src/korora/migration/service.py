@@ -12,6 +12,7 @@ import structlog
 from korora.errors import KororaError, RefusedError, ToolError, UsageError, files_failed, is_of_files
 from korora.migration.crossing.first_run import is_there
 from korora.migration.destination import Arrival
+from korora.migration.greeting import questions
 from korora.migration.greeting.checking import check
 from korora.migration.greeting.conversation import DEADLINE_S, Conversation
 from korora.migration.greeting.reservations import Reservations
@@ -24,6 +25,7 @@ from korora.migration.teller import Event, Teller
 from korora.model.identity import VmName
 from korora.model.ownership import Status
 from korora.model.plan import Finding, Inquiry
+from korora.model.question import Question, QuestionId
 from korora.ports.channel import Channel
 from korora.protocol import messages
 
@@ -94,6 +96,15 @@ class Migrations:
 
     async def check(self, asked: Inquiry) -> Sequence[Finding]:
         return await check(self._at, asked)
+
+    def questions(self) -> Sequence[Question]:
+        return questions.waiting(self._at)
+
+    def question(self, id: str) -> Question:  # noqa: A002
+        return questions.found(self._at, QuestionId(id))
+
+    def answer(self, envelope: bytes) -> Question:
+        return questions.take(self._at, envelope)
 
     # -- what other hosts ask ---------------------------------------------------------------------------
 

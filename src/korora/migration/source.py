@@ -103,7 +103,8 @@ class Departure:
         admission = gate.admit(
             self._at, self.file.envelope, source=self._at.host, destination=request.destination
         )
-        self.file.source_allowed_by = admission.by
+        self.file.source_allowed_by, self.file.said = admission.by, admission.said
+        self.monitor.agreed_to(admission.said)
         self._at.guests.begin_move(request.vm)
         self._after.push_async_callback(self._at.guests.end_move, request.vm)
         standing = Standing(self._at.journal, request.vm, copy=True)
@@ -126,7 +127,7 @@ class Departure:
     async def agree(self) -> None:
         """Order and prechecks: every finding is in one refusal. The policy is asked again, now that the other
         host's state is known."""
-        gate.allowed(self._at, self.file.request, known(self.file.met).peer.state)
+        gate.allowed(self._at, self.file.request, known(self.file.met).peer.state, self.file.said)
         talk, vm, met = known(self._talk), self._vm.definition, known(self.file.met)
         self.file.rule = choose_rule(
             met.greeted,

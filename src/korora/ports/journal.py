@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from korora.model.identity import HostName, SessionId, VmName
+from korora.model.question import QuestionId
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,15 @@ class SessionRecord:
     peer: HostName
     phase: str
     outcome: str | None
+    detail: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionRecord:
+    """A question; `stage` is a model.question.Stage, `detail` its JSON, opaque to the journal."""
+
+    id: QuestionId
+    stage: str
     detail: bytes
 
 
@@ -60,6 +70,16 @@ class Journal(Protocol):
     def spend_nonce(self, nonce: str, not_after: int) -> bool:
         """Remember a request's nonce durably, for ever. False when it was spent before (S5)."""
         ...
+
+    def question(self, question: QuestionId) -> QuestionRecord | None: ...
+
+    def questions(self, stage: str) -> list[QuestionRecord]:
+        """Those of this stage, in the order in which they were first written."""
+        ...
+
+    def count_questions(self, stage: str) -> int: ...
+
+    def write_question(self, record: QuestionRecord) -> None: ...
 
     def append_log(self, leaf: bytes) -> int:
         """Append to the Merkle log; returns the leaf's index. A leaf that is there already keeps its index,

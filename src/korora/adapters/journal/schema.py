@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 APPLICATION_ID = 0x4B6F726F  # "Koro"
-VERSION = 1
+VERSION = 2
 
 SCHEMA = (
     """CREATE TABLE vm (
@@ -26,6 +26,13 @@ SCHEMA = (
         detail BLOB NOT NULL
     ) STRICT""",
     "CREATE TABLE nonce (nonce TEXT PRIMARY KEY, not_after INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    """CREATE TABLE question (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        stage TEXT NOT NULL,
+        detail BLOB NOT NULL
+    ) STRICT""",
+    "CREATE INDEX question_by_stage ON question (stage)",
     # The log only grows: the file itself refuses to change or drop what was appended.
     "CREATE TABLE leaf (number INTEGER PRIMARY KEY, content BLOB NOT NULL) STRICT",
     """CREATE TABLE node (

@@ -23,7 +23,8 @@ from typing import Any
 from korora.adapters.journal.schema import APPLICATION_ID, SCHEMA, VERSION
 from korora.errors import ToolError
 from korora.model.identity import SessionId, VmName
-from korora.ports.journal import SessionRecord, VmRecord
+from korora.model.question import QuestionId
+from korora.ports.journal import QuestionRecord, SessionRecord, VmRecord
 from korora.protocol.merkle import completed_by, leaf_hash
 
 _VM = "SELECT name, definition, ownership, epoch, session, peer, qmp_socket FROM vm"
@@ -35,6 +36,9 @@ _WRITE_SESSION = """INSERT INTO session (session, vm, role, peer, phase, outcome
     VALUES (?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (session) DO UPDATE SET vm = excluded.vm, role = excluded.role, peer = excluded.peer,
         phase = excluded.phase, outcome = excluded.outcome, detail = excluded.detail"""
+
+_WRITE_QUESTION = """INSERT INTO question (id, stage, detail) VALUES (?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET stage = excluded.stage, detail = excluded.detail"""
 
 
 class SqliteJournal:
@@ -83,6 +87,20 @@ class SqliteJournal:
     def spend_nonce(self, nonce: str, not_after: int) -> bool:
         # An expired nonce is kept too: forgetting it would trust the clock never to go back.
         return bool(self._write("INSERT OR IGNORE INTO nonce VALUES (?, ?)", nonce, not_after))
+
+    def question(self, question: QuestionId) -> QuestionRecord | None:
+        rows = self._read("SELECT id, stage, detail FROM question WHERE id = ?", question)
+        return QuestionRecord(*rows[0]) if rows else None
+
+    def questions(self, stage: str) -> list[QuestionRecord]:
+        rows = self._read("SELECT id, stage, detail FROM question WHERE stage = ? ORDER BY number", stage)
+        return [QuestionRecord(*row) for row in rows]
+
+    def count_questions(self, stage: str) -> int:
+        return int(self._read("SELECT count(*) FROM question WHERE stage = ?", stage)[0][0])
+
+    def write_question(self, record: QuestionRecord) -> None:
+        self._write(_WRITE_QUESTION, *astuple(record))
 
     def append_log(self, leaf: bytes) -> int:
         with self._transaction() as database:

@@ -11,10 +11,12 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from korora.errors import QuestionError, RefusedError
+from korora.migration.greeting import questions
 from korora.migration.setting import Setting
 from korora.model.authorization import Authorized, Denied, NeedsApproval, Uncovered
-from korora.model.identity import HostName
+from korora.model.identity import HostName, sha256
 from korora.model.plan import MigrationRequest
+from korora.model.question import Said, Why
 from korora.protocol import dsse, statements
 
 CLOCK_SKEW_S: Final = 60
@@ -23,11 +25,12 @@ LONGEST_VALIDITY_S: Final = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The request, and the rule that allows it."""
+    """The request, and what allows it."""
 
     envelope: bytes
     request: MigrationRequest
     by: str
+    said: Said | None = None  # by a person, to this request
 
 
 def admit(
@@ -50,35 +53,59 @@ def admit(
             kind="request-mismatch",
             remedy="send the request to the host that it names as source",
         )
-    by = allowed(setting, request, peer_state)
+    said = questions.said_to(setting, request)
+    try:
+        by, said = allowed(setting, request, peer_state, said)
+    except RefusedError as refused:
+        if refused.kind == "answered-no":
+            questions.use(setting, request)
+        raise
+    except QuestionError as question:
+        why = Why(question.kind)
+        put = questions.put(setting, request, why, question.message)
+        question.remedy = f"another person answers: korora question answer {put.id} yes; then ask again"
+        raise
     if not setting.journal.spend_nonce(request.nonce, request.not_after):
         raise RefusedError(
             "this request was used before",
             kind="replayed-request",
             remedy="a request is good for one migration: sign a new one (the command line does it each time)",
         )
-    return Admission(envelope, request, by)
+    if said is not None:
+        questions.use(setting, request)
+    return Admission(envelope, request, by, said)
 
 
-def allowed(setting: Setting, request: MigrationRequest, peer_state: str | None) -> str:
-    """The policies that allow it now. RefusedError or QuestionError otherwise; nothing is spent."""
-    match setting.authorizer.decide(request, setting.clock.now(), peer_state):
+def allowed(
+    setting: Setting, request: MigrationRequest, peer_state: str | None, said: Said | None = None
+) -> tuple[str, Said | None]:
+    """What allows it now: policies, and what a person has said to it, if that was needed. Nothing is spent.
+
+    RefusedError, or QuestionError (of a kind in `Why`) when a person must be asked.
+    """
+    answer = setting.authorizer.decide(request, setting.clock.now(), peer_state)
+    match answer:
         case Authorized(by):
-            return by
+            return by, None
         case Denied(kind, reason, remedy):
             raise RefusedError(reason, kind=kind, remedy=remedy)
         case NeedsApproval(by):
-            raise QuestionError(
-                f"{by} lets {request.operator} migrate {request.vm} only if a second person agrees",
-                kind="needs-approval",
-                remedy="no command takes that agreement yet: ask whoever keeps the policies of this host",
-            )
+            why, reason = Why.SECOND_PERSON, f"{by} lets {_deed(request)} only if a second person agrees"
         case Uncovered(reason):
-            raise QuestionError(
-                reason,
-                kind="question",
-                remedy=f"whoever keeps the policies of {setting.host} decides: a policy in policies/*.cedar",
-            )
+            by, why = "no policy", Why.UNCOVERED
+    if said is None:
+        raise QuestionError(reason, kind=why, remedy="see: korora question list")
+    if said.answer == "no":
+        raise RefusedError(
+            f"{said.by} has answered no to it: {said.reason or 'without a reason'}",
+            kind="answered-no",
+            remedy=f"ask {said.by}; the next request is a question again",
+        )
+    return f"{by}, and {said.by} by the answer {sha256(said.envelope)}", said
+
+
+def _deed(request: MigrationRequest) -> str:
+    return f"{request.operator} {request.procedure} {request.vm}"
 
 
 def _opened(setting: Setting, envelope: bytes) -> MigrationRequest:

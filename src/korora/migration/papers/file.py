@@ -12,6 +12,7 @@ from korora.model.crossing import Carried
 from korora.model.evidence import CleanMemoryProof, WipeCertificate
 from korora.model.identity import Digest
 from korora.model.plan import CryptographyRule, MigrationRequest
+from korora.model.question import Said
 from korora.model.tpm import WrappingKey
 from korora.protocol.statements import Move
 from korora.supervision.boots.record import BootVerdict
@@ -24,6 +25,7 @@ class MigrationFile:
     envelope: bytes
     request: MigrationRequest
     source_allowed_by: str | None = None
+    said: Said | None = None  # by a person, to this request, on this host
     destination_allowed_by: str | None = None
     met: Meeting | None = None
     move: Move | None = None

@@ -14,6 +14,7 @@ from korora.policy.machine.vocabulary import Procedure
 _MADE: Final[dict[Procedure, Callable[[MigrationFile], Any]]] = {
     Procedure.SUBMIT: lambda file: file.envelope,
     Procedure.AUTHORIZE: lambda file: (file.source_allowed_by, file.destination_allowed_by),
+    Procedure.APPROVE: lambda file: file.said and file.said.envelope,
     Procedure.CHALLENGE: lambda file: file.met and file.met.own_evidence.quote,
     Procedure.ATTEST: lambda file: file.met and file.met.peer.evidence.quote,
     Procedure.AGREE: lambda file: (file.rule, file.prechecks),

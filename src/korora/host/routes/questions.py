@@ -1,0 +1,28 @@
+"""What waits for a person: list, show, answer."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from korora.host import schema
+from korora.host.services import Migrations
+
+
+def question_routes(migrations: Migrations) -> APIRouter:
+    router = APIRouter(tags=["questions"])
+
+    @router.get("/questions")
+    async def list_questions() -> list[schema.QuestionAnswer]:
+        """What waits for a person, then what was answered and is not used yet."""
+        return [schema.QuestionAnswer.of(question) for question in migrations.questions()]
+
+    @router.get("/questions/{question}")
+    async def show(question: str) -> schema.QuestionAnswer:
+        return schema.QuestionAnswer.of(migrations.question(question))
+
+    @router.post("/questions/answers")
+    async def answer(body: schema.Answer) -> schema.QuestionAnswer:
+        """Answer by a signed statement, which names the matter. It decides the next such request, once."""
+        return schema.QuestionAnswer.of(migrations.answer(body.answer.encode()))
+
+    return router
