@@ -19,7 +19,7 @@ REFUSED, QUESTION = 3, 4
 
 @contextmanager
 def policy(lab: Lab, change: tuple[str, str]) -> Iterator[Path]:
-    """The policy of all hosts, changed."""
+    """The policy of all hosts, changed, and seen by them; and back again."""
     file = authorization(lab.layout).parent / "policies" / "lab.cedar"
     before = file.read_text()
     assert change[0] in before
@@ -28,6 +28,8 @@ def policy(lab: Lab, change: tuple[str, str]) -> Iterator[Path]:
         yield file
     finally:
         file.write_text(before)
+        for host in lab.layout.hosts(HOSTS):
+            lab.answer("host", "show", host.name)
 
 
 def told(lab: Lab, *words: str, config: Path | None = None) -> tuple[int, dict[str, object]]:

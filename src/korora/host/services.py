@@ -156,8 +156,9 @@ class SiteFiles(Protocol):
     """The files by which the site's administrator says whom to trust and what to allow."""
 
     def problems(self) -> Sequence[KororaError]:
-        """Why those that cannot be used now cannot. Without whom to trust, every migration is refused; of what
-        to allow, what was said before stays in force."""
+        """Why those that cannot be used now cannot. Without whom to trust, every migration is refused;
+        of what to allow, what was said before stays in force.
+        """
         ...
 
 

@@ -39,7 +39,11 @@ class FileAuthorizer:
         self._seen: Mapping[Path, str] | str = self._texts
 
     def check(self) -> None:
-        """UsageError while the files as they are now cannot be used; what was in force before still is."""
+        """UsageError while the files as they are now cannot be used; what was in force before still is.
+
+        Files that can be used are in force from then on, as with a decision.
+        """
+        self._current()
         _understood(self._path, read(self._path))
 
     def operator_key(self, operator: str) -> bytes | None:

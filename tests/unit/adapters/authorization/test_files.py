@@ -141,6 +141,14 @@ def test_what_is_broken_at_the_start_keeps_the_daemon_from_starting(
         FileAuthorizer(path)
 
 
+def test_what_was_looked_at_is_in_force_before_the_next_edit_breaks(path: Path) -> None:
+    authorizer = FileAuthorizer(path)
+    policy(path).write_text(FORBIDDEN)
+    authorizer.check()
+    policy(path).write_text("permit(")
+    assert isinstance(asked(authorizer), Denied)
+
+
 def test_once_mended_the_new_policy_is_in_force(path: Path) -> None:
     authorizer = FileAuthorizer(path)
     policy(path).write_text("permit(")
