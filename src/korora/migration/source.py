@@ -19,7 +19,7 @@ from korora.agents.dataplane import SourceRelay
 from korora.errors import KororaError, PeerError, RefusedError
 from korora.migration.crossing.cold import take_out
 from korora.migration.crossing.first_run import is_there
-from korora.migration.crossing.outbound import Outbound
+from korora.migration.crossing.outbound import SOCKET, Outbound
 from korora.migration.crossing.subject import find_subject, limits_of
 from korora.migration.crossing.vigil import while_watching
 from korora.migration.crossing.wiping import wipe_source
@@ -286,7 +286,7 @@ class Departure:
 
     def _outbound(self, live: LiveVm) -> Outbound:
         rule, talk = known(self.file.rule), known(self._talk)
-        out = self._at.guests.directory(live.definition.name) / "out.sock"
+        out = self._at.guests.directory(live.definition.name) / SOCKET
         relay = SourceRelay(
             listen_on=out,
             connect=lambda: self._at.dial_data(self._address),

@@ -30,6 +30,8 @@ _READING_S: Final = 0.2
 _REASON_S: Final = 2.0
 
 Read = Callable[[Reading], Awaitable[None]]
+SOCKET: Final = "out.sock"
+"""In the VM's folder, from the relay's beginning until the hypervisor has come to it."""
 
 
 class Outbound:

@@ -19,6 +19,7 @@ import structlog
 from korora.errors import KororaError, PeerError, ToolError
 from korora.migration.crossing.cold import ColdInbound
 from korora.migration.crossing.inbound import Inbound
+from korora.migration.crossing.outbound import SOCKET
 from korora.migration.greeting.conversation import Conversation
 from korora.migration.papers import docket
 from korora.migration.recovery.settling import Settling, event_of
@@ -173,6 +174,8 @@ class Settlement:
         async with self._alone(vm):
             settling = await Settling.open(self._at, vm, self._kept, None)
             await settling.on(Event(On.RESTARTED, copy=settling.copy), None)
+            # A daemon that was killed before its hypervisor came to the socket could not remove it.
+            (self._at.guests.directory(vm) / SOCKET).unlink(missing_ok=True)
             self._unseen.discard(vm)
 
     async def _go_on(self, record: VmRecord) -> None:

@@ -380,3 +380,15 @@ def test_an_event_without_a_place_changes_nothing() -> None:
     with pytest.raises(PeerError):
         asyncio.run(standing.on(Event(On.RELEASE, SESSION, epoch=2), {}))
     assert journal.disk.vms[VM] == before
+
+
+def test_a_socket_that_a_killed_daemon_left_is_gone_after_its_restart(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        left = site["a"].directory / "vms" / VM / "out.sock"
+        left.write_bytes(b"")
+        await site["a"].crash()
+        await site.recover()
+        assert not left.exists()
+        site.runs_only_on("a")
+
+    tell(story)
