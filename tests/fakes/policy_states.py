@@ -6,6 +6,7 @@ What decides here is as plain as can be, so that it can be held against the read
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -30,6 +31,8 @@ from korora.policy.machine.state import State
 from korora.policy.machine.vocabulary import FUNCTIONS, RELATIONS, Access, Procedure, Sort
 
 Universe = Mapping[Sort, Sequence[Any]]
+_MOST: Final = 1000
+"""Of the cases of one quantifier: more are not worth the time."""
 
 SMALL: Final[Universe] = {
     Sort.SUBJECT: ("s1", "s2", "s3"),
@@ -49,7 +52,7 @@ def random_state(chance: random.Random, universe: Universe = SMALL) -> State:
     state = State()
     for name, relation in RELATIONS.items():
         rows = list(itertools.product(*(universe[sort] for sort in relation.sorts)))
-        for row in chance.sample(rows, min(len(rows), chance.choice((0, 1, 2, 4, 16)))):
+        for row in chance.sample(rows, min(len(rows), chance.choice((0, 1, 2, 4, 8)))):
             state.relations[name].add(row)
     for name, function in FUNCTIONS.items():
         for argument in universe[function.sorts[0]]:
@@ -140,10 +143,17 @@ class Bending:
                 for part in parts if every else parts and [self._chance.choice(parts)]:
                     self._bend(part, truth, given)
             case Some(variables, inner) | All(variables, inner):
-                found = list(_every(variables, given, self._universe))
                 every = isinstance(formula, All) is truth
-                for wider in found if every else [self._chance.choice(found)]:
+                for wider in self._cases(variables, given) if every else [self._case(variables, given)]:
                     self._bend(inner, truth, wider)
+
+    def _case(self, variables: Sequence[Variable], given: dict[str, Any]) -> dict[str, Any]:
+        return given | {one.name: self._chance.choice(self._universe[one.sort]) for one in variables}
+
+    def _cases(self, variables: Sequence[Variable], given: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if math.prod(len(self._universe[one.sort]) for one in variables) > _MOST:
+            return (self._case(variables, given) for _ in range(_MOST))
+        return _every(variables, given, self._universe)
 
     def _equal(self, left: Term, right: Term, truth: bool, given: dict[str, Any]) -> None:
         for term, other in ((left, right), (right, left)):
