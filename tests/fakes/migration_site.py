@@ -27,7 +27,7 @@ from fakes.site import TestSite
 from fakes.tpm_structures import PCRS, MadeByHand, SoftwareAk, name_of, private_key
 from fakes.vtpm import FakeVtpmAgent, TpmWorld
 from korora.adapters.channel.reception import TicketReception
-from korora.errors import KororaError, PeerError, ToolError
+from korora.errors import KororaError, PeerError, RefusedError, ToolError
 from korora.migration.recovery import settlement as recovery
 from korora.migration.service import Migrations
 from korora.migration.setting import Setting
@@ -146,6 +146,7 @@ class StubAuthorizer:
 
     def __init__(self) -> None:
         self.says: Answer = Authorized("the test's rule")
+        self.adopted: list[tuple[str, str]] = []
 
     def operator_key(self, operator: str) -> bytes | None:
         key = {"alice": OPERATOR, "bob": APPROVER}.get(operator)
@@ -153,11 +154,17 @@ class StubAuthorizer:
         return raw.public_bytes_raw() if isinstance(raw, ed25519.Ed25519PublicKey) else None
 
     def decide(self, request: MigrationRequest, now: float, peer_state: str | None = None) -> Answer:
-        if (request.operator, request.procedure) == ("bob", "approve"):
-            return Authorized("bob approves")
+        if request.operator == "bob" and request.procedure in {"approve", "govern"}:
+            return Authorized("bob approves, and governs")
         if request.operator != "alice" or request.procedure != "migrate":
             return Denied("denied", f"no rule allows it to {request.operator}", "add a rule")
         return self.says
+
+    def adopt(self, name: str, policy: str, request: MigrationRequest, now: float) -> None:
+        if "unsound" in policy:
+            raise RefusedError("the policy is not put in force", kind="unsound-policy")
+        self.adopted.append((name, policy))
+        self.says = Authorized(name)
 
 
 @dataclass

@@ -6,6 +6,7 @@ import secrets
 import time
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -74,17 +75,24 @@ def answer(
     question: Id,
     said: Annotated[YesOrNo, typer.Argument(metavar="yes|no")],
     reason: Annotated[str, typer.Option("--reason", help="Why; it is kept with the answer.")] = "",
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", metavar="FILE", help="Answer by this Cedar policy, from now on."),
+    ] = None,
     valid_s: Validity = DAY_S,
     as_json: AsJson = False,
 ) -> None:
     """Answer, signed by the operator of the configuration. It decides the next such request, once.
+
+    With --policy it becomes a rule: each host puts the policy in force after it has seen that it is sound,
+    decides this very request, and leaves the site's examples as they are expected.
 
     The answer goes to both hosts that the matter names, so that neither has to ask again. Exit code 3 when a
     host does not take it: who answers must be allowed to approve, and be another than who asked.
     """
     invocation = Invocation.of(context)
     (_, about), *_ = _found(invocation, question)
-    envelope = _signed(invocation, about, said, reason, valid_s)
+    envelope = _signed(invocation, about, said, reason, valid_s, _policy(policy))
     taken, failures = [], []
     for host in invocation.asked():
         if host.name not in {about.source, about.destination}:
@@ -113,7 +121,9 @@ def answer(
         raise typer.Exit(ExitCode.TOOL)
 
 
-def _signed(invocation: Invocation, about: QuestionView, said: YesOrNo, reason: str, valid_s: int) -> str:
+def _signed(
+    invocation: Invocation, about: QuestionView, said: YesOrNo, reason: str, valid_s: int, policy: str
+) -> str:
     from korora.cli.migration.request import operator_key, operator_of
     from korora.model.plan import Mode
     from korora.protocol import answer
@@ -129,11 +139,18 @@ def _signed(invocation: Invocation, about: QuestionView, said: YesOrNo, reason: 
         source=about.source,
         destination=about.destination,
         mode=Mode(about.mode),
+        policy=policy,
         nonce=secrets.token_hex(32),
         issued_at=now,
         not_after=now + valid_s,
     )
     return answer.signed(statement, operator_key(operator.key)).decode()
+
+
+def _policy(file: Path | None) -> str:
+    from korora.cli.site import read_text
+
+    return "" if file is None else read_text(file, "the policy")
 
 
 def _asked(invocation: Invocation) -> list[tuple[SiteHost, QuestionView]]:

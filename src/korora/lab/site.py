@@ -119,7 +119,7 @@ permit (principal == Operator::"{OPERATOR}", action == Action::"migrate", resour
 
 // Where a second person is asked for, {APPROVER} may agree.
 @id("{APPROVER} approves")
-permit (principal == Operator::"{APPROVER}", action == Action::"approve", resource);
+permit (principal == Operator::"{APPROVER}", action in [Action::"approve", Action::"govern"], resource);
 """
 _EXAMPLES: Final = f"""# What the policy is meant to say: korora policy test
 [[example]]

@@ -18,3 +18,11 @@ class Authorizer(Protocol):
     def decide(self, request: MigrationRequest, now: float, peer_state: str | None = None) -> Answer:
         """`now` in Unix seconds; `peer_state`: the trusted state that the other host is in, once attested."""
         ...
+
+    def adopt(self, name: str, policy: str, request: MigrationRequest, now: float) -> None:
+        """Put a policy in force, durably, once it is shown to be sound.
+
+        RefusedError(kind="unsound-policy") when it cannot be read, does not decide this very request, or lets
+        one of the site's examples come out otherwise than expected. Nothing has changed then.
+        """
+        ...

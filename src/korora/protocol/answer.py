@@ -19,7 +19,9 @@ MAX_BYTES: Final = 16 * 1024
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`by` answers what `operator` asked for. It applies once on each of the two hosts, by `not_after`."""
+    """`by` answers what `operator` asked for. It applies once on each of the two hosts, by `not_after`;
+    with a `policy` (Cedar), that is put in force there, and decides.
+    """
 
     version: int = VERSION
     by: Name
@@ -31,6 +33,7 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     source: Name
     destination: Name
     mode: Mode
+    policy: Annotated[str, msgspec.Meta(max_length=8192)] = ""
     nonce: Nonce
     issued_at: Time
     not_after: Time

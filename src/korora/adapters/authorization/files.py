@@ -16,15 +16,17 @@ from pathlib import Path
 import structlog
 
 from korora.adapters.authorization.cedar import Policies
-from korora.errors import UsageError
-from korora.model.authorization import Answer, Denied
+from korora.errors import RefusedError, UsageError
+from korora.model.authorization import Answer, Denied, Uncovered
 from korora.model.identity import OperatorName
 from korora.model.plan import MigrationRequest
+from korora.policy import examples
 from korora.policy.authorization import ACTIONS, Roster, parse
 
 MAX_BYTES = 1024 * 1024
 """Of all files together."""
 FOLDER = "policies"
+EXAMPLES = "examples.toml"
 
 _log = structlog.get_logger(__name__)
 
@@ -64,6 +66,30 @@ class FileAuthorizer:
                 f"add [operators.{request.operator}] with the operator's public key to authorization.toml",
             )
         return policies.decide(roster.facts(request, now, peer_state), asks=roster.asks)
+
+    def adopt(self, name: str, policy: str, request: MigrationRequest, now: float) -> None:
+        file = self._path.parent / FOLDER / f"{name}.cedar"
+        try:
+            roster, policies = _understood(self._path, read(self._path) | {file: policy})
+        except UsageError as error:
+            raise _unsound(error.message) from error
+        if isinstance(
+            policies.decide(roster.facts(request, now, None), asks=roster.asks), Denied | Uncovered
+        ):
+            raise _unsound(f"it does not let {request.operator} {request.procedure} {request.vm}")
+        self._try_examples(roster, policies, now)
+        _write(file, policy)
+        self._current()
+
+    def _try_examples(self, roster: Roster, policies: Policies, now: float) -> None:
+        path = self._path.with_name(EXAMPLES)
+        if not path.exists():
+            return
+        for example in examples.parse(_text(path, MAX_BYTES)):
+            facts = roster.facts(example.request(), example.moment(now), example.peer_state)
+            result = examples.tried(example, policies.decide(facts, asks=roster.asks))
+            if example.operator in roster.keys and not result.as_expected:
+                raise _unsound(f"{path} expects {example.expect} for {example.text}, not {result.answer}")
 
     def _current(self) -> tuple[Roster, Policies]:
         # Contents, not times: two edits within one clock tick and of one size are still two.
@@ -126,6 +152,26 @@ def _text(path: Path, left: int) -> str:
         ) from error
     except UnicodeDecodeError as error:
         raise _unusable(path, "it is not UTF-8 text", "write it as UTF-8") from error
+
+
+def _write(file: Path, text: str) -> None:
+    """Whole or not at all, and readable for the owner alone."""
+    file.parent.mkdir(mode=0o755, exist_ok=True)
+    new = file.with_suffix(".new")
+    with new.open("w") as out:
+        os.fchmod(out.fileno(), 0o600)
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    new.replace(file)
+
+
+def _unsound(problem: str) -> RefusedError:
+    return RefusedError(
+        f"the policy is not put in force: {problem}",
+        kind="unsound-policy",
+        remedy="try it first: korora policy check, korora policy test",
+    )
 
 
 def _unusable(path: Path, problem: str, remedy: str) -> UsageError:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from korora.errors import RefusedError, ToolError, UsageError
 from korora.migration.setting import Setting
 from korora.model.authorization import Authorized
-from korora.model.identity import sha256
+from korora.model.identity import OperatorName, sha256
 from korora.model.plan import MigrationRequest
 from korora.model.question import Matter, Question, QuestionId, Said, Stage, Why
 from korora.ports.journal import QuestionRecord
@@ -84,6 +84,8 @@ def take(at: Setting, envelope: bytes) -> Question:
     answer = _opened(at, envelope)
     matter, now = answer.matter, at.clock.now()
     _check_time(answer, now)
+    if answer.policy and answer.answer == "no":
+        raise RefusedError("a no needs no policy", kind="answer-mismatch", remedy="write a forbid by hand")
     if at.host not in {matter.source, matter.destination}:
         raise RefusedError(
             f"the answer is about {matter.text}; this is {at.host}",
@@ -93,10 +95,15 @@ def take(at: Setting, envelope: bytes) -> Question:
     _check_person(at, answer, matter, now)
     if not at.journal.spend_nonce(answer.nonce, answer.not_after):
         raise RefusedError("this answer was given before", kind="replayed-answer", remedy="sign a new one")
+    if answer.policy:
+        at.authorizer.adopt(
+            f"answered-{matter.id}", answer.policy, _asked(answer, matter.operator, matter.procedure), now
+        )
     record = at.journal.question(matter.id)
     asked = _read(record) if record is not None else Question(matter, Why.UNCOVERED, "", int(now), times=0)
-    said = Said(answer.by, answer.answer, answer.reason, answer.not_after, envelope)  # type: ignore[arg-type]
-    question = replace(asked, stage=Stage.ANSWERED, said=said)
+    said = Said(OperatorName(answer.by), answer.answer, answer.reason, answer.not_after, envelope)
+    # A policy decides the next such request, and every other that it speaks of: no answer is left over.
+    question = replace(asked, stage=Stage.USED if answer.policy else Stage.ANSWERED, said=said)
     at.journal.append_log(_leaf(at, question, said))
     _write(at, question)
     return question
@@ -109,9 +116,22 @@ def _check_person(at: Setting, answer: Answer, matter: Matter, now: float) -> No
             kind="own-request",
             remedy="ask another person who may approve it",
         )
-    asked = MigrationRequest(
-        operator=answer.by,  # type: ignore[arg-type]
-        procedure="approve",
+    procedure = "govern" if answer.policy else "approve"
+    allowed = at.authorizer.decide(_asked(answer, OperatorName(answer.by), procedure), now)
+    if not isinstance(allowed, Authorized):
+        raise RefusedError(
+            f"no policy lets {answer.by} {procedure} what is asked: {matter.text}",
+            kind="not-allowed",
+            remedy=f"a policy for the action {procedure} gives that right",
+        )
+
+
+def _asked(answer: Answer, operator: OperatorName, procedure: str) -> MigrationRequest:
+    """As a request to the policies, about the same VM and hosts."""
+    matter = answer.matter
+    return MigrationRequest(
+        operator=operator,
+        procedure=procedure,
         vm=matter.vm,
         source=matter.source,
         destination=matter.destination,
@@ -120,13 +140,6 @@ def _check_person(at: Setting, answer: Answer, matter: Matter, now: float) -> No
         issued_at=answer.issued_at,
         not_after=answer.not_after,
     )
-    allowed = at.authorizer.decide(asked, now)
-    if not isinstance(allowed, Authorized):
-        raise RefusedError(
-            f"no policy lets {answer.by} approve {matter.vm} from {matter.source} to {matter.destination}",
-            kind="not-allowed",
-            remedy="a policy for the action approve gives that right",
-        )
 
 
 def _opened(at: Setting, envelope: bytes) -> Answer:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from korora.adapters.authorization.files import MAX_BYTES, FileAuthorizer
-from korora.errors import UsageError
+from korora.errors import RefusedError, UsageError
 from korora.model.authorization import Answer, Authorized, Denied
 from korora.model.identity import HostName, OperatorName, VmName
 from korora.model.plan import MigrationRequest, Mode
@@ -167,16 +168,48 @@ def test_a_file_that_others_may_write_is_refused_with_what_mends_it(path: Path) 
 
 @pytest.mark.parametrize("procedure", ["", "fly", "migrate\n", "x" * 1000])
 def test_what_no_action_is_named_after_is_denied(path: Path, procedure: str) -> None:
-    from dataclasses import replace
-
     answer = FileAuthorizer(path).decide(replace(REQUEST, procedure=procedure), 0.0)
     assert isinstance(answer, Denied)
     assert answer.kind == "unknown-procedure"
 
 
 def test_a_stranger_is_denied_whatever_the_policies_say(path: Path) -> None:
-    from dataclasses import replace
-
     answer = FileAuthorizer(path).decide(replace(REQUEST, operator=OperatorName("mallory")), 0.0)
     assert isinstance(answer, Denied)
     assert answer.kind == "unknown-operator"
+
+
+ADOPTED = 'permit(principal, action == Action::"migrate", resource == Vm::"db");'
+DATABASE = replace(REQUEST, vm=VmName("db"))
+EXPECTED = '[[example]]\noperator = "alice"\nvm = "mail"\nfrom = "a"\nto = "b"\nexpect = "no"\n'
+
+
+def test_a_policy_that_is_adopted_is_in_force_at_once_and_after_a_restart(path: Path) -> None:
+    authorizer = FileAuthorizer(path)
+    (path.parent / "examples.toml").write_text(EXPECTED)
+    authorizer.adopt("answered-1", ADOPTED, DATABASE, 0.0)
+    for one in (authorizer, FileAuthorizer(path)):
+        assert isinstance(one.decide(DATABASE, 0.0), Authorized)
+    written = path.parent / "policies" / "answered-1.cedar"
+    assert (written.read_text(), written.stat().st_mode & 0o777) == (ADOPTED, 0o600)
+
+
+@pytest.mark.parametrize(
+    ("policy", "why"),
+    [
+        ("permit(", "unexpected end"),
+        ("permit(principal, action, resource) when { resource.size > 1 };", "size"),
+        ('permit(principal, action, resource == Vm::"other");', "does not let alice migrate db"),
+        ("forbid(principal, action, resource);", "does not let alice migrate db"),
+        ("permit(principal, action, resource);", "expects no for alice migrate mail"),
+    ],
+)
+def test_a_policy_that_is_not_sound_is_not_adopted(path: Path, policy: str, why: str) -> None:
+    authorizer = FileAuthorizer(path)
+    (path.parent / "examples.toml").write_text(EXPECTED)
+    before = sorted(path.parent.rglob("*"))
+    with pytest.raises(RefusedError, match=why) as caught:
+        authorizer.adopt("answered-1", policy, DATABASE, 0.0)
+    assert caught.value.kind == "unsound-policy"
+    assert sorted(path.parent.rglob("*")) == before
+    assert isinstance(authorizer.decide(DATABASE, 0.0), Denied)

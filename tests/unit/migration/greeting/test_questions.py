@@ -251,3 +251,32 @@ def test_an_unknown_question_is_said_to_be_one(tell: Tell) -> None:
         assert caught.value.kind == "unknown-question"
 
     tell(story)
+
+
+def test_an_answer_can_become_a_policy_which_decides_from_then_on(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        site["a"].authorizer.says = TWO
+        await site.migrate("a", "b")
+        question = await answered(site, "a", signed(policy="permit(principal, action, resource);"))
+        assert question.stage is Stage.USED
+        assert site["a"].authorizer.adopted == [
+            (f"answered-{question.id}", "permit(principal, action, resource);")
+        ]
+        assert site["a"].migrations.questions() == []
+        assert (await site.migrate("a", "b"))["outcome"] == "completed"
+
+    tell(story)
+
+
+def test_a_policy_that_is_not_sound_leaves_the_question_open(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        site["a"].authorizer.says = TWO
+        await site.migrate("a", "b")
+        before = list(site["a"].disk.leaves)
+        assert refusal(site, "a", signed(policy="unsound")).kind == "unsound-policy"
+        assert refusal(site, "a", signed("no", policy="permit")).kind == "answer-mismatch"
+        (question,) = site["a"].migrations.questions()
+        assert question.stage is Stage.OPEN
+        assert site["a"].disk.leaves == before
+
+    tell(story)
