@@ -8,6 +8,7 @@ Limit: finite, and small; what it shows is that the reading that decides agrees 
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from korora.policy.machine.properties import CONSTRAINTS, INVARIANTS
 from korora.policy.machine.reading import Reader, Test
 from korora.policy.machine.rule import Rule
 from korora.policy.machine.state import Facts, State
-from korora.policy.machine.vocabulary import Sort
+from korora.policy.machine.vocabulary import WRITTEN_OUT, Sort
 
 Names = Mapping[Sort, Sequence[Any]]
 
@@ -35,26 +36,30 @@ class Explored:
 
 def explore(rules: Sequence[Rule], first: Facts, names: Names, *, most: int) -> Explored:
     """Breadth first from `first`, until every reachable state was seen, or `most` of them."""
-    found, seen, waiting = Explored(), {first}, [first]
+    found, waiting = Explored(), deque([first])
     before, after = State(first), State(first)
-    machine, watch = Machine(rules, after), _Watch(before, after)
+    machine, watch = Machine(rules, after), _Watch(before, after, _everything(first, names))
     requests = list(_requests(rules, names))
+    seen = {first: watch.insecure()}
+    was = first
     while waiting and found.states < most:
-        now = waiting.pop(0)
+        now = waiting.popleft()
         found.states += 1
-        before.replace(now)
-        after.replace(now)
+        _turn(before, was, now)
+        _turn(after, was, now)
+        was = now
         for request, arguments in requests:
             found.decisions += 1
             if not machine.decide(request, arguments).allowed:
                 continue
             found.steps += 1
             reached = after.facts()
-            found.violations += [(request, arguments, name) for name in watch.broken(arguments["u"])]
             if reached not in seen:
-                seen.add(reached)
+                seen[reached] = watch.insecure()
                 waiting.append(reached)
-            after.replace(now)
+            broken = (*seen[reached], *watch.broken(arguments["u"]))
+            found.violations += [(request, arguments, name) for name in broken]
+            _turn(after, reached, now)
     found.complete = not waiting
     return found
 
@@ -65,22 +70,62 @@ def _requests(rules: Iterable[Rule], names: Names) -> Iterator[tuple[str, dict[s
             yield request, dict(zip(parameters, values, strict=True))
 
 
+def _everything(first: Facts, names: Names) -> dict[Sort, set[Any]]:
+    """No rule makes a name: there are those that the first state has, and those that are asked with."""
+    state = State(first)
+    return {sort: state.known(sort).union(names[sort], WRITTEN_OUT.get(sort, ())) for sort in Sort}
+
+
+def _turn(state: State, now: Facts, then: Facts) -> None:
+    """From the one state to the other, by what differs."""
+    values = False
+    for name, row in now - then:
+        if name in state.relations:
+            state.relations[name].discard(row)
+        values |= name in state.functions
+    for name, row in then - now:
+        if name in state.relations:
+            state.relations[name].add(row)
+        values |= name in state.functions
+    for name, column in state.functions.items() if values else ():
+        column.clear()
+        for function, pair in then:
+            if function == name:
+                column.set(*pair)
+
+
 class _Watch:
     """All properties, read once for two states that change."""
 
-    def __init__(self, before: State, after: State) -> None:
-        self._invariants = [(one.name, *_read(Reader(after, {}), one.formula)) for one in INVARIANTS]
+    def __init__(self, before: State, after: State, everything: Mapping[Sort, set[Any]]) -> None:
+        subject = {"u": Sort.SUBJECT}
+        self._invariants = [
+            (one.name, *_read(_Within(after, {}, everything=everything), one.formula)) for one in INVARIANTS
+        ]
         self._constraints = [
-            (one.name, *_read(Reader(before, {"u": Sort.SUBJECT}, after), one.formula)) for one in CONSTRAINTS
+            (one.name, *_read(_Within(before, subject, after, everything=everything), one.formula))
+            for one in CONSTRAINTS
         ]
 
+    def insecure(self) -> tuple[str, ...]:
+        """The invariants that the state after has lost."""
+        return tuple(name for name, reader, test in self._invariants if not test(reader.environment(())))
+
     def broken(self, subject: str) -> Iterator[str]:
-        for name, reader, test in self._invariants:
-            if not test(reader.environment(())):
-                yield name
+        """The constraints that the step is not as."""
         for name, reader, test in self._constraints:
             if not test(reader.environment((subject,))):
                 yield name
+
+
+@dataclass(slots=True)
+class _Within(Reader):
+    """What there is, is known beforehand: it need not be gathered from the facts for each search."""
+
+    everything: Mapping[Sort, set[Any]] = field(default_factory=dict)
+
+    def _known(self, sort: Sort) -> set[Any]:
+        return self.everything[sort]
 
 
 def _read(reader: Reader, formula: Any) -> tuple[Reader, Test]:
