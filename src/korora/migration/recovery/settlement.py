@@ -174,8 +174,9 @@ class Settlement:
         async with self._alone(vm):
             settling = await Settling.open(self._at, vm, self._kept, None)
             await settling.on(Event(On.RESTARTED, copy=settling.copy), None)
-            # A daemon that was killed before its hypervisor came to the socket could not remove it.
-            (self._at.guests.directory(vm) / SOCKET).unlink(missing_ok=True)
+            if settling.status is Status.OWNER:
+                # A daemon that was killed before its hypervisor came to the socket could not remove it.
+                (self._at.guests.directory(vm) / SOCKET).unlink(missing_ok=True)
             self._unseen.discard(vm)
 
     async def _go_on(self, record: VmRecord) -> None:

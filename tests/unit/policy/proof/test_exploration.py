@@ -1,4 +1,4 @@
-"""Every state that a small installation reaches is secure, and no broken rule set passes: without the prover."""
+"""Every state that small installations reach is secure; looking catches what the prover catches."""
 
 from __future__ import annotations
 
