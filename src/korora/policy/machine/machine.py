@@ -69,19 +69,20 @@ class Machine:
     def __init__(self, rules: Sequence[Rule], state: State) -> None:
         """ValueError if rules of one request differ in their parameters."""
         self.state = state
-        self._by_request: dict[str, list[_Ready]] = {}
+        self._rules: dict[str, list[Rule]] = {}
+        self._read: dict[str, list[_Ready]] = {}  # once asked for: a migration needs half of the rules
         for rule in rules:
-            ready = self._by_request.setdefault(rule.request, [])
-            if ready and dict(ready[0].rule.parameters) != dict(rule.parameters):
-                raise ValueError(f"rules {ready[0].rule.name} and {rule.name} take different parameters")
-            in_order = replace(rule, parameters=ready[0].rule.parameters) if ready else rule
-            ready.append(_read(in_order, state))
+            its = self._rules.setdefault(rule.request, [])
+            if its and dict(its[0].parameters) != dict(rule.parameters):
+                raise ValueError(f"rules {its[0].name} and {rule.name} take different parameters")
+            its.append(replace(rule, parameters=its[0].parameters) if its else rule)
 
     def decide(self, request: str, arguments: Mapping[str, Any]) -> Decision:
         """The one answer. After *yes* the state is the next one; after anything else it is as it was."""
-        claims = self._by_request.get(request)
-        if claims is None:
+        if request not in self._rules:
             return Decision(Answer.QUESTION, request, arguments)
+        if (claims := self._read.get(request)) is None:
+            claims = self._read[request] = [_read(rule, self.state) for rule in self._rules[request]]
         if problem := _malformed(claims[0].rule.parameters, arguments):
             return Decision(Answer.ERROR, request, arguments, problem=problem)
         given = [arguments[name] for name in claims[0].rule.parameters]
