@@ -148,5 +148,5 @@ def test_a_walk_of_rules_that_are_not_secure_does_not(clause: str) -> None:
 
 
 def walks_of(rules: Sequence[Rule]) -> None:
-    for seed in range(20):
+    for seed in range(100):
         walk(random.Random(seed), 1, Counter(), rules)
