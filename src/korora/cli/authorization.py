@@ -24,6 +24,7 @@ Folder = Annotated[
     ),
 ]
 NAME = "authorization.toml"
+EXAMPLES = "examples.toml"
 
 
 def check(context: typer.Context, directory: Folder = None, as_json: AsJson = False) -> None:
@@ -58,14 +59,8 @@ def try_out(
 
     Exit code 0 when all are as expected, 3 otherwise; 2 when a file cannot be used.
     """
-    from korora.wiring.authorization import authorizer
-
     path = _file(context, directory)
-    policies = authorizer(path)
-    results = [
-        _tried(example, policies.decide(example.request(), example.moment(time.time()), example.peer_state))
-        for example in _examples(examples or path.with_name("examples.toml"))
-    ]
+    results = tried_out(path, examples or path.with_name(EXAMPLES))
     as_expected = all(one.as_expected for one in results)
     if as_json:
         say_json({"as_expected": as_expected, "examples": [_told(one) for one in results]})
@@ -73,6 +68,17 @@ def try_out(
         _show(results)
     if not as_expected:
         raise typer.Exit(ExitCode.REFUSED)
+
+
+def tried_out(path: Path, examples: Path) -> list[Tried]:
+    """What the policies beside `path` answer to these examples. UsageError when a file cannot be used."""
+    from korora.wiring.authorization import authorizer
+
+    policies = authorizer(path)
+    return [
+        _tried(example, policies.decide(example.request(), example.moment(time.time()), example.peer_state))
+        for example in _examples(examples)
+    ]
 
 
 def _tried(example: Example, answer: Answer) -> Tried:

@@ -35,6 +35,10 @@ COMMANDS = {
     "log": ("korora.cli.log", "A host's append-only log: show, verify."),
     "question": ("korora.cli.question", "What no rule decides: list, show, answer."),
     "policy": ("korora.cli.policy", "The rules that decide: check, test, prove, audit, explain."),
+    "evaluate": (
+        "korora.cli.evaluate",
+        "How near a migration or an installation comes to the ideal, and why.",
+    ),
     "doctor": ("korora.cli.doctor", "This machine: what is missing, and the command that mends it."),
     "lab": ("korora.cli.lab", "Several hosts on this one machine, to try things out: up, down, status."),
     "hostd": ("korora.cli.hostd", "The daemon of a host."),

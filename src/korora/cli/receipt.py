@@ -86,9 +86,10 @@ def verify(
     from korora.cli.evidence.checks import told
     from korora.cli.evidence.receipt import judged
     from korora.cli.site import read_bytes
+    from korora.protocol.receipt.document import MAX_BUNDLE_BYTES
 
     site = Invocation.of(context).site
-    checks = judged(read_bytes(file, "the receipt"), site, operators_of(site, operators))
+    checks = judged(read_bytes(file, "the receipt", MAX_BUNDLE_BYTES), site, operators_of(site, operators))
     code = told(
         f"the receipt {file}",
         checks,
@@ -103,9 +104,10 @@ def _claims(file: Path) -> Claims:
     """UsageError(kind="not-a-receipt"): nothing is judged here, so what cannot be read is the wrong file."""
     from korora.cli.evidence.receipt import claims
     from korora.cli.site import read_bytes
+    from korora.protocol.receipt.document import MAX_BUNDLE_BYTES
 
     try:
-        return claims(read_bytes(file, "the receipt"))
+        return claims(read_bytes(file, "the receipt", MAX_BUNDLE_BYTES))
     except IntegrityError as error:
         raise UsageError(
             f"{file} cannot be shown as a receipt: {error.message}",

@@ -46,9 +46,11 @@ def read_text(path: Path, what: str) -> str:
         raise _unreadable(path, what, "it is not UTF-8 text", "is it the right file?") from error
 
 
-def read_bytes(path: Path, what: str) -> bytes:
+def read_bytes(path: Path, what: str, limit: int = -1) -> bytes:
+    """A file that the user named; of a longer one than `limit` the beginning, and one byte more."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(limit if limit < 0 else limit + 1)
     except FileNotFoundError as error:
         raise _unreadable(path, what, "there is no such file", "correct the path") from error
     except (OSError, ValueError) as error:

@@ -29,11 +29,12 @@ from korora.protocol.log import TreeHead, opened_head, verify_growth, verify_lea
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was found; `head` is None when it was not the host's."""
+    """What was found; `head` is None when it was not the host's. `leaves` are as shown, believed or not."""
 
     checks: list[Check]
     size: int
     head: TreeHead | None
+    leaves: tuple[bytes, ...] = ()
 
 
 def verify(site: SiteConfiguration, host: HostName, daemon: Daemon) -> Verified:
@@ -53,7 +54,7 @@ def verify(site: SiteConfiguration, host: HostName, daemon: Daemon) -> Verified:
         checks.append(_growth(memory, shown, head))
         if checks[-1].ok is not False:
             memory.keep(head)
-    return Verified(checks, shown.size, head)
+    return Verified(checks, shown.size, head, shown.leaves)
 
 
 def _host_key(daemon: Daemon, host: HostName, authority: x509.Certificate) -> dsse.PublicKey:

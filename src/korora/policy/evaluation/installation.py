@@ -32,7 +32,13 @@ _OWN: Final[dict[str, tuple[Need, ...]]] = {
         Need("machine", "this machine has all that is needed", "mend what `korora doctor` names"),
     ),
     migration.AUTHORIZATION.id: (
-        Need("operators", "every operator has a key of its own", "name their keys in authorization.toml"),
+        Need("operators", "every operator has a key of their own", "name their keys in authorization.toml"),
+        Need("policies", "the site's policies can be used", "mend what `korora policy check` names"),
+        Need(
+            "examples",
+            "the policies answer the site's own examples as expected",
+            "write examples of who may do what, and try them: `korora policy test`",
+        ),
     ),
     migration.AUTHENTICATION.id: (
         _host(
@@ -88,6 +94,15 @@ RULES: Final = Criterion(
     needs=(_host("decisions", "the decisions of its newest migrations are in the log", _MOVE_ONE, on="log"),),
 )
 
+QUESTIONS: Final = Criterion(
+    "questions",
+    "P2",
+    asked="Did a person answer what no rule decides?",
+    ideal="no question waits for a person",
+    weight=1,
+    needs=(_host("questions", "no question is open", "answer it: `korora question list`", vital=True),),
+)
+
 
 def _asked_of_hosts(one: Criterion) -> Criterion:
     """The same question, of every host and its newest migrations."""
@@ -104,5 +119,5 @@ INSTALLATION: Final = Yardstick(
     Kind.INSTALLATION,
     "A site whose every host proves what it booted and keeps a log that nobody can rewrite unseen, and whose"
     " every migration comes up to the ideal one.",
-    (*map(_asked_of_hosts, migration.MIGRATION.criteria), RULES),
+    (*map(_asked_of_hosts, migration.MIGRATION.criteria), RULES, QUESTIONS),
 )

@@ -15,6 +15,7 @@ DOWNTIME_GOOD_MS: Final = 1_000
 DOWNTIME_PARTLY_MS: Final = 10_000
 REQUEST_GOOD_S: Final = 3_600
 NOT_YET: Final = "this version of Korora takes no such evidence"
+NOT_IN_A_RECEIPT: Final = "a receipt has no approval in it: evaluate a host of it, whose log has"
 
 _SIGNED: Final = ("bundle", "signatures")
 _OTHER_COPY: Final = "believe nothing of this receipt; ask the other host for its copy"
@@ -61,7 +62,7 @@ SECOND_PERSON: Final = Criterion(
     asked="Did a second person agree?",
     ideal="another person than the one who asked approved it",
     weight=1,
-    needs=(_told("second-person", "the approval of another operator", NOT_YET),),
+    needs=(_told("second-person", "the approval of another operator", NOT_IN_A_RECEIPT),),
 )
 AUTHENTICATION: Final = Criterion(
     "authentication",

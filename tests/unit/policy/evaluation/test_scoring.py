@@ -193,6 +193,12 @@ def test_a_share_counts_as_much_as_it_says_and_half_of_it_half_as_much() -> None
     assert scored(ONE, (PLAIN, OTHER), good) == (Verdict.PARTLY, 2.5 / 4)
 
 
+def test_almost_all_is_not_all() -> None:
+    found = {("plain", SITE): Standing.PARTLY, ("other", SITE): Standing.GOOD}
+    verdict, score = scored(ONE, (PLAIN, replace(OTHER, share=999)), found)
+    assert (verdict, score) == (Verdict.PARTLY, 0.9995)
+
+
 @pytest.mark.parametrize("standing", [Standing.LACKING, Standing.BROKEN])
 def test_without_what_is_vital_nothing_else_counts(standing: Standing) -> None:
     found = {("plain", SITE): Standing.GOOD, ("vital", SITE): standing}
