@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from korora.policy.machine.classes import AccessClass, Level
-from korora.policy.machine.machine import Decision, Machine
-from korora.policy.machine.rules import RULES
-from korora.policy.machine.state import Facts, State
-from korora.policy.machine.vocabulary import Sort
+from korora.policy.machine.language.vocabulary import Sort
+from korora.policy.machine.omega.rules import RULES
+from korora.policy.machine.running.classes import AccessClass, Level
+from korora.policy.machine.running.machine import Decision, Machine
+from korora.policy.machine.running.state import Facts, State
 
 CLASSES: Final = {
     "low": AccessClass(Level.UA),

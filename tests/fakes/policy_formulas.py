@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 from hypothesis import strategies as st
 
-from korora.policy.machine.formula import (
+from korora.policy.machine.language.formula import (
     FALSE,
     TRUE,
     All,
@@ -24,7 +24,7 @@ from korora.policy.machine.formula import (
     Term,
     Variable,
 )
-from korora.policy.machine.vocabulary import CONSTANTS, FUNCTIONS, RELATIONS, Sort
+from korora.policy.machine.language.vocabulary import CONSTANTS, FUNCTIONS, RELATIONS, Sort
 
 _One = TypeVar("_One")
 _Kind = Callable[[list[Variable], int], Formula]

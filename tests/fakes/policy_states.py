@@ -11,8 +11,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from korora.policy.machine.classes import AccessClass, Level
-from korora.policy.machine.formula import (
+from korora.policy.machine.language.formula import (
     All,
     And,
     Applied,
@@ -27,8 +26,9 @@ from korora.policy.machine.formula import (
     Term,
     Variable,
 )
-from korora.policy.machine.state import State
-from korora.policy.machine.vocabulary import FUNCTIONS, RELATIONS, Access, Procedure, Sort
+from korora.policy.machine.language.vocabulary import FUNCTIONS, RELATIONS, Access, Procedure, Sort
+from korora.policy.machine.running.classes import AccessClass, Level
+from korora.policy.machine.running.state import State
 
 Universe = Mapping[Sort, Sequence[Any]]
 _MOST: Final = 1000

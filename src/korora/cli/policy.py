@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from korora.cli.authorization import check, try_out
-from korora.cli.explaining import explain
 from korora.cli.options import group
-from korora.cli.proving import audit, prove
+from korora.cli.rules.authorization import check, try_out
+from korora.cli.rules.explaining import explain
+from korora.cli.rules.proving import audit, prove
 
 app = group("The rules: who may do what, what they promise, and what they decided.")
 app.command("check")(check)

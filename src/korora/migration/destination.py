@@ -37,7 +37,7 @@ from korora.model.identity import Digest, Secret, SessionId, VmName
 from korora.model.ownership import Do, Event, On, Status
 from korora.model.plan import Finding
 from korora.model.tpm import WrappedKey, WrappingKey
-from korora.policy.machine.vocabulary import Procedure
+from korora.policy.machine.language.vocabulary import Procedure
 from korora.policy.pcrs import PLATFORM_PCRS
 from korora.policy.precheck import OVERHEAD_BYTES, precheck
 from korora.ports.hypervisor import StreamSettings

@@ -21,9 +21,9 @@ from korora.migration.setting import Setting
 from korora.model.identity import SessionId, VmName, sha256
 from korora.model.question import Said
 from korora.policy.machine.beginning import APPROVER, OPERATOR, STEPS
-from korora.policy.machine.machine import Answer, Decision
+from korora.policy.machine.language.vocabulary import Procedure
 from korora.policy.machine.monitor import ReferenceMonitor, Taken
-from korora.policy.machine.vocabulary import Procedure
+from korora.policy.machine.running.machine import Answer, Decision
 from korora.protocol import decision
 from korora.protocol.decision import PolicyDecision
 

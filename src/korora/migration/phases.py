@@ -13,7 +13,7 @@ from typing import Protocol
 
 from korora.migration.monitor import Monitor, Step
 from korora.model.progress import Phase
-from korora.policy.machine.vocabulary import Procedure
+from korora.policy.machine.language.vocabulary import Procedure
 
 Tell = Callable[[Phase, Callable[[], Awaitable[None]]], Awaitable[None]]
 

@@ -38,7 +38,7 @@ from korora.model.definition import definition_text
 from korora.model.identity import Secret, SessionId, VmName
 from korora.model.ownership import Do, Event, On, Status
 from korora.model.plan import Mode
-from korora.policy.machine.vocabulary import Procedure
+from korora.policy.machine.language.vocabulary import Procedure
 from korora.policy.precheck import PRECHECKS
 from korora.ports.hypervisor import StreamSettings
 from korora.ports.vtpm import BlobBinding

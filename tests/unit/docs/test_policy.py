@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from korora.policy.machine.beginning import AGENTS, CONSTRAINED, STEPS, UNCONSTRAINED
-from korora.policy.machine.classical import CLASSICAL
-from korora.policy.machine.procedures import PREREQUISITES, UPGRADES
-from korora.policy.machine.properties import CONSTRAINTS, INVARIANTS
+from korora.policy.machine.omega.classical import CLASSICAL
+from korora.policy.machine.omega.procedures import PREREQUISITES, UPGRADES
+from korora.policy.machine.omega.properties import CONSTRAINTS, INVARIANTS
 from korora.policy.proof.audit import EXPLAINED
 
 POLICY = (Path(__file__).parents[3] / "docs" / "POLICY.md").read_text()

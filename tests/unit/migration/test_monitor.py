@@ -12,8 +12,8 @@ from korora.model.identity import HostName, OperatorName, sha256
 from korora.model.plan import Inquiry, Mode
 from korora.policy.machine import monitor as reference
 from korora.policy.machine.beginning import STEPS, beginning
-from korora.policy.machine.state import Facts
-from korora.policy.machine.vocabulary import Procedure
+from korora.policy.machine.language.vocabulary import Procedure
+from korora.policy.machine.running.state import Facts
 from korora.protocol.decision import PolicyDecision
 
 LATER = {Procedure.APPROVE, Procedure.RECLAIM, Procedure.WITHDRAW}

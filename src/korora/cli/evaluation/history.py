@@ -19,7 +19,7 @@ from korora.policy.evaluation.evidence import Finding, Link, Place, Standing
 from korora.policy.evaluation.installation import RECENT, SECOND_PERSON
 from korora.policy.evaluation.migration import MIGRATION
 from korora.policy.evaluation.scoring import Report, Scored, Verdict, evaluate
-from korora.policy.machine.vocabulary import Procedure
+from korora.policy.machine.language.vocabulary import Procedure
 from korora.protocol import canonical, decision
 from korora.protocol.decision import PolicyDecision
 from korora.protocol.log import LogEntry

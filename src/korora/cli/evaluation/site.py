@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from korora.cli.authorization import EXAMPLES, tried_out
 from korora.cli.diagnosis import examine
 from korora.cli.evaluation.gathering import line_of
 from korora.cli.invocation import Invocation
+from korora.cli.rules.authorization import EXAMPLES, tried_out
 from korora.errors import KororaError
 from korora.model.identity import OperatorName
 from korora.model.site import SiteConfiguration

@@ -9,7 +9,7 @@ import msgspec
 
 from korora.migration.papers.file import MigrationFile
 from korora.model.identity import Digest, sha256
-from korora.policy.machine.vocabulary import Procedure
+from korora.policy.machine.language.vocabulary import Procedure
 
 _MADE: Final[dict[Procedure, Callable[[MigrationFile], Any]]] = {
     Procedure.SUBMIT: lambda file: file.envelope,

@@ -26,7 +26,7 @@ from korora.model.definition import parse_definition
 from korora.model.identity import SessionId, VmName
 from korora.model.ownership import Do, End, Event, On, Status
 from korora.model.vm import RunState
-from korora.policy.machine.vocabulary import Procedure
+from korora.policy.machine.language.vocabulary import Procedure
 from korora.ports.hypervisor import Machine
 from korora.ports.journal import VmRecord
 from korora.protocol import dsse, messages, ownership, statements

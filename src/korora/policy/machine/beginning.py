@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from korora.policy.machine.classes import AccessClass, Level
-from korora.policy.machine.procedures import UPGRADES
-from korora.policy.machine.state import Facts, Row
-from korora.policy.machine.vocabulary import Access, Procedure
+from korora.policy.machine.language.vocabulary import Access, Procedure
+from korora.policy.machine.omega.procedures import UPGRADES
+from korora.policy.machine.running.classes import AccessClass, Level
+from korora.policy.machine.running.state import Facts, Row
 
 IDENTITY_PROVIDER: Final = "identity-provider"
 APPRAISER: Final = "appraiser"

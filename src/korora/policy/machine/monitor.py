@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from korora.policy.machine.beginning import APPROVER, IDENTITY_PROVIDER, OPERATOR, STEPS, beginning, item
-from korora.policy.machine.machine import Decision, Machine
-from korora.policy.machine.rules import RULES
-from korora.policy.machine.state import State
-from korora.policy.machine.vocabulary import Access, Procedure
+from korora.policy.machine.language.vocabulary import Access, Procedure
+from korora.policy.machine.omega.rules import RULES
+from korora.policy.machine.running.machine import Decision, Machine
+from korora.policy.machine.running.state import State
 
 PENDING = "pending"
 """The value of what is not made yet, while it is only asked whether it may be."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from korora.policy.machine.properties import CONSTRAINTS, INVARIANTS, Property
-from korora.policy.machine.reasons import protected_by
-from korora.policy.machine.rule import Rule
+from korora.policy.machine.language.rule import Rule
+from korora.policy.machine.omega.properties import CONSTRAINTS, INVARIANTS, Property
+from korora.policy.machine.omega.reasons import protected_by
 from korora.policy.proof.obligations import keeps
 
 EXPLAINED: Final[Mapping[str, str]] = MappingProxyType(

@@ -14,14 +14,14 @@ from typing import Any
 
 import z3
 
-from korora.policy.machine.classes import AccessClass, Level
-from korora.policy.machine.formula import Formula
-from korora.policy.machine.machine import Answer, Machine
-from korora.policy.machine.properties import CONSTRAINTS, INVARIANTS, Property
-from korora.policy.machine.reading import Reader
-from korora.policy.machine.rule import Rule
-from korora.policy.machine.state import Facts, State
-from korora.policy.machine.vocabulary import FUNCTIONS, RELATIONS, Sort
+from korora.policy.machine.language.formula import Formula
+from korora.policy.machine.language.rule import Rule
+from korora.policy.machine.language.vocabulary import FUNCTIONS, RELATIONS, Sort
+from korora.policy.machine.omega.properties import CONSTRAINTS, INVARIANTS, Property
+from korora.policy.machine.running.classes import AccessClass, Level
+from korora.policy.machine.running.machine import Answer, Machine
+from korora.policy.machine.running.reading import Reader
+from korora.policy.machine.running.state import Facts, State
 from korora.policy.proof import translation
 from korora.policy.proof.obligations import keeps
 

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from korora.policy.machine.machine import Machine
-from korora.policy.machine.properties import CONSTRAINTS, INVARIANTS
-from korora.policy.machine.reading import Reader, Test
-from korora.policy.machine.rule import Rule
-from korora.policy.machine.state import Facts, State
-from korora.policy.machine.vocabulary import WRITTEN_OUT, Sort
+from korora.policy.machine.language.rule import Rule
+from korora.policy.machine.language.vocabulary import WRITTEN_OUT, Sort
+from korora.policy.machine.omega.properties import CONSTRAINTS, INVARIANTS
+from korora.policy.machine.running.machine import Machine
+from korora.policy.machine.running.reading import Reader, Test
+from korora.policy.machine.running.state import Facts, State
 
 Names = Mapping[Sort, Sequence[Any]]
 

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import z3
 
-from korora.policy.machine.formula import Formula
-from korora.policy.machine.properties import CONSTRAINTS, INVARIANTS, Property
-from korora.policy.machine.rule import Rule
+from korora.policy.machine.language.formula import Formula
+from korora.policy.machine.language.rule import Rule
+from korora.policy.machine.omega.properties import CONSTRAINTS, INVARIANTS, Property
 from korora.policy.proof import translation
 from korora.policy.proof.translation import Symbols
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import z3
 
-from korora.policy.machine.formula import (
+from korora.policy.machine.language.formula import (
     All,
     And,
     Applied,
@@ -29,8 +29,8 @@ from korora.policy.machine.formula import (
     Term,
     Variable,
 )
-from korora.policy.machine.rule import Assignment, Change, Rule
-from korora.policy.machine.vocabulary import FUNCTIONS, RELATIONS, Access, Procedure, Sort
+from korora.policy.machine.language.rule import Assignment, Change, Rule
+from korora.policy.machine.language.vocabulary import FUNCTIONS, RELATIONS, Access, Procedure, Sort
 
 Meaning = Callable[..., Any]
 """A relation or a function of one state: z3 terms in, a z3 term out."""

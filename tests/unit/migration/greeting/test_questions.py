@@ -16,7 +16,7 @@ from korora.model.authorization import Authorized, NeedsApproval, Uncovered
 from korora.model.identity import HostName, OperatorName
 from korora.model.plan import MigrationRequest, Mode
 from korora.model.question import Matter, Question, QuestionId, Stage, Why
-from korora.policy.machine.vocabulary import Procedure
+from korora.policy.machine.language.vocabulary import Procedure
 from korora.protocol import answer as statement
 from korora.protocol.dsse import KeyPair
 

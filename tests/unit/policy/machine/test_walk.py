@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.policy_cases import CLASSES, facts
-from korora.policy.machine.machine import Answer, Machine
-from korora.policy.machine.procedures import PREREQUISITES, UPGRADES
-from korora.policy.machine.properties import CONSTRAINTS, INVARIANTS
-from korora.policy.machine.reading import Reader
-from korora.policy.machine.rule import Rule
-from korora.policy.machine.rule_file import changed
-from korora.policy.machine.rules import RULES
-from korora.policy.machine.state import Facts, State
-from korora.policy.machine.vocabulary import Access, Procedure, Sort
+from korora.policy.machine.language.rule import Rule
+from korora.policy.machine.language.rule_file import changed
+from korora.policy.machine.language.vocabulary import Access, Procedure, Sort
+from korora.policy.machine.omega.procedures import PREREQUISITES, UPGRADES
+from korora.policy.machine.omega.properties import CONSTRAINTS, INVARIANTS
+from korora.policy.machine.omega.rules import RULES
+from korora.policy.machine.running.machine import Answer, Machine
+from korora.policy.machine.running.reading import Reader
+from korora.policy.machine.running.state import Facts, State
 
 REQUESTS_A_WALK: Final = 1500
 WALKS: Final = 16

@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 
 from fakes.policy_formulas import PARAMETERS, formulas
 from fakes.policy_states import SMALL, Bending, random_state
-from korora.policy.machine.formula import Formula
-from korora.policy.machine.machine import Answer, Machine
-from korora.policy.machine.properties import CONSTRAINTS, INVARIANTS, Property
-from korora.policy.machine.reading import Reader, searches_everywhere
-from korora.policy.machine.rule import Assignment, Rule, rule
-from korora.policy.machine.rules import RULES
-from korora.policy.machine.state import Facts, State
-from korora.policy.machine.vocabulary import FUNCTIONS, RELATIONS, WRITTEN_OUT, Sort
+from korora.policy.machine.language.formula import Formula
+from korora.policy.machine.language.rule import Assignment, Rule, rule
+from korora.policy.machine.language.vocabulary import FUNCTIONS, RELATIONS, WRITTEN_OUT, Sort
+from korora.policy.machine.omega.properties import CONSTRAINTS, INVARIANTS, Property
+from korora.policy.machine.omega.rules import RULES
+from korora.policy.machine.running.machine import Answer, Machine
+from korora.policy.machine.running.reading import Reader, searches_everywhere
+from korora.policy.machine.running.state import Facts, State
 from korora.policy.proof import translation
 from korora.policy.proof.translation import Symbols
 

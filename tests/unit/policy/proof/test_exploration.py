@@ -9,13 +9,13 @@ from typing import Any, Final
 import pytest
 
 from fakes.policy_cases import CLASSES, changed, facts
-from korora.policy.machine import rule_file
-from korora.policy.machine.classical import CLASSICAL
-from korora.policy.machine.procedures import PREREQUISITES, UPGRADES
-from korora.policy.machine.rule import Rule
-from korora.policy.machine.rules import RULES
-from korora.policy.machine.state import Facts, State
-from korora.policy.machine.vocabulary import Procedure, Sort
+from korora.policy.machine.language import rule_file
+from korora.policy.machine.language.rule import Rule
+from korora.policy.machine.language.vocabulary import Procedure, Sort
+from korora.policy.machine.omega.classical import CLASSICAL
+from korora.policy.machine.omega.procedures import PREREQUISITES, UPGRADES
+from korora.policy.machine.omega.rules import RULES
+from korora.policy.machine.running.state import Facts, State
 from korora.policy.proof.counterexample import insecure
 from korora.policy.proof.exploration import Explored, explore
 

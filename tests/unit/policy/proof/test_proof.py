@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from korora.policy.machine.properties import CONSTRAINTS, INVARIANTS, Property
-from korora.policy.machine.rule import Rule
-from korora.policy.machine.rule_file import changed
-from korora.policy.machine.rules import RULES
+from korora.policy.machine.language.rule import Rule
+from korora.policy.machine.language.rule_file import changed
+from korora.policy.machine.omega.properties import CONSTRAINTS, INVARIANTS, Property
+from korora.policy.machine.omega.rules import RULES
 from korora.policy.proof.audit import audit
 from korora.policy.proof.counterexample import find
 from korora.policy.proof.obligations import DETERMINISM, USABLE, of_rule, overlap, prove

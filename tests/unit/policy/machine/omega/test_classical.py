@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from fakes.policy_cases import CLASSES, Case, asked, changed, each_no, facts
-from korora.policy.machine.classical import CLASSICAL
-from korora.policy.machine.machine import Answer, Machine
-from korora.policy.machine.reasons import protected_by
-from korora.policy.machine.state import State
+from korora.policy.machine.omega.classical import CLASSICAL
+from korora.policy.machine.omega.reasons import protected_by
+from korora.policy.machine.running.machine import Answer, Machine
+from korora.policy.machine.running.state import State
 
 PAIR = "subject_class(u) = mid; object_class(o) = mid"
 OWNED = "parent(k, o); access(u, k, w)"

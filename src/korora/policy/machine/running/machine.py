@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from korora.policy.machine.classes import AccessClass, Level
-from korora.policy.machine.reading import Environment, Reader, Test
-from korora.policy.machine.reasons import protected_by
-from korora.policy.machine.rule import Assignment, Change, Rule
-from korora.policy.machine.state import Row, State, Table
-from korora.policy.machine.vocabulary import Access, Procedure, Sort
+from korora.policy.machine.language.rule import Assignment, Change, Rule
+from korora.policy.machine.language.vocabulary import Access, Procedure, Sort
+from korora.policy.machine.omega.reasons import protected_by
+from korora.policy.machine.running.classes import AccessClass, Level
+from korora.policy.machine.running.reading import Environment, Reader, Test
+from korora.policy.machine.running.state import Row, State, Table
 
 MAX_NAME: Final = 256
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, TypeAlias
 
-from korora.policy.machine.formula import (
+from korora.policy.machine.language.formula import (
     All,
     And,
     Applied,
@@ -30,8 +30,8 @@ from korora.policy.machine.formula import (
     free,
     normal,
 )
-from korora.policy.machine.state import Row, State
-from korora.policy.machine.vocabulary import WRITTEN_OUT, Sort
+from korora.policy.machine.language.vocabulary import WRITTEN_OUT, Sort
+from korora.policy.machine.running.state import Row, State
 
 Environment: TypeAlias = list[Any]
 Test: TypeAlias = Callable[[Environment], bool]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from fakes.policy_cases import Case, asked, changed, each_no, facts
-from korora.policy.machine.machine import Answer
-from korora.policy.machine.procedures import PREREQUISITES, PROCEDURES, UPGRADES
-from korora.policy.machine.reasons import protected_by
-from korora.policy.machine.rule import Rule
-from korora.policy.machine.vocabulary import Procedure
+from korora.policy.machine.language.rule import Rule
+from korora.policy.machine.language.vocabulary import Procedure
+from korora.policy.machine.omega.procedures import PREREQUISITES, PROCEDURES, UPGRADES
+from korora.policy.machine.omega.reasons import protected_by
+from korora.policy.machine.running.machine import Answer
 
 BEFORE = {
     "flag": "access(h, i, r); belongs(i, m); cdi(i); valid(i)",

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from korora.policy.machine.classes import AccessClass, Level
-from korora.policy.machine.machine import MAX_NAME, Answer, Decision, Machine
-from korora.policy.machine.properties import CONSTRAINTS, INVARIANTS
-from korora.policy.machine.reasons import protected_by
-from korora.policy.machine.rule import rule
-from korora.policy.machine.rules import RULES
-from korora.policy.machine.state import SHARDS, Facts, State
-from korora.policy.machine.vocabulary import Access, Procedure, Sort
+from korora.policy.machine.language.rule import rule
+from korora.policy.machine.language.vocabulary import Access, Procedure, Sort
+from korora.policy.machine.omega.properties import CONSTRAINTS, INVARIANTS
+from korora.policy.machine.omega.reasons import protected_by
+from korora.policy.machine.omega.rules import RULES
+from korora.policy.machine.running.classes import AccessClass, Level
+from korora.policy.machine.running.machine import MAX_NAME, Answer, Decision, Machine
+from korora.policy.machine.running.state import SHARDS, Facts, State
 
 LOW, HIGH = AccessClass(Level.UA), AccessClass(Level.TA)
 FACTS: Facts = frozenset(

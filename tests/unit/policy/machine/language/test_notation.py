@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.policy_formulas import PARAMETERS, formulas
-from korora.policy.machine.formula import (
+from korora.policy.machine.language.formula import (
     FALSE,
     TRUE,
     All,
@@ -26,10 +26,10 @@ from korora.policy.machine.formula import (
     Some,
     Variable,
 )
-from korora.policy.machine.notation import MAX_CHARACTERS, MAX_DEPTH, formula, term, text_of
-from korora.policy.machine.properties import CONSTRAINTS, INVARIANTS
-from korora.policy.machine.rules import RULES
-from korora.policy.machine.vocabulary import CONSTANTS, FUNCTIONS, RELATIONS, Sort
+from korora.policy.machine.language.notation import MAX_CHARACTERS, MAX_DEPTH, formula, term, text_of
+from korora.policy.machine.language.vocabulary import CONSTANTS, FUNCTIONS, RELATIONS, Sort
+from korora.policy.machine.omega.properties import CONSTRAINTS, INVARIANTS
+from korora.policy.machine.omega.rules import RULES
 
 U, S = Variable("u", Sort.SUBJECT), Variable("s", Sort.SUBJECT)
 ITEM, K = Variable("o", Sort.OBJECT), Variable("k", Sort.OBJECT)

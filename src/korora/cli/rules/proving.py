@@ -16,8 +16,8 @@ from korora.cli.render import mark, say, say_json, table
 from korora.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from korora.policy.machine.rule import Rule
-    from korora.policy.machine.state import Facts
+    from korora.policy.machine.language.rule import Rule
+    from korora.policy.machine.running.state import Facts
     from korora.policy.proof.audit import Deletion
     from korora.policy.proof.counterexample import Counterexample
     from korora.policy.proof.obligations import Result
@@ -74,8 +74,8 @@ def audit(rules: Rules = None, as_json: AsJson = False) -> None:
 
 
 def _rules(file: Path | None) -> tuple[Rule, ...]:
-    from korora.policy.machine.rule_file import MAX_CHARACTERS, changed
-    from korora.policy.machine.rules import RULES
+    from korora.policy.machine.language.rule_file import MAX_CHARACTERS, changed
+    from korora.policy.machine.omega.rules import RULES
 
     if file is None:
         return RULES
@@ -124,7 +124,7 @@ def _show_results(results: Sequence[Result]) -> None:
 
 def _cases(rules: Sequence[Rule], results: Sequence[Result]) -> list[Counterexample]:
     """One for each property that a rule does not keep."""
-    from korora.policy.machine.properties import CONSTRAINTS, INVARIANTS
+    from korora.policy.machine.omega.properties import CONSTRAINTS, INVARIANTS
     from korora.policy.proof.counterexample import find
 
     rule = {one.name: one for one in rules}
@@ -162,7 +162,7 @@ def _told(case: Counterexample) -> dict[str, object]:
 
 
 def _lines(facts: Facts) -> list[str]:
-    from korora.policy.machine.vocabulary import FUNCTIONS
+    from korora.policy.machine.language.vocabulary import FUNCTIONS
 
     def line(name: str, row: tuple[object, ...]) -> str:
         if name in FUNCTIONS:
@@ -173,7 +173,7 @@ def _lines(facts: Facts) -> list[str]:
 
 
 def _word(value: object) -> str:
-    from korora.policy.machine.classes import AccessClass
+    from korora.policy.machine.running.classes import AccessClass
 
     if isinstance(value, AccessClass):
         return f"{value.level.name}{value.categories:+b}" if value.categories else value.level.name

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from korora.errors import UsageError
-from korora.policy.machine.formula import TRUE
-from korora.policy.machine.notation import text_of
-from korora.policy.machine.rule import Rule, rule
-from korora.policy.machine.rule_file import MAX_CHARACTERS, changed, effect_text
-from korora.policy.machine.rules import RULES
-from korora.policy.machine.vocabulary import Sort
+from korora.policy.machine.language.formula import TRUE
+from korora.policy.machine.language.notation import text_of
+from korora.policy.machine.language.rule import Rule, rule
+from korora.policy.machine.language.rule_file import MAX_CHARACTERS, changed, effect_text
+from korora.policy.machine.language.vocabulary import Sort
+from korora.policy.machine.omega.rules import RULES
 
 GET_WRITE = """
 [[rule]]

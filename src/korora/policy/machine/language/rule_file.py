@@ -23,9 +23,9 @@ from typing import Final
 import msgspec
 
 from korora.errors import UsageError
-from korora.policy.machine.notation import text_of
-from korora.policy.machine.rule import ANY, Change, Effect, Rule, rule
-from korora.policy.machine.vocabulary import Sort
+from korora.policy.machine.language.notation import text_of
+from korora.policy.machine.language.rule import ANY, Change, Effect, Rule, rule
+from korora.policy.machine.language.vocabulary import Sort
 
 MAX_CHARACTERS: Final = 256 * 1024
 MAX_DOTS: Final = 50

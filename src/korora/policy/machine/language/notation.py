@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from korora.policy.machine.formula import (
+from korora.policy.machine.language.formula import (
     All,
     And,
     Applied,
@@ -31,7 +31,7 @@ from korora.policy.machine.formula import (
     Term,
     Variable,
 )
-from korora.policy.machine.vocabulary import CONSTANTS, FUNCTIONS, RELATIONS, Sort
+from korora.policy.machine.language.vocabulary import CONSTANTS, FUNCTIONS, RELATIONS, Sort
 
 MAX_CHARACTERS: Final = 4000
 MAX_DEPTH: Final = 40

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from korora.policy.machine import notation
-from korora.policy.machine.classical import alters, observes, owns
-from korora.policy.machine.formula import And, Formula
-from korora.policy.machine.procedures import PREREQUISITES
-from korora.policy.machine.vocabulary import Sort
+from korora.policy.machine.language import notation
+from korora.policy.machine.language.formula import And, Formula
+from korora.policy.machine.language.vocabulary import Sort
+from korora.policy.machine.omega.classical import alters, observes, owns
+from korora.policy.machine.omega.procedures import PREREQUISITES
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
-from korora.policy.machine.vocabulary import FUNCTIONS, RELATIONS, Sort
+from korora.policy.machine.language.vocabulary import FUNCTIONS, RELATIONS, Sort
 
 Row: TypeAlias = tuple[Any, ...]
 Positions: TypeAlias = tuple[int, ...]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from korora.policy.machine.vocabulary import Sort
+from korora.policy.machine.language.vocabulary import Sort
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from korora.policy.machine.classes import AccessClass, Level
-from korora.policy.machine.state import SHARDS, Column, Facts, Index, State, Table
-from korora.policy.machine.vocabulary import FUNCTIONS, RELATIONS, Sort
+from korora.policy.machine.language.vocabulary import FUNCTIONS, RELATIONS, Sort
+from korora.policy.machine.running.classes import AccessClass, Level
+from korora.policy.machine.running.state import SHARDS, Column, Facts, Index, State, Table
 
 EACH = pytest.mark.parametrize("shards", [1, SHARDS])
 ROWS = st.tuples(st.sampled_from("ab"), st.sampled_from("ab"), st.integers(0, 2))

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from korora.policy.machine import notation
-from korora.policy.machine.formula import (
+from korora.policy.machine.language import notation
+from korora.policy.machine.language.formula import (
     TRUE,
     And,
     Applied,
@@ -23,7 +23,7 @@ from korora.policy.machine.formula import (
     Or,
     Term,
 )
-from korora.policy.machine.vocabulary import FUNCTIONS, RELATIONS, Sort
+from korora.policy.machine.language.vocabulary import FUNCTIONS, RELATIONS, Sort
 
 ANY: Final = "_"
 """In what an effect takes away: whatever stands there."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from korora.policy.machine.classical import alters, observes
-from korora.policy.machine.rule import Rule, rule
-from korora.policy.machine.vocabulary import Procedure, Sort
+from korora.policy.machine.language.rule import Rule, rule
+from korora.policy.machine.language.vocabulary import Procedure, Sort
+from korora.policy.machine.omega.classical import alters, observes
 
 PREREQUISITES: Final = {
     Procedure.SUBMIT: (),

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from korora.policy.machine.rule import Rule, rule
-from korora.policy.machine.vocabulary import Sort
+from korora.policy.machine.language.rule import Rule, rule
+from korora.policy.machine.language.vocabulary import Sort
 
 _S, _O, _A, _C, _P = Sort.SUBJECT, Sort.OBJECT, Sort.ACCESS, Sort.CLASS, Sort.PROCEDURE
 _M, _V = Sort.MIGRATION, Sort.VALUE

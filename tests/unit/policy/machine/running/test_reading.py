@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from fakes.policy_formulas import PARAMETERS, formulas
 from fakes.policy_states import SMALL, decided, random_state
-from korora.policy.machine import notation
-from korora.policy.machine.formula import Formula
-from korora.policy.machine.properties import CONSTRAINTS, INVARIANTS
-from korora.policy.machine.reading import Reader, searches_everywhere
-from korora.policy.machine.rules import RULES
-from korora.policy.machine.state import Facts, Positions, State, Table
-from korora.policy.machine.vocabulary import Sort
+from korora.policy.machine.language import notation
+from korora.policy.machine.language.formula import Formula
+from korora.policy.machine.language.vocabulary import Sort
+from korora.policy.machine.omega.properties import CONSTRAINTS, INVARIANTS
+from korora.policy.machine.omega.rules import RULES
+from korora.policy.machine.running.reading import Reader, searches_everywhere
+from korora.policy.machine.running.state import Facts, Positions, State, Table
 
 
 def holds(text: str, facts: Facts = frozenset(), given: Mapping[str, Any] = {}, **sorts: Sort) -> bool:

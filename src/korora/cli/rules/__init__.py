@@ -1,0 +1,1 @@
+"""`korora policy`, command by command: what is allowed, what is promised, what was decided."""
