@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Final
 
 from korora.policy.machine.language.rule import Assignment, Change, Rule
-from korora.policy.machine.language.vocabulary import Access, Procedure, Sort
+from korora.policy.machine.language.vocabulary import WRITTEN_OUT, Sort
 from korora.policy.machine.omega.reasons import protected_by
 from korora.policy.machine.running.classes import AccessClass, Level
 from korora.policy.machine.running.reading import Environment, Reader, Test
@@ -57,6 +58,7 @@ class _Ready:
     """A rule, read for one state."""
 
     rule: Rule
+    fits: _Fits
     reader: Reader
     covers: Test
     clauses: tuple[tuple[str, Test], ...]
@@ -83,7 +85,7 @@ class Machine:
             return Decision(Answer.QUESTION, request, arguments)
         if (claims := self._read.get(request)) is None:
             claims = self._read[request] = [_read(rule, self.state) for rule in self._rules[request]]
-        if problem := _malformed(claims[0].rule.parameters, arguments):
+        if problem := _malformed(claims[0].rule.parameters, claims[0].fits, arguments):
             return Decision(Answer.ERROR, request, arguments, problem=problem)
         given = [arguments[name] for name in claims[0].rule.parameters]
         claiming = [(ready, ready.reader.environment(given)) for ready in claims]
@@ -107,7 +109,8 @@ def _unclear(request: str, arguments: Mapping[str, Any], names: list[str]) -> De
 def _read(rule: Rule, state: State) -> _Ready:
     reader = Reader(state, rule.parameters)
     clauses = tuple((clause.label, reader.test(clause.condition)) for clause in rule.guard)
-    return _Ready(rule, reader, reader.test(rule.domain), clauses, _effects(rule, reader, state))
+    fits = tuple((name, _FIT[sort]) for name, sort in rule.parameters.items())
+    return _Ready(rule, fits, reader, reader.test(rule.domain), clauses, _effects(rule, reader, state))
 
 
 def _effects(rule: Rule, reader: Reader, state: State) -> Callable[[Environment], None]:
@@ -117,14 +120,17 @@ def _effects(rule: Rule, reader: Reader, state: State) -> Callable[[Environment]
     adds = [_add(change, reader, state) for change in changes if change.sign == "+"]
     sets = [_set(effect, reader, state) for effect in rule.effects if isinstance(effect, Assignment)]
 
+    prepares = (*takes, *adds, *sets)
+
     def apply(environment: Environment) -> None:
-        for later in [prepare(environment) for prepare in (*takes, *adds, *sets)]:
-            later()
+        for act, given in [prepare(environment) for prepare in prepares]:
+            act(*given)
 
     return apply
 
 
-_Prepare = Callable[[Environment], Callable[[], None]]
+_Later = tuple[Callable[..., None], tuple[Any, ...]]
+_Prepare = Callable[[Environment], _Later]
 
 
 def _take(change: Change, reader: Reader, state: State) -> _Prepare:
@@ -132,29 +138,22 @@ def _take(change: Change, reader: Reader, state: State) -> _Prepare:
     fixed = tuple(position for position, term in enumerate(change.of) if term is not None)
     key = reader.row(tuple(term for term in change.of if term is not None))
     if len(fixed) == len(change.of):
-        return lambda environment: _bind(table.discard, key(environment))
+        discard = table.discard
+        return lambda environment: (discard, (key(environment),))
     find = table.index(fixed)
-
-    def prepare(environment: Environment) -> Callable[[], None]:
-        return _bind(_discard_all, table, list(find(key(environment))))
-
-    return prepare
+    return lambda environment: (_discard_all, (table, list(find(key(environment)))))
 
 
 def _add(change: Change, reader: Reader, state: State) -> _Prepare:
     said = tuple(term for term in change.of if term is not None)
-    table, row = state.relations[change.relation], reader.row(said)
-    return lambda environment: _bind(table.add, row(environment))
+    add, row = state.relations[change.relation].add, reader.row(said)
+    return lambda environment: (add, (row(environment),))
 
 
 def _set(effect: Assignment, reader: Reader, state: State) -> _Prepare:
-    column = state.functions[effect.function]
+    put = state.functions[effect.function].set
     argument, value = reader.value(effect.argument), reader.value(effect.value)
-    return lambda environment: _bind(column.set, argument(environment), value(environment))
-
-
-def _bind(act: Callable[..., None], *given: Any) -> Callable[[], None]:
-    return lambda: act(*given)
+    return lambda environment: (put, (argument(environment), value(environment)))
 
 
 def _discard_all(table: Table, rows: list[Row]) -> None:
@@ -162,34 +161,36 @@ def _discard_all(table: Table, rows: list[Row]) -> None:
         table.discard(row)
 
 
-_NAMES: Final = {Sort.ACCESS: frozenset(Access), Sort.PROCEDURE: frozenset(Procedure)}
-
-
-def _malformed(parameters: Mapping[str, Sort], arguments: Mapping[str, Any]) -> str:
+def _malformed(parameters: Mapping[str, Sort], fits: _Fits, arguments: Mapping[str, Any]) -> str:
     if parameters.keys() != arguments.keys():
         given = ", ".join(sorted(map(str, arguments)))
         return f"it needs {', '.join(parameters)}, and was given {given or 'nothing'}"
-    for name, sort in parameters.items():
-        if not _fits(sort, arguments[name]):
-            return f"{name} is no {sort}"
+    for name, fit in fits:
+        if not fit(arguments[name]):
+            return f"{name} is no {parameters[name]}"
     return ""
 
 
-def _fits(sort: Sort, value: Any) -> bool:
-    match sort:
-        case Sort.ACCESS | Sort.PROCEDURE:
-            return isinstance(value, str) and value in _NAMES[sort]
-        case Sort.CLASS:
-            return (
-                isinstance(value, AccessClass)
-                and isinstance(value.level, Level)
-                and _counts(value.categories)
-            )
-        case Sort.ENTRY:
-            return _counts(value)
-        case _:
-            return isinstance(value, str) and 0 < len(value) <= MAX_NAME
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME
+
+
+def _is_one_of(words: tuple[str, ...]) -> Callable[[Any], bool]:
+    known = frozenset(words)
+    return lambda value: isinstance(value, str) and value in known
+
+
+def _is_class(value: Any) -> bool:
+    return isinstance(value, AccessClass) and isinstance(value.level, Level) and _counts(value.categories)
 
 
 def _counts(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+_Fits = tuple[tuple[str, Callable[[Any], bool]], ...]
+_FIT: Final[Mapping[Sort, Callable[[Any], bool]]] = MappingProxyType(
+    dict.fromkeys((Sort.SUBJECT, Sort.OBJECT, Sort.MIGRATION, Sort.VALUE), _is_name)
+    | {sort: _is_one_of(words) for sort, words in WRITTEN_OUT.items()}
+    | {Sort.CLASS: _is_class, Sort.ENTRY: _counts}
+)

@@ -8,6 +8,7 @@ Limit: in memory; who needs it again replays the log.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from korora.policy.machine.language.vocabulary import FUNCTIONS, RELATIONS, Sort
@@ -23,30 +24,44 @@ _NONE: Final[frozenset[Row]] = frozenset()
 
 
 class Index:
-    """The tuples of a relation by what stands at some positions."""
+    """The tuples of a relation by what stands at some positions.
+
+    Most keys lead to one tuple; a set for each would take half of all memory.
+    """
 
     def __init__(self, positions: Positions, shards: int) -> None:
         self.positions = positions
         self._count = shards
-        self._shards: list[dict[Row, set[Row]]] = [{} for _ in range(shards)]
+        self._shards: list[dict[Row, tuple[Row] | set[Row]]] = [{} for _ in range(shards)]
+        self._key = _picker(positions)
 
     def find(self, key: Row) -> Iterable[Row]:
         return self._shards[hash(key) % self._count].get(key, _NONE)
 
     def add(self, row: Row) -> None:
         key = self._key(row)
-        self._shards[hash(key) % self._count].setdefault(key, set()).add(row)
+        shard = self._shards[hash(key) % self._count]
+        rows = shard.setdefault(key, (row,))
+        if isinstance(rows, set):
+            rows.add(row)
+        elif rows[0] != row:
+            shard[key] = {rows[0], row}
 
     def discard(self, row: Row) -> None:
         key = self._key(row)
         shard = self._shards[hash(key) % self._count]
-        if (rows := shard.get(key)) is not None:
+        rows = shard.get(key, ())
+        if isinstance(rows, set):
             rows.discard(row)
-            if not rows:
-                del shard[key]
+        if not rows or rows == (row,):
+            shard.pop(key, None)
 
-    def _key(self, row: Row) -> Row:
-        return tuple([row[position] for position in self.positions])
+
+def _picker(positions: Positions) -> Callable[[Row], Row]:
+    if len(positions) == 1:
+        (position,) = positions
+        return lambda row: (row[position],)
+    return itemgetter(*positions)
 
 
 class Table:
@@ -69,15 +84,17 @@ class Table:
 
     def add(self, row: Row) -> None:
         shard = self._shards[hash(row) % self._count]
-        if row not in shard:
-            shard.add(row)
+        before = len(shard)
+        shard.add(row)
+        if len(shard) != before:
             for index in self._indexes.values():
                 index.add(row)
 
     def discard(self, row: Row) -> None:
         shard = self._shards[hash(row) % self._count]
-        if row in shard:
-            shard.discard(row)
+        before = len(shard)
+        shard.discard(row)
+        if len(shard) != before:
             for index in self._indexes.values():
                 index.discard(row)
 
