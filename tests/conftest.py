@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling
+
+_REAL_VMS = "tests/end_to_end/"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class OneLab(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """All tests on real VMs share one lab, so one process runs them, in their order."""
-    for item in items:
-        if item.get_closest_marker("end_to_end"):
-            item.add_marker(pytest.mark.xdist_group("lab"))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _REAL_VMS if nodeid.startswith(_REAL_VMS) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneLab:
+    return OneLab(config, log)
