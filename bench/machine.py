@@ -27,7 +27,8 @@ class Machine(msgspec.Struct, frozen=True):
     load_after: float = 0.0
 
 
-def describe(accelerator: str, free_memory: str) -> Machine:
+def describe(accelerator: str = "", free_memory: str = "") -> Machine:
+    """Without an accelerator no guest is run, and it does not matter with which QEMU."""
     return Machine(
         when=datetime.now(UTC).isoformat(timespec="seconds"),
         cpu=_field("/proc/cpuinfo", "model name") or platform.machine(),
@@ -35,8 +36,8 @@ def describe(accelerator: str, free_memory: str) -> Machine:
         memory_mib=int(_field("/proc/meminfo", "MemTotal").split()[0]) // 1024,
         kernel=platform.release(),
         python=platform.python_version(),
-        qemu=_first_line("qemu-system-x86_64", "--version"),
-        swtpm=_first_line("swtpm", "--version"),
+        qemu=_first_line("qemu-system-x86_64", "--version") if accelerator else "",
+        swtpm=_first_line("swtpm", "--version") if accelerator else "",
         accelerator=accelerator,
         korora=_first_line("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"),
         free_memory=free_memory,
