@@ -1,4 +1,4 @@
-"""The policy's benchmark asks every kind of a secure installation and writes what it promises. No speed here."""
+"""The benchmark of the policy asks every kind of request, and writes what it promises; speed is not tested."""
 
 from __future__ import annotations
 
