@@ -1,4 +1,4 @@
-"""The benchmark of the policy asks every kind of request, and writes what it promises; speed is not tested."""
+"""The benchmark of the policy asks every kind of request and writes what it promises; speed is not tested."""
 
 from __future__ import annotations
 
