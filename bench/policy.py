@@ -26,8 +26,8 @@ from bench import machine as this_machine
 from bench.plot import log_chart
 from bench.policy_world import Asked, Size, World
 
-from korora.policy.machine.machine import Answer, Machine
-from korora.policy.machine.rules import RULES
+from korora.policy.machine.omega.rules import RULES
+from korora.policy.machine.running.machine import Answer, Machine
 
 FULL: Final = Size(10_000, 100_000, 1_000_000, 1_500, 10_000)
 QUICK: Final = Size(20, 1_000, 2_000, 20, 50)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from korora.policy.machine.classes import AccessClass, Level
-from korora.policy.machine.state import SHARDS, State
+from korora.policy.machine.running.classes import AccessClass, Level
+from korora.policy.machine.running.state import SHARDS, State
 
 FAN_OUT: Final = 100
 READABLE: Final = 50_000

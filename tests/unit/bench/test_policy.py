@@ -13,8 +13,8 @@ from bench.plot import log_chart
 from bench.policy import QUICK, main
 from bench.policy_world import Asked, World
 
-from korora.policy.machine.machine import Machine
-from korora.policy.machine.rules import RULES
+from korora.policy.machine.omega.rules import RULES
+from korora.policy.machine.running.machine import Machine
 from korora.policy.proof.counterexample import insecure
 
 PROJECT = Path(__file__).parents[3]
@@ -88,7 +88,11 @@ def test_the_same_numbers_make_the_same_installation() -> None:
 
 
 def test_a_chart_has_its_axes_in_decades_and_a_line_for_each_series() -> None:
-    series = {"one": [(1, 0.5), (100, 20)], "one, p99": [(1, 5), (100, 900)], "two <&>": [(10, 1)]}
+    series = {
+        "one": [(1.0, 0.5), (100.0, 20.0)],
+        "one, p99": [(1.0, 5.0), (100.0, 900.0)],
+        "two <&>": [(10.0, 1.0)],
+    }
     drawn = ET.fromstring(log_chart("a <title>", "x", "y", series))  # noqa: S314  our own text
     words = [text.text for text in drawn.iter(f"{SVG}text")]
     assert words[0] == "a <title>"
