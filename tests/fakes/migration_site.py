@@ -397,7 +397,15 @@ class Site:
 
     # -- to act -----------------------------------------------------------------------------------------
 
-    def request(self, source: str, destination: str, mode: Mode = Mode.LIVE, **other: Any) -> bytes:
+    def request(
+        self,
+        source: str,
+        destination: str,
+        mode: Mode = Mode.LIVE,
+        *,
+        key: KeyPair = OPERATOR,
+        **other: Any,
+    ) -> bytes:
         now = int(time.time())
         request = MigrationRequest(
             OperatorName("alice"),
@@ -411,7 +419,7 @@ class Site:
             now + 600,
         )
         payload = statements.encode_request(replace(request, **other))
-        return dsse.envelope(statements.REQUEST_TYPE, payload, [OPERATOR])
+        return dsse.envelope(statements.REQUEST_TYPE, payload, [key])
 
     def part(self) -> None:
         """The network between all hosts is gone, until `recover`."""

@@ -20,6 +20,7 @@ from korora.model.question import Said, Why
 from korora.protocol import dsse, statements
 
 CLOCK_SKEW_S: Final = 60
+PROCEDURE: Final = "migrate"
 LONGEST_VALIDITY_S: Final = 24 * 3600
 
 
@@ -45,6 +46,13 @@ def admit(
     QuestionError when a person must decide. `peer_state` as `Authorizer.decide`.
     """
     request = _opened(setting, envelope)
+    if request.procedure != PROCEDURE:
+        # Whoever may approve or govern may not migrate for that: policies know those words as well.
+        raise RefusedError(
+            f"a request for {request.procedure!r} moves nothing",
+            kind="unknown-procedure",
+            remedy=f"ask for {PROCEDURE!r}",
+        )
     _check_time(request, setting.clock.now())
     if (request.source, request.destination) != (source, destination):
         raise RefusedError(

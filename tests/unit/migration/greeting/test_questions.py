@@ -280,3 +280,15 @@ def test_a_policy_that_is_not_sound_leaves_the_question_open(tell: Tell) -> None
         assert site["a"].disk.leaves == before
 
     tell(story)
+
+
+@pytest.mark.parametrize("procedure", ["approve", "govern", "observe", "fly", ""])
+def test_who_may_approve_may_not_migrate_for_that(tell: Tell, procedure: str) -> None:
+    async def story(site: Site) -> None:
+        envelope = site.request("a", "b", operator=OperatorName("bob"), procedure=procedure, key=APPROVER)
+        migrations = site["a"].migrations
+        outcome = await site.follow("a", await site["a"].do(lambda: migrations.begin(envelope, None)))
+        assert (outcome["outcome"], outcome["error"]["kind"]) == ("refused", "unknown-procedure")
+        site.runs_only_on("a")
+
+    tell(story)
