@@ -146,6 +146,7 @@ class StubAuthorizer:
 
     def __init__(self) -> None:
         self.says: Answer = Authorized("the test's rule")
+        self.says_of_states: Answer | None = None  # once the other host has attested
         self.adopted: list[tuple[str, str]] = []
 
     def operator_key(self, operator: str) -> bytes | None:
@@ -158,7 +159,7 @@ class StubAuthorizer:
             return Authorized("bob approves, and governs")
         if request.operator != "alice" or request.procedure != "migrate":
             return Denied("denied", f"no rule allows it to {request.operator}", "add a rule")
-        return self.says
+        return self.says if peer_state is None or self.says_of_states is None else self.says_of_states
 
     def adopt(self, name: str, policy: str, request: MigrationRequest, now: float) -> None:
         if "unsound" in policy:

@@ -38,6 +38,7 @@ from korora.model.definition import definition_text
 from korora.model.identity import Secret, SessionId, VmName
 from korora.model.ownership import Do, Event, On, Status
 from korora.model.plan import Mode
+from korora.model.question import Said
 from korora.policy.machine.language.vocabulary import Procedure
 from korora.policy.precheck import PRECHECKS
 from korora.ports.hypervisor import StreamSettings
@@ -74,6 +75,7 @@ class Departure:
         self._key: Secret | None = None
         self._cold_state: bytes | None = None
         self._boots: bytes | None = None
+        self._admission: gate.Admission | None = None
         self.standing: Standing | None = None
         self.monitor = Monitor(setting, "source", self._subject)
 
@@ -103,8 +105,8 @@ class Departure:
         admission = gate.admit(
             self._at, self.file.envelope, source=self._at.host, destination=request.destination
         )
-        self.file.source_allowed_by, self.file.said = admission.by, admission.said
-        self.monitor.agreed_to(admission.said)
+        self._admission, self.file.source_allowed_by = admission, admission.by
+        self._agreed_by(admission.said)
         self._at.guests.begin_move(request.vm)
         self._after.push_async_callback(self._at.guests.end_move, request.vm)
         standing = Standing(self._at.journal, request.vm, copy=True)
@@ -127,7 +129,9 @@ class Departure:
     async def agree(self) -> None:
         """Order and prechecks: every finding is in one refusal. The policy is asked again, now that the other
         host's state is known."""
-        gate.allowed(self._at, self.file.request, known(self.file.met).peer.state, self.file.said)
+        said = gate.confirm(self._at, known(self._admission), known(self.file.met).peer.state)
+        if self.file.said is None:
+            self._agreed_by(said)
         talk, vm, met = known(self._talk), self._vm.definition, known(self.file.met)
         self.file.rule = choose_rule(
             met.greeted,
@@ -260,6 +264,10 @@ class Departure:
         await standing.on(Event(On.FAILED), hands)
 
     # -- inside -----------------------------------------------------------------------------------------
+
+    def _agreed_by(self, said: Said | None) -> None:
+        self.file.said = said
+        self.monitor.agreed_to(said)
 
     def _subject(self) -> Subject:
         return Subject(self.vm, self.session or "", self.file)

@@ -21,6 +21,7 @@ from korora.protocol import dsse, statements
 
 CLOCK_SKEW_S: Final = 60
 PROCEDURE: Final = "migrate"
+ANSWERED_NO: Final = "answered-no"
 LONGEST_VALIDITY_S: Final = 24 * 3600
 
 
@@ -61,18 +62,7 @@ def admit(
             kind="request-mismatch",
             remedy="send the request to the host that it names as source",
         )
-    said = questions.said_to(setting, request)
-    try:
-        by, said = allowed(setting, request, peer_state, said)
-    except RefusedError as refused:
-        if refused.kind == "answered-no":
-            questions.use(setting, request)
-        raise
-    except QuestionError as question:
-        why = Why(question.kind)
-        put = questions.put(setting, request, why, question.message)
-        question.remedy = f"another person answers: korora question answer {put.id} yes; then ask again"
-        raise
+    by, said = _asked(setting, request, peer_state, questions.said_to(setting, request))
     if not setting.journal.spend_nonce(request.nonce, request.not_after):
         raise RefusedError(
             "this request was used before",
@@ -82,6 +72,34 @@ def admit(
     if said is not None:
         questions.use(setting, request)
     return Admission(envelope, request, by, said)
+
+
+def confirm(setting: Setting, admission: Admission, peer_state: str) -> Said | None:
+    """Ask the policies again, now that the other host's state is known.
+
+    What a person has said to it, if that was needed; it is used up then. Raises as `admit`.
+    """
+    request, said = admission.request, admission.said
+    _, needed = _asked(setting, request, peer_state, said or questions.said_to(setting, request))
+    if needed is not None and said is None:
+        questions.use(setting, request)
+    return needed
+
+
+def _asked(
+    setting: Setting, request: MigrationRequest, peer_state: str | None, said: Said | None
+) -> tuple[str, Said | None]:
+    """As `allowed`; what only a person can decide is put to one, and a person's no is used up."""
+    try:
+        return allowed(setting, request, peer_state, said)
+    except RefusedError as refused:
+        if refused.kind == ANSWERED_NO:
+            questions.use(setting, request)
+        raise
+    except QuestionError as question:
+        put = questions.put(setting, request, Why(question.kind), question.message)
+        question.remedy = f"another person answers: korora question answer {put.id} yes; then ask again"
+        raise
 
 
 def allowed(
@@ -106,7 +124,7 @@ def allowed(
     if said.answer == "no":
         raise RefusedError(
             f"{said.by} has answered no to it: {said.reason or 'without a reason'}",
-            kind="answered-no",
+            kind=ANSWERED_NO,
             remedy=f"ask {said.by}; the next request is a question again",
         )
     return f"{by}, and {said.by} by the answer {sha256(said.envelope)}", said
