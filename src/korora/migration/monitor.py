@@ -90,7 +90,8 @@ class Monitor:
     def agreed_to(self, said: Said | None) -> None:
         """A second person was needed, and has agreed: nothing is agreed without that from now on."""
         if said is not None:
-            self._model.demand_approval()
+            if not self._model.demand_approval().allowed:
+                raise RefusedError("a second person is demanded too late", kind="policy")
             self.did(Procedure.SUBMIT)
             self.did(Procedure.APPROVE)
 

@@ -41,9 +41,9 @@ class ReferenceMonitor:
     def done(self, procedure: Procedure) -> bool:
         return (self.session, procedure.value) in self._state.relations["done"]
 
-    def demand_approval(self) -> None:
-        """From now on nothing is agreed without a second person."""
-        self._machine.decide("demand-approval", {"u": IDENTITY_PROVIDER, "m": self.session})
+    def demand_approval(self) -> Decision:
+        """From now on nothing is agreed without a second person; a *no* once it is agreed."""
+        return self._machine.decide("demand-approval", {"u": IDENTITY_PROVIDER, "m": self.session})
 
     def may(self, procedures: Sequence[Procedure]) -> Taken | None:
         """None if these may be done now, one after another; or the first that may not. Nothing changes."""

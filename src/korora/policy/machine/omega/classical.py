@@ -122,6 +122,7 @@ _OBJECTS: Final = (
             "unconstrained": "udi(o)",
             "leaf": "not some k: parent(o, k)",
             "of-no-migration": "not some m: belongs(o, m)",
+            "no-credential": "not some s: credential(s, o)",
             "rescinded": "not some s, x: matrix(s, o, x) and s != u",
         },
         ["-live(o)", "-udi(o)", "-parent(_, o)", "-matrix(u, o, _)", "-access(u, o, _)"],

@@ -83,6 +83,7 @@ INVARIANTS: Final[tuple[Property, ...]] = (
         "all s, o, x: matrix(s, o, x) -> live(o)",
         "all o: cdi(o) or udi(o) -> live(o)",
         "all o, m: belongs(o, m) -> live(o)",
+        "all s, o: credential(s, o) -> live(o)",
     ),
     _invariant(
         "items", "Clark and Wilson 1987: an item is constrained or not", "all o: not (cdi(o) and udi(o))"

@@ -20,6 +20,7 @@ _BY_LABEL: Final[Mapping[str, str]] = MappingProxyType(
         "compatible": "compatibility",
         "leaf": "hierarchy",
         "of-no-migration": "nothing-dangles",
+        "no-credential": "nothing-dangles",
         "rescinded": "nothing-dangles",
         "registrar": "tranquillity",
         "no-escalation": "tranquillity",

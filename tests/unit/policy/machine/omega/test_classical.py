@@ -95,6 +95,7 @@ CASES = [
             "unconstrained": "-udi(o); cdi(o)",
             "leaf": "parent(o, j)",
             "of-no-migration": "belongs(o, m)",
+            "no-credential": "credential(s, o)",
             "rescinded": "matrix(s, o, e)",
         },
     ),
