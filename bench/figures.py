@@ -158,4 +158,4 @@ def _whole(of: Spread) -> str:
 
 
 def _ratio(one: float, other: float) -> float:
-    return round(one / other, 4 if one < other / 100 else 3) if other else 0.0
+    return round(one / other, 3) if other else 0.0

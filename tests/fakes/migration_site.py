@@ -161,9 +161,11 @@ class StubAuthorizer:
             return Denied("denied", f"no rule allows it to {request.operator}", "add a rule")
         return self.says if peer_state is None or self.says_of_states is None else self.says_of_states
 
-    def adopt(self, name: str, policy: str, request: MigrationRequest, now: float) -> None:
+    def check_policy(self, policy: str, request: MigrationRequest, now: float) -> None:
         if "unsound" in policy:
             raise RefusedError("the policy is not put in force", kind="unsound-policy")
+
+    def adopt(self, name: str, policy: str) -> None:
         self.adopted.append((name, policy))
         self.says = Authorized(name)
 

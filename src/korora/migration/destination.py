@@ -362,6 +362,7 @@ class Arrival:
 
     async def _send_running(self) -> None:
         self.file.running = handover.running(self._at, self.file)
+        self.monitor.did(Procedure.RUN)
         await self._talk.say(messages.Running(self.file.running))
 
     async def _send_decline(self) -> None:

@@ -209,13 +209,12 @@ class Monitor:
 
 def _proved(docket: Docket) -> Sequence[Procedure]:
     """What must have been done, for these statements to be there."""
-    last = (
-        Procedure.RELEASE
-        if docket.release
-        else Procedure.ACCEPT
-        if docket.accept
-        else Procedure.MEASURE
-        if docket.manifest
-        else None
-    )
-    return _ORDER[: _ORDER.index(last) + 1] if last is not None else ()
+    statements = {
+        Procedure.RELEASE: docket.release,
+        Procedure.ACCEPT: docket.accept,
+        Procedure.MEASURE: docket.manifest,
+    }
+    for last, said in statements.items():
+        if said is not None:
+            return _ORDER[: _ORDER.index(last) + 1]
+    return ()

@@ -30,12 +30,11 @@ import base64
 import binascii
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from fnmatch import fnmatchcase
 from typing import Final, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -57,7 +56,7 @@ class Window:
     days: tuple[str, ...]
     since: int
     until: int
-    zone: ZoneInfo
+    zone: tzinfo
 
     def open_at(self, now: float) -> bool:
         local = datetime.fromtimestamp(now, UTC).astimezone(self.zone)
@@ -157,8 +156,11 @@ class _File(_Strict, frozen=True):
     windows: dict[str, _Window] = {}
 
 
-def parse(text: str) -> Roster:
-    """Read authorization.toml. UsageError(kind="bad-authorization") names the first thing that is wrong."""
+def parse(text: str, zone: Callable[[str], tzinfo]) -> Roster:
+    """Read authorization.toml. UsageError(kind="bad-authorization") names the first thing that is wrong.
+
+    `zone` finds a time zone by its name; LookupError, ValueError or OSError if there is none.
+    """
     try:
         read = msgspec.convert(tomllib.loads(text), _File)
     except (ValueError, msgspec.ValidationError, RecursionError) as error:
@@ -175,7 +177,7 @@ def parse(text: str) -> Roster:
         {OperatorName(name): entry.groups for name, entry in read.operators.items()},
         {name: entry.labels for name, entry in read.hosts.items()},
         tuple((entry.names, entry.labels) for entry in read.vms),
-        {name: _window(name, entry) for name, entry in read.windows.items()},
+        {name: _window(name, entry, zone) for name, entry in read.windows.items()},
         read.uncovered == "question",
     )
 
@@ -189,10 +191,10 @@ def _refuse_two_names(keys: Mapping[OperatorName, bytes]) -> None:
         owner[key] = name
 
 
-def _window(name: str, entry: _Window) -> Window:
+def _window(name: str, entry: _Window, zone: Callable[[str], tzinfo]) -> Window:
     try:
-        return Window(entry.days, _minutes(entry.since), _minutes(entry.until), ZoneInfo(entry.zone))
-    except (ValueError, ZoneInfoNotFoundError, OSError) as error:
+        return Window(entry.days, _minutes(entry.since), _minutes(entry.until), zone(entry.zone))
+    except (ValueError, LookupError, OSError) as error:
         raise malformed(f"window {name!r}: {error}") from error
 
 

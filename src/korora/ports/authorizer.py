@@ -19,10 +19,12 @@ class Authorizer(Protocol):
         """`now` in Unix seconds; `peer_state`: the trusted state that the other host is in, once attested."""
         ...
 
-    def adopt(self, name: str, policy: str, request: MigrationRequest, now: float) -> None:
-        """Put a policy in force, durably, once it is shown to be sound.
-
-        RefusedError(kind="unsound-policy") when it cannot be read, does not decide this very request, or lets
-        one of the site's examples come out otherwise than expected. Nothing has changed then.
+    def check_policy(self, policy: str, request: MigrationRequest, now: float) -> None:
+        """RefusedError(kind="unsound-policy") when this text, beside the policies in force, cannot be read,
+        does not allow this very request, or lets one of the site's examples come out otherwise than expected.
         """
+        ...
+
+    def adopt(self, name: str, policy: str) -> None:
+        """Put a policy in force, durably. OSError when the disk does not take it; nothing has changed."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from korora.adapters.authorization import cedar
 from korora.adapters.authorization.files import FileAuthorizer, read
@@ -19,7 +20,7 @@ def problems(path: Path) -> list[str]:
         return [error.message]
     found = []
     try:
-        parse(texts[path])
+        parse(texts[path], ZoneInfo)
     except UsageError as error:
         found.append(f"{path}: {error.message.removeprefix('the rules cannot be used: ')}")
     return found + list(cedar.problems({str(file): text for file, text in texts.items() if file != path}))

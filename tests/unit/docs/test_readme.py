@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import typer
@@ -106,7 +108,7 @@ def test_the_outcomes_keys_are_all_explained() -> None:
 PARSERS: dict[str, Callable[[str], Any]] = {
     "korora.toml": lambda text: parse_site(text, "README"),
     "hostd.toml": lambda text: parse_host_configuration(text, ROOT / "README.md"),
-    "authorization.toml": parse_authorization,
+    "authorization.toml": partial(parse_authorization, zone=ZoneInfo),
     "reference.toml": parse_reference_values,
     "vm.toml": parse_definition,
 }

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from korora.errors import UsageError
 from korora.model.identity import HostName, OperatorName, VmName
 from korora.model.plan import MigrationRequest, Mode
-from korora.policy.authorization import DAYS, Window, parse
+from korora.policy.authorization import DAYS, Roster, Window
+from korora.policy.authorization import parse as parse_with
+
+
+def parse(text: str) -> Roster:
+    return parse_with(text, ZoneInfo)
+
 
 KEY, OTHER = "11" * 32, "22" * 32
 TEXT = f"""

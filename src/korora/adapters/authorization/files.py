@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import structlog
 
@@ -67,10 +68,9 @@ class FileAuthorizer:
             )
         return policies.decide(roster.facts(request, now, peer_state), asks=roster.asks)
 
-    def adopt(self, name: str, policy: str, request: MigrationRequest, now: float) -> None:
-        file = self._path.parent / FOLDER / f"{name}.cedar"
+    def check_policy(self, policy: str, request: MigrationRequest, now: float) -> None:
         try:
-            roster, policies = _understood(self._path, read(self._path) | {file: policy})
+            roster, policies = _understood(self._path, read(self._path) | {Path("the new policy"): policy})
         except UsageError as error:
             raise _unsound(error.message) from error
         if isinstance(
@@ -78,7 +78,9 @@ class FileAuthorizer:
         ):
             raise _unsound(f"it does not let {request.operator} {request.procedure} {request.vm}")
         self._try_examples(roster, policies, now)
-        _write(file, policy)
+
+    def adopt(self, name: str, policy: str) -> None:
+        _write(self._path.parent / FOLDER / f"{name}.cedar", policy)
         self._current()
 
     def _try_examples(self, roster: Roster, policies: Policies, now: float) -> None:
@@ -130,7 +132,7 @@ def read(path: Path) -> dict[Path, str]:
 
 def _understood(path: Path, texts: Mapping[Path, str]) -> tuple[Roster, Policies]:
     try:
-        roster = parse(texts[path])
+        roster = parse(texts[path], ZoneInfo)
     except UsageError as error:
         raise UsageError(f"{path}: {error.message}", kind=error.kind, remedy=error.remedy) from error
     return roster, Policies({str(file): text for file, text in texts.items() if file != path})

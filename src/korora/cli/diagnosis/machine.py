@@ -41,11 +41,12 @@ FILES = {
     "/usr/include/python3.*/Python.h": ("Python headers", "python3-dev", "no TPM bindings at setup"),
     "/usr/include/tss2/tss2_esys.h": ("TPM headers", "libtss2-dev", "no TPM bindings at setup"),
     "/usr/lib/*/libtss2-tcti-device.so.0": ("TPM device", "libtss2-tcti-device0", "no hardware TPM"),
+    "/usr/share/zoneinfo/UTC": ("time zones", "tzdata", "no maintenance windows"),
     "/usr/lib/*/libtss2-tcti-swtpm.so.0": ("TPM emulator", "libtss2-tcti-swtpm0", "no TPM for lab hosts"),
 }
 MODULES = (
-    "blake3", "cryptography", "fastapi", "httpx", "msgspec", "OpenSSL", "pyroute2", "qemu.qmp", "rich",
-    "securesystemslib", "structlog", "tpm2_pytss", "typer", "uvicorn",
+    "blake3", "cedarpy", "cryptography", "fastapi", "httpx", "msgspec", "OpenSSL", "pyroute2", "qemu.qmp",
+    "rich", "securesystemslib", "structlog", "tpm2_pytss", "typer", "uvicorn", "z3",
 )  # fmt: skip
 _STA_UNSYNC = 0x0040
 _STATUS_OFFSET = 4 + 4 + 4 * 8  # struct timex: modes, padding, offset, freq, maxerror, esterror; then status

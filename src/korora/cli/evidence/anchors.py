@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from zoneinfo import ZoneInfo
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -57,7 +59,7 @@ def authority_key_of(site: SiteConfiguration) -> ec.EllipticCurvePrivateKey:
 def operators_of(site: SiteConfiguration, given: Path | None = None) -> Mapping[OperatorName, bytes]:
     """The operators' public keys (Ed25519, 32 bytes), from the file given or the site's `authorization`."""
     path = given or named(site.authorization, "authorization", site)
-    return _parsed(path, authorization.parse).keys
+    return _parsed(path, partial(authorization.parse, zone=ZoneInfo)).keys
 
 
 def named(path: Path | None, key: str, site: SiteConfiguration) -> Path:

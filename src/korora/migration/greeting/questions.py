@@ -96,15 +96,15 @@ def take(at: Setting, envelope: bytes) -> Question:
     if not at.journal.spend_nonce(answer.nonce, answer.not_after):
         raise RefusedError("this answer was given before", kind="replayed-answer", remedy="sign a new one")
     if answer.policy:
-        at.authorizer.adopt(
-            f"answered-{matter.id}", answer.policy, _asked(answer, matter.operator, matter.procedure), now
-        )
+        at.authorizer.check_policy(answer.policy, _asked(answer, matter.operator, matter.procedure), now)
     record = at.journal.question(matter.id)
     asked = _read(record) if record is not None else Question(matter, Why.UNCOVERED, "", int(now), times=0)
     said = Said(OperatorName(answer.by), answer.answer, answer.reason, answer.not_after, envelope)
     # A policy decides the next such request, and every other that it speaks of: no answer is left over.
     question = replace(asked, stage=Stage.USED if answer.policy else Stage.ANSWERED, said=said)
     at.journal.append_log(_leaf(at, question, said))
+    if answer.policy:
+        at.authorizer.adopt(f"answered-{matter.id}", answer.policy)  # never before the log has it
     _write(at, question)
     return question
 

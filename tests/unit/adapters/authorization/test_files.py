@@ -187,7 +187,8 @@ EXPECTED = '[[example]]\noperator = "alice"\nvm = "mail"\nfrom = "a"\nto = "b"\n
 def test_a_policy_that_is_adopted_is_in_force_at_once_and_after_a_restart(path: Path) -> None:
     authorizer = FileAuthorizer(path)
     (path.parent / "examples.toml").write_text(EXPECTED)
-    authorizer.adopt("answered-1", ADOPTED, DATABASE, 0.0)
+    authorizer.check_policy(ADOPTED, DATABASE, 0.0)
+    authorizer.adopt("answered-1", ADOPTED)
     for one in (authorizer, FileAuthorizer(path)):
         assert isinstance(one.decide(DATABASE, 0.0), Authorized)
     written = path.parent / "policies" / "answered-1.cedar"
@@ -209,7 +210,7 @@ def test_a_policy_that_is_not_sound_is_not_adopted(path: Path, policy: str, why:
     (path.parent / "examples.toml").write_text(EXPECTED)
     before = sorted(path.parent.rglob("*"))
     with pytest.raises(RefusedError, match=why) as caught:
-        authorizer.adopt("answered-1", policy, DATABASE, 0.0)
+        authorizer.check_policy(policy, DATABASE, 0.0)
     assert caught.value.kind == "unsound-policy"
     assert sorted(path.parent.rglob("*")) == before
     assert isinstance(authorizer.decide(DATABASE, 0.0), Denied)
