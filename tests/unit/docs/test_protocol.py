@@ -11,7 +11,7 @@ import pytest
 
 from korora.adapters.channel import listener, tls
 from korora.migration.crossing import outbound
-from korora.migration.greeting import conversation, gate
+from korora.migration.greeting import conversation, gate, signed
 from korora.migration.recovery import settlement as recovery
 from korora.migration.setting import Setting
 from korora.policy.precheck import PRECHECKS
@@ -78,8 +78,8 @@ def test_deadlines_and_limits_are_those_in_force() -> None:
         f"{conversation.WORK_DEADLINE_S:.0f} s for one that waits",
         f"{conversation.VISIT_DEADLINE_S:.0f} s for EVIDENCE",
         f"within {outbound.SWITCHOVER_DEADLINE_S:.0f} s",
-        f"at most {gate.CLOCK_SKEW_S} s ahead",
-        f"at most {gate.LONGEST_VALIDITY_S // 3600} h",
+        f"at most {signed.CLOCK_SKEW_S} s ahead",
+        f"at most {gate.LONGEST_DAYS * 24} h",
         f"at most {messages.MAX_MESSAGE_BYTES >> 20} MiB",
         f"{listener._PATIENCE_S:.0f} s to send its first byte, then {default:.0f} s for TLS",
         f"At most {listener._STRANGERS} visitors",

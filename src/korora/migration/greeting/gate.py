@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from korora.errors import QuestionError, RefusedError
-from korora.migration.greeting import questions
+from korora.migration.greeting import questions, signed
 from korora.migration.setting import Setting
 from korora.model.authorization import Authorized, Denied, NeedsApproval, Uncovered
 from korora.model.identity import HostName, sha256
@@ -19,10 +17,9 @@ from korora.model.plan import MigrationRequest
 from korora.model.question import Said, Why
 from korora.protocol import dsse, statements
 
-CLOCK_SKEW_S: Final = 60
 PROCEDURE: Final = "migrate"
 ANSWERED_NO: Final = "answered-no"
-LONGEST_VALIDITY_S: Final = 24 * 3600
+LONGEST_DAYS: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,8 @@ def admit(
             kind="unknown-procedure",
             remedy=f"ask for {PROCEDURE!r}",
         )
-    _check_time(request, setting.clock.now())
+    now = setting.clock.now()
+    signed.check_time("request", request.issued_at, request.not_after, now, days=LONGEST_DAYS)
     if (request.source, request.destination) != (source, destination):
         raise RefusedError(
             f"the request moves {request.vm} from {request.source} to {request.destination},"
@@ -135,28 +133,5 @@ def _deed(request: MigrationRequest) -> str:
 
 
 def _opened(setting: Setting, envelope: bytes) -> MigrationRequest:
-    claimed = statements.peek_request(envelope)
-    raw = setting.authorizer.operator_key(claimed.operator)
-    if raw is None:
-        raise RefusedError(
-            f"nobody named {claimed.operator!r} may ask anything of host {setting.host}",
-            kind="unknown-operator",
-            remedy=f"add the operator's key to the authorization file of {setting.host}",
-        )
-    key = Ed25519PublicKey.from_public_bytes(raw)
+    key = signed.key_of(setting, statements.peek_request(envelope).operator)
     return statements.open_request(envelope, {dsse.key_id(key): key})
-
-
-def _check_time(request: MigrationRequest, now: float) -> None:
-    if now > request.not_after:
-        raise RefusedError(
-            f"the request expired {now - request.not_after:.0f} s ago",
-            kind="expired-request",
-            remedy="sign a new one, and compare this host's clock with the operator's",
-        )
-    if request.issued_at > now + CLOCK_SKEW_S or request.not_after - request.issued_at > LONGEST_VALIDITY_S:
-        raise RefusedError(
-            "the request is dated in the future, or valid for longer than a day",
-            kind="bad-validity",
-            remedy="sign a new one, and compare this host's clock with the operator's",
-        )

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Final
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from korora.errors import RefusedError, ToolError, UsageError
+from korora.migration.greeting import signed
 from korora.migration.setting import Setting
 from korora.model.authorization import Authorized
 from korora.model.identity import OperatorName, sha256
@@ -25,8 +25,7 @@ from korora.protocol.answer import Answer
 from korora.protocol.decision import PolicyDecision
 
 MOST: Final = 20_000
-CLOCK_SKEW_S: Final = 60
-LONGEST_VALIDITY_S: Final = 7 * 24 * 3600
+LONGEST_DAYS: Final = 7
 
 
 def waiting(at: Setting) -> list[Question]:
@@ -81,9 +80,9 @@ def use(at: Setting, request: MigrationRequest) -> None:
 
 def take(at: Setting, envelope: bytes) -> Question:
     """A person's answer. Kept and logged before this returns; RefusedError or IntegrityError otherwise."""
-    answer = _opened(at, envelope)
+    answer = statement.opened(envelope, signed.key_of(at, statement.peek(envelope).by))
     matter, now = answer.matter, at.clock.now()
-    _check_time(answer, now)
+    signed.check_time("answer", answer.issued_at, answer.not_after, now, days=LONGEST_DAYS)
     if answer.policy and answer.answer == "no":
         raise RefusedError("a no needs no policy", kind="answer-mismatch", remedy="write a forbid by hand")
     if at.host not in {matter.source, matter.destination}:
@@ -140,33 +139,6 @@ def _asked(answer: Answer, operator: OperatorName, procedure: str) -> MigrationR
         issued_at=answer.issued_at,
         not_after=answer.not_after,
     )
-
-
-def _opened(at: Setting, envelope: bytes) -> Answer:
-    claimed = statement.peek(envelope)
-    raw = at.authorizer.operator_key(claimed.by)
-    if raw is None:
-        raise RefusedError(
-            f"host {at.host} does not know {claimed.by!r}",
-            kind="unknown-operator",
-            remedy=f"add [operators.{claimed.by}] with the public key to authorization.toml",
-        )
-    return statement.opened(envelope, Ed25519PublicKey.from_public_bytes(raw))
-
-
-def _check_time(answer: Answer, now: float) -> None:
-    if now > answer.not_after:
-        raise RefusedError(
-            f"the answer expired {now - answer.not_after:.0f} s ago",
-            kind="expired-answer",
-            remedy="sign a new one",
-        )
-    if answer.issued_at > now + CLOCK_SKEW_S or answer.not_after - answer.issued_at > LONGEST_VALIDITY_S:
-        raise RefusedError(
-            "the answer is dated in the future, or valid for longer than a week",
-            kind="bad-validity",
-            remedy="sign a new one, and compare this host's clock with yours",
-        )
 
 
 def _leaf(at: Setting, question: Question, said: Said) -> bytes:
