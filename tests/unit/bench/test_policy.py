@@ -52,7 +52,7 @@ def test_a_quick_benchmark_times_every_kind_and_writes_figures_and_a_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results, picture = tmp_path / "policy.json", tmp_path / "policy.svg"
-    assert main(["--quick", "--runs", "2", "--json", str(results), "--plot", str(picture)]) == 0
+    assert main(["--quick", "--runs", "2", "--json", str(results), "--plot", str(picture), "--folder", str(tmp_path)]) == 0
     told = json.loads(results.read_text())
     assert set(told["kinds"]) == PROMISED | TAILS
     for kind in told["kinds"].values():
@@ -62,7 +62,9 @@ def test_a_quick_benchmark_times_every_kind_and_writes_figures_and_a_picture(
     assert all(set(one["kinds"]) == PROMISED for one in told["growth"])
     assert told["machine"]["python"]
     assert told["machine"]["accelerator"] == ""
-    assert len(told["goals"]) == 2
+    assert len(told["goals"]) == 3
+    assert set(told["whole"]) == {"Cedar", "machine", "log", "whole decision"}
+    assert told["whole"]["whole decision"]["median"] > told["whole"]["log"]["median"] > 0
     drawn = ET.fromstring(picture.read_text())  # noqa: S314  our own text
     assert len(drawn.findall(f"{SVG}polyline")) == 10
     printed = capsys.readouterr().out

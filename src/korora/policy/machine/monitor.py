@@ -47,15 +47,12 @@ class ReferenceMonitor:
 
     def may(self, procedures: Sequence[Procedure]) -> Taken | None:
         """None if these may be done now, one after another; or the first that may not. Nothing changes."""
-        before, entries = self._state.facts(), self._entries
+        entries = self._entries
         try:
-            for procedure in procedures:
-                taken = self.take(procedure, PENDING)
-                if not taken.decision.allowed:
-                    return taken
-            return None
+            with self._state.rehearsal():
+                taken = (self.take(procedure, PENDING) for procedure in procedures)
+                return next((one for one in taken if not one.decision.allowed), None)
         finally:
-            self._state.replace(before)
             self._entries = entries
 
     def take(self, procedure: Procedure, value: str) -> Taken:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
+from korora.policy.machine.language.formula import TRUE
 from korora.policy.machine.language.rule import Assignment, Change, Rule
 from korora.policy.machine.language.vocabulary import WRITTEN_OUT, Sort
 from korora.policy.machine.omega.reasons import protected_by
@@ -60,7 +61,7 @@ class _Ready:
     rule: Rule
     fits: _Fits
     reader: Reader
-    covers: Test
+    covers: Callable[[list[Any]], bool]
     clauses: tuple[tuple[str, Test], ...]
     apply: Callable[[Environment], None]
 
@@ -87,12 +88,12 @@ class Machine:
             claims = self._read[request] = [_read(rule, self.state) for rule in self._rules[request]]
         if problem := _malformed(claims[0].rule.parameters, claims[0].fits, arguments):
             return Decision(Answer.ERROR, request, arguments, problem=problem)
-        given = [arguments[name] for name in claims[0].rule.parameters]
-        claiming = [(ready, ready.reader.environment(given)) for ready in claims]
-        claiming = [pair for pair in claiming if pair[0].covers(pair[1])]
+        given = [arguments[name] for name, _ in claims[0].fits]
+        claiming = [ready for ready in claims if ready.covers(given)]
         if len(claiming) != 1:
-            return _unclear(request, arguments, [ready.rule.name for ready, _ in claiming])
-        ready, environment = claiming[0]
+            return _unclear(request, arguments, [ready.rule.name for ready in claiming])
+        (ready,) = claiming
+        environment = ready.reader.environment(given)
         for label, holds in ready.clauses:
             if not holds(environment):
                 return Decision(Answer.NO, request, arguments, ready.rule.name, label)
@@ -110,7 +111,16 @@ def _read(rule: Rule, state: State) -> _Ready:
     reader = Reader(state, rule.parameters)
     clauses = tuple((clause.label, reader.test(clause.condition)) for clause in rule.guard)
     fits = tuple((name, _FIT[sort]) for name, sort in rule.parameters.items())
-    return _Ready(rule, fits, reader, reader.test(rule.domain), clauses, _effects(rule, reader, state))
+    return _Ready(rule, fits, reader, _covers(rule, state), clauses, _effects(rule, reader, state))
+
+
+def _covers(rule: Rule, state: State) -> Callable[[list[Any]], bool]:
+    """A reading of its own: only the rule that covers a request needs places for all of its guard."""
+    if rule.domain == TRUE:
+        return lambda _: True
+    reader = Reader(state, rule.parameters)
+    test = reader.test(rule.domain)
+    return lambda given: test(reader.environment(given))
 
 
 def _effects(rule: Rule, reader: Reader, state: State) -> Callable[[Environment], None]:

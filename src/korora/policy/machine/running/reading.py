@@ -95,8 +95,8 @@ class Reader:
     def _test(self, formula: Formula, bound: Bound) -> Test:  # noqa: PLR0911  one for each kind
         match formula:
             case Holds(relation, of, after):
-                table, row = self._states(after).relations[relation], self.row(of)
-                return lambda environment: row(environment) in table
+                holds, row = self._states(after).relations[relation].holds, self.row(of)
+                return lambda environment: holds(row(environment))
             case Equal(left, right):
                 return _equal(self.value(left), self.value(right))
             case Dominates(left, right):
@@ -227,6 +227,10 @@ def _all(tests: list[Test]) -> Test:
 
 
 def _any(tests: list[Test]) -> Test:
+    if len(tests) == 2:
+        first, second = tests
+        return lambda environment: first(environment) or second(environment)
+
     def test(environment: Environment) -> bool:
         for one in tests:  # noqa: SIM110
             if one(environment):

@@ -8,6 +8,7 @@ Limit: in memory; who needs it again replays the log.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
@@ -21,6 +22,9 @@ Facts: TypeAlias = frozenset[tuple[str, Row]]
 SHARDS: Final = 512
 """For a large state; a small one needs but one."""
 _NONE: Final[frozenset[Row]] = frozenset()
+
+_Trail: TypeAlias = list[tuple[Callable[..., None], tuple[Any, ...]]]
+"""What takes back each change, in the order of the changes."""
 
 
 class Index:
@@ -65,15 +69,17 @@ def _picker(positions: Positions) -> Callable[[Row], Row]:
 
 
 class Table:
-    """A relation: a set of tuples."""
+    """A relation: a set of tuples. `holds` is `in`, without the detour."""
 
     def __init__(self, shards: int) -> None:
         self._count = shards
         self._shards: list[set[Row]] = [set() for _ in range(shards)]
         self._indexes: dict[Positions, Index] = {}
+        self.trail: _Trail | None = None
+        self.holds: Callable[[Row], bool] = _membership(self._shards)
 
     def __contains__(self, row: Row) -> bool:
-        return row in self._shards[hash(row) % self._count]
+        return self.holds(row)
 
     def __iter__(self) -> Iterator[Row]:
         for shard in self._shards:
@@ -89,6 +95,8 @@ class Table:
         if len(shard) != before:
             for index in self._indexes.values():
                 index.add(row)
+            if self.trail is not None:
+                self.trail.append((self.discard, (row,)))
 
     def discard(self, row: Row) -> None:
         shard = self._shards[hash(row) % self._count]
@@ -97,6 +105,8 @@ class Table:
         if len(shard) != before:
             for index in self._indexes.values():
                 index.discard(row)
+            if self.trail is not None:
+                self.trail.append((self.add, (row,)))
 
     def index(self, positions: Positions) -> Callable[[Row], Iterable[Row]]:
         """How to find by these positions; it is kept from now on. Without positions: all."""
@@ -109,18 +119,30 @@ class Table:
         return self._indexes[positions].find
 
 
+def _membership(shards: list[set[Row]]) -> Callable[[Row], bool]:
+    if len(shards) == 1:
+        return shards[0].__contains__
+    count = len(shards)
+    return lambda row: row in shards[hash(row) % count]
+
+
 class Column:
     """A function: the value of each argument it was given for; None elsewhere."""
 
     def __init__(self, shards: int) -> None:
         self._count = shards
         self._shards: list[dict[Any, Any]] = [{} for _ in range(shards)]
+        self.trail: _Trail | None = None
 
     def get(self, argument: Any) -> Any:
         return self._shards[hash(argument) % self._count].get(argument)
 
     def set(self, argument: Any, value: Any) -> None:
-        self._shards[hash(argument) % self._count][argument] = value
+        shard = self._shards[hash(argument) % self._count]
+        if self.trail is not None:
+            known = argument in shard
+            self.trail.append((self.set, (argument, shard[argument])) if known else (shard.pop, (argument,)))
+        shard[argument] = value
 
     def clear(self) -> None:
         for shard in self._shards:
@@ -141,7 +163,7 @@ class State:
         self._add(facts)
 
     def replace(self, facts: Facts) -> None:
-        """Hold these facts instead; indexes stay."""
+        """Hold these facts instead; indexes stay. Not in a rehearsal."""
         for table in self.relations.values():
             for row in list(table):
                 table.discard(row)
@@ -155,6 +177,24 @@ class State:
                 self.relations[name].add(row)
             else:
                 self.functions[name].set(*row)
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """Afterwards everything is as it was before. Quick where changes are few; never one in another."""
+        trail: _Trail = []
+        self._keep(trail)
+        try:
+            yield
+        finally:
+            self._keep(None)
+            for undo, given in reversed(trail):
+                undo(*given)
+
+    def _keep(self, trail: _Trail | None) -> None:
+        for table in self.relations.values():
+            table.trail = trail
+        for column in self.functions.values():
+            column.trail = trail
 
     def facts(self) -> Facts:
         """Every fact: two states are the same state if these are equal."""

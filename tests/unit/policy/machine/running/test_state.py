@@ -114,6 +114,51 @@ def test_indexes_follow_when_a_state_holds_other_facts(shards: int) -> None:
 
 
 @EACH
+def test_after_a_rehearsal_everything_is_as_it_was_before(shards: int) -> None:
+    state = State(FACTS, shards=shards)
+    find = state.relations["matrix"].index((0,))
+    with state.rehearsal():
+        state.relations["matrix"].discard(("s", "o", "r"))
+        state.relations["matrix"].add(("s", "k", "w"))
+        state.relations["matrix"].add(("s", "k", "w"))
+        state.relations["live"].discard(("nothing",))
+        for value in ("v2", "v3"):
+            state.functions["holds"].set("o", value)
+            state.functions["holds"].set("k", value)
+        assert state.facts() != FACTS
+    assert state.facts() == FACTS
+    assert list(find(("s",))) == [("s", "o", "r")]
+    state.relations["matrix"].add(("s", "k", "w"))
+    assert state.facts() == FACTS | {("matrix", ("s", "k", "w"))}
+
+
+@EACH
+def test_a_rehearsal_that_breaks_off_leaves_nothing_behind(shards: int) -> None:
+    state = State(FACTS, shards=shards)
+
+    def break_off() -> None:
+        with state.rehearsal():
+            state.relations["live"].add(("k",))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        break_off()
+    assert state.facts() == FACTS
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc"), st.sampled_from("abc")), max_size=20))
+def test_any_rehearsal_is_undone(changes: list[tuple[bool, str, str]]) -> None:
+    before = frozenset({("parent", ("a", "b")), ("holds", ("a", "b"))})
+    state = State(before)
+    with state.rehearsal():
+        for adds, one, other in changes:
+            table = state.relations["parent"]
+            (table.add if adds else table.discard)((one, other))
+            state.functions["holds"].set(one, other)
+    assert state.facts() == before
+
+
+@EACH
 def test_known_is_all_of_a_sort_that_any_fact_speaks_of(shards: int) -> None:
     state = State(FACTS, shards=shards)
     known = {sort: state.known(sort) for sort in Sort}
