@@ -8,6 +8,7 @@ after a deadline, with a line in the log.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -99,6 +100,10 @@ async def _live(configuration: HostConfiguration, wire: Wire, tell: Tell) -> Non
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     wired = await wire(configuration)
+    # What lives as long as the daemon is not gone through again: a full collection took some 60 ms, and may
+    # fall into a VM's pause.
+    gc.collect()
+    gc.freeze()
     await serve(configuration, wired.services, wired.listeners, stop, tell)
 
 
