@@ -40,6 +40,7 @@ class FakeMigrations:
 
     def __init__(self) -> None:
         self.begun: list[tuple[bytes, str | None]] = []
+        self.asked_by: list[OperatorName | None] = []
         self.told: list[Object] = []
         self.news = asyncio.Event()
         self.breaks = False
@@ -50,13 +51,16 @@ class FakeMigrations:
         self.begun.append((request_envelope, address))
         return "m1"
 
-    def list(self) -> Sequence[Object]:
+    def list(self, by: OperatorName | None = None) -> Sequence[Object]:
+        self.asked_by.append(by)
         return [{"id": "m1", "vm": "web"}] if self.begun else []
 
-    def questions(self) -> Sequence[Question]:
+    def questions(self, by: OperatorName | None = None) -> Sequence[Question]:
+        self.asked_by.append(by)
         return [QUESTION]
 
-    def question(self, id: str) -> Question:  # noqa: A002
+    def question(self, id: str, by: OperatorName | None = None) -> Question:  # noqa: A002
+        self.asked_by.append(by)
         if id != QUESTION.id:
             raise UsageError(f"no question {id}", kind="unknown-question")
         return QUESTION
@@ -70,7 +74,8 @@ class FakeMigrations:
         self.told.append(event)
         self.news.set()
 
-    async def events(self, id: str) -> AsyncIterator[Object]:  # noqa: A002
+    async def events(self, id: str, by: OperatorName | None = None) -> AsyncIterator[Object]:  # noqa: A002
+        self.asked_by.append(by)
         self._known(id)
         seen = max(0, len(self.told) - 1)
         while True:
@@ -84,7 +89,8 @@ class FakeMigrations:
             self.news.clear()
             await self.news.wait()
 
-    async def cancel(self, id: str) -> None:  # noqa: A002
+    async def cancel(self, id: str, by: OperatorName | None = None) -> None:  # noqa: A002
+        self.asked_by.append(by)
         self._known(id)
         self.tell({"event": "outcome", "outcome": "cancelled"})
 
@@ -187,6 +193,11 @@ class FakeLog:
         return Contents(2, sha256(b"root"), "signed head", self.leaves)
 
 
+class FakeOperators:
+    def operator_of(self, account: str) -> OperatorName | None:
+        return OperatorName("alice") if account == "nobody" else None
+
+
 class FakeFiles:
     def __init__(self) -> None:
         self.broken: list[KororaError] = []
@@ -222,6 +233,7 @@ class FakeServices:
     enrolment: FakeEnrolment = field(default_factory=FakeEnrolment)
     receipts: FakeReceipts = field(default_factory=FakeReceipts)
     log: FakeLog = field(default_factory=FakeLog)
+    operators: FakeOperators = field(default_factory=FakeOperators)
     files: FakeFiles = field(default_factory=FakeFiles)
     guests: Guests = field(init=False)
 

@@ -154,6 +154,9 @@ class StubAuthorizer:
         raw = None if key is None else key.public_key()
         return raw.public_bytes_raw() if isinstance(raw, ed25519.Ed25519PublicKey) else None
 
+    def operator_of(self, account: str) -> OperatorName | None:
+        return OperatorName(account) if account in {"alice", "bob"} else None
+
     def decide(self, request: MigrationRequest, now: float, peer_state: str | None = None) -> Answer:
         if request.operator == "bob" and request.procedure in {"approve", "govern"}:
             return Authorized("bob approves, and governs")

@@ -31,6 +31,7 @@ COMMANDS = {
     "vm": ("korora.cli.vm", "Virtual machines of a host: list, show, start, stop, adopt."),
     "check": ("korora.cli.check", "Run the prechecks of a migration; nothing moves."),
     "migrate": ("korora.cli.migrate", "Move a VM, with its vTPM, to another host, and prove it."),
+    "migration": ("korora.cli.migrations", "Migrations that run: list, watch, cancel."),
     "receipt": ("korora.cli.receipt", "Receipts of migrations: show, verify (offline), list."),
     "log": ("korora.cli.log", "A host's append-only log: show, verify."),
     "question": ("korora.cli.question", "What no rule decides: list, show, answer."),

@@ -14,7 +14,7 @@ import typer
 
 from korora.cli.invocation import Invocation
 from korora.cli.options import AsJson, To, VmArgument
-from korora.cli.render import error_text, say_json, warn
+from korora.cli.render import warn
 from korora.errors import CancelledError, ExitCode, InDoubtError, KororaError
 from korora.model.plan import Mode
 
@@ -50,12 +50,12 @@ def migrate(
         if invocation.debug:
             trace(problem)
         outcome = _outcome_of(understood(problem))
-    raise typer.Exit(_told(_completed(outcome, order), as_json=as_json))
+    raise typer.Exit(_told(outcome, order, as_json=as_json))
 
 
 def never_begun(error: KororaError) -> ExitCode:
     """Tell of a `migrate --json` whose very command line was wrong."""
-    return _told(_completed(_outcome_of(error), None), as_json=True)
+    return _told(_outcome_of(error), None, as_json=True)
 
 
 @dataclass(slots=True)
@@ -183,13 +183,7 @@ def _plain_failure(outcome: MigrationOutcome) -> Failure | None:
     return Failure(outcome.outcome, f"the migration ended as {outcome.outcome}", exit_code=outcome.exit_code)
 
 
-def _told(outcome: MigrationOutcome, *, as_json: bool) -> ExitCode:
-    from korora.cli.migration.summary import summarize
+def _told(outcome: MigrationOutcome, order: _Order | None, *, as_json: bool) -> ExitCode:
+    from korora.cli.migration.summary import told
 
-    if as_json:
-        say_json(outcome)
-    elif outcome.outcome == "completed":
-        summarize(outcome)
-    if outcome.error is not None:
-        warn(error_text(outcome.error.as_error()))
-    return outcome.exit_code
+    return told(_completed(outcome, order), as_json=as_json)

@@ -18,6 +18,7 @@ from korora.client.views import (
     Findings,
     HostView,
     LogView,
+    MigrationView,
     QuestionView,
     ReceiptEntry,
     Started,
@@ -113,6 +114,10 @@ class Daemon:
         """Ask for a migration by a signed request (a DSSE envelope's text). Returns the migration's id."""
         body = {"request": request, "address": address}
         return self._transport.call("POST", "/v1/migrations", Started, body=body, deadline_s=60.0).id
+
+    def migrations(self) -> list[MigrationView]:
+        """Those that began there and that whoever asks may watch."""
+        return self._transport.call("GET", "/v1/migrations", list[MigrationView])
 
     def events(self, migration: str, *, silence_s: float = _SILENCE_S) -> Iterator[Event]:
         """Everything the migration says until its outcome, which is the last.

@@ -147,6 +147,16 @@ class QuestionView(msgspec.Struct, frozen=True):
         return f"{self.operator} {self.procedure} {self.vm} {way}"
 
 
+class MigrationView(msgspec.Struct, frozen=True):
+    """One migration that began at a host. `outcome` is None while it runs."""
+
+    id: str
+    vm: str
+    destination: str
+    phase: str | None = None
+    outcome: str | None = None
+
+
 class Started(msgspec.Struct, frozen=True):
     id: str
 

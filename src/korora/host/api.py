@@ -1,12 +1,13 @@
-"""The daemon's HTTP API, put together. Served on a unix socket only: whoever may open it is trusted."""
+"""The daemon's HTTP API, put together. Served on a unix socket only; `caller` says who may do what."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from korora.host import failures
+from korora.host.caller import Callers
 from korora.host.routes.evidence import evidence_routes
 from korora.host.routes.host import host_routes
 from korora.host.routes.migrations import migration_routes
@@ -29,12 +30,12 @@ def create_api(services: Services) -> FastAPI:
         responses={"default": {"model": FailureAnswer, "description": "A failure, and what to do about it"}},
     )
     failures.install(api)
+    callers = Callers(services.operators)
+    for router in (host_routes(services), vm_routes(services.guests), evidence_routes(services)):
+        api.include_router(router, prefix="/v1", dependencies=[Depends(callers.administrator)])
     for router in (
-        host_routes(services),
-        vm_routes(services.guests),
-        migration_routes(services.migrations),
-        question_routes(services.migrations),
-        evidence_routes(services),
+        migration_routes(services.migrations, callers),
+        question_routes(services.migrations, callers),
     ):
         api.include_router(router, prefix="/v1")
     return api

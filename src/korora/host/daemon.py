@@ -76,7 +76,7 @@ async def serve(
     async with AsyncExitStack() as undo:
         undo.push_async_callback(services.guests.close)
         await services.guests.recover()
-        front = Front(create_api(services), configuration.api)
+        front = Front(create_api(services), configuration.api, configuration.api_group)
         # Last of all but the VMs: watchers of a migration that is cancelled shall hear its outcome.
         undo.push_async_callback(front.close)
         for listener in listeners:

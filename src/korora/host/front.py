@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from korora.errors import ToolError
+from korora.host.caller import CallerProtocol
 from korora.host.premises import listening_socket
 
 GRACE_S = 5
@@ -51,13 +52,14 @@ async def first_of(*waits: Awaitable[object]) -> None:
 class Front:
     """The API at a socket. `open`, `refuse_new`, `close`, in that order."""
 
-    def __init__(self, api: FastAPI, path: Path) -> None:
+    def __init__(self, api: FastAPI, path: Path, group: str = "") -> None:
         self._path = path
+        self._group = group
         self._server = _Server(
             uvicorn.Config(
                 api,
                 loop="asyncio",
-                http="h11",
+                http=CallerProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -71,7 +73,7 @@ class Front:
 
     async def open(self) -> None:
         """Answer from now on. RefusedError or ToolError when the socket cannot be had."""
-        self._listener = listening_socket(self._path)
+        self._listener = listening_socket(self._path, self._group)
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._listener]), name="api")
         await first_of(self._server.ready.wait(), self.failed())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import grp
 import os
 import socket
 import stat
@@ -46,8 +47,8 @@ def only_daemon(state: Path) -> Iterator[None]:
         os.close(descriptor)  # gives the lock back; the file stays, so that nobody locks a ghost
 
 
-def listening_socket(path: Path) -> socket.socket:
-    """A unix socket at `path`, for its owner only (0600). A stale one is replaced.
+def listening_socket(path: Path, group: str = "") -> socket.socket:
+    """A unix socket at `path`, for its owner only (0600), or a group as well (0660). A stale one is replaced.
 
     RefusedError(kind="already-running") when somebody answers there; UsageError when something else is there.
     """
@@ -60,12 +61,32 @@ def listening_socket(path: Path) -> socket.socket:
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _clear(path)
-        return _bound(path)
+        listener = _bound(path)
     except OSError as problem:
         raise ToolError(
             f"cannot listen at {path}: {problem.strerror}",
             kind="api-socket",
             remedy="see that its directory is there and writable for the daemon",
+        ) from problem
+    if group:
+        try:
+            _open_to(path, group)
+        except BaseException:
+            listener.close()
+            path.unlink(missing_ok=True)
+            raise
+    return listener
+
+
+def _open_to(path: Path, group: str) -> None:
+    try:
+        os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        path.chmod(0o660)
+    except (KeyError, OSError) as problem:
+        raise UsageError(
+            f"the API's socket cannot be opened to the group {group!r}: {problem}",
+            kind="bad-configuration",
+            remedy=f"make the group (groupadd --system {group}), or correct `api_group`",
         ) from problem
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from korora.errors import KororaError
 from korora.model.configuration import HostConfiguration
 from korora.model.evidence import HostEvidence
-from korora.model.identity import Digest, Secret
+from korora.model.identity import Digest, OperatorName, Secret
 from korora.model.plan import Finding, Inquiry
 from korora.model.question import Question
 from korora.ports.tpm import Credential
@@ -31,25 +31,29 @@ class AsyncService(Protocol):
 
 
 class Migrations(Protocol):
-    """All migrations of this host. Unknown ids are UsageError(kind="unknown-migration")."""
+    """All migrations of this host. Unknown ids are UsageError(kind="unknown-migration").
+
+    `by`: the operator who asks, who sees and does what the policies let him (RefusedError otherwise); None
+    for the machine's administrator, whom nothing here could keep from it.
+    """
 
     def begin(self, request_envelope: bytes, address: str | None) -> str:
         """Start one in the background; returns its id. RefusedError when it may not even begin."""
         ...
 
-    def list(self) -> Sequence[Mapping[str, Any]]: ...
+    def list(self, by: OperatorName | None = None) -> Sequence[Mapping[str, Any]]: ...
 
-    def events(self, id: str) -> AsyncIterator[Mapping[str, Any]]:  # noqa: A002
+    def events(self, id: str, by: OperatorName | None = None) -> AsyncIterator[Mapping[str, Any]]:  # noqa: A002
         """From the last progress on to the outcome, which is the last; any number of watchers."""
         ...
 
-    async def cancel(self, id: str) -> None: ...  # noqa: A002
+    async def cancel(self, id: str, by: OperatorName | None = None) -> None: ...  # noqa: A002
 
-    def questions(self) -> Sequence[Question]:
+    def questions(self, by: OperatorName | None = None) -> Sequence[Question]:
         """What waits for a person, and what persons have answered and no request has used yet."""
         ...
 
-    def question(self, id: str) -> Question:  # noqa: A002
+    def question(self, id: str, by: OperatorName | None = None) -> Question:  # noqa: A002
         """UsageError(kind="unknown-question")."""
         ...
 
@@ -152,6 +156,12 @@ class Log(Protocol):
     async def contents(self) -> LogContents: ...
 
 
+class Operators(Protocol):
+    def operator_of(self, account: str) -> OperatorName | None:
+        """Who uses this account of the machine."""
+        ...
+
+
 class SiteFiles(Protocol):
     """The files by which the site's administrator says whom to trust and what to allow."""
 
@@ -179,5 +189,7 @@ class Services(Protocol):
     def receipts(self) -> Receipts: ...
     @property
     def log(self) -> Log: ...
+    @property
+    def operators(self) -> Operators: ...
     @property
     def files(self) -> SiteFiles: ...

@@ -125,7 +125,7 @@ class Monitor:
 
     def _replay(self, told: PolicyDecision) -> None:
         self._number = max(self._number, told.number + 1)
-        if told.answer == "yes":
+        if told.answer == "yes" and told.procedure in STEPS:  # a person's cancelling is none of them
             self._model.take(Procedure(told.procedure), told.value)
 
     # -- inside -----------------------------------------------------------------------------------------

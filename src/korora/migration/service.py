@@ -10,6 +10,7 @@ from typing import Any, Final
 import structlog
 
 from korora.errors import KororaError, RefusedError, ToolError, UsageError, files_failed, is_of_files
+from korora.migration import onlookers
 from korora.migration.crossing.first_run import is_there
 from korora.migration.destination import Arrival
 from korora.migration.greeting import questions
@@ -22,7 +23,7 @@ from korora.migration.recovery.settlement import Pace, Settlement
 from korora.migration.setting import Setting
 from korora.migration.source import Departure
 from korora.migration.teller import Event, Teller
-from korora.model.identity import VmName
+from korora.model.identity import OperatorName, VmName
 from korora.model.ownership import Status
 from korora.model.plan import Finding, Inquiry
 from korora.model.question import Question, QuestionId
@@ -71,7 +72,7 @@ class Migrations:
         running.task = asyncio.create_task(self._depart(running), name=f"migration-{name}")
         return name
 
-    def list(self) -> Sequence[Mapping[str, Any]]:
+    def list(self, by: OperatorName | None = None) -> Sequence[Mapping[str, Any]]:
         return [
             {
                 "id": name,
@@ -81,14 +82,18 @@ class Migrations:
                 "outcome": running.teller.outcome,
             }
             for name, running in self._known.items()
+            if onlookers.may(self._at, running.departure.file.request, "observe", by)
         ]
 
-    def events(self, id: str) -> AsyncIterator[Mapping[str, Any]]:  # noqa: A002
-        return self._of(id).teller.events()
+    def events(self, id: str, by: OperatorName | None = None) -> AsyncIterator[Mapping[str, Any]]:  # noqa: A002
+        running = self._of(id)
+        onlookers.check(self._at, running.departure.file.request, "observe", by)
+        return running.teller.events()
 
-    async def cancel(self, id: str) -> None:  # noqa: A002
+    async def cancel(self, id: str, by: OperatorName | None = None) -> None:  # noqa: A002
         """Stop it, unless the VM was released already; either way its outcome says where the VM runs."""
         running = self._of(id)
+        onlookers.asks_to_cancel(self._at, running.departure.file, running.departure.session or "", by)
         # Once, and never while it undoes: what is half undone would stay so.
         if running.task is not None and not running.ending and not running.departure.released:
             running.ending = True
@@ -97,11 +102,14 @@ class Migrations:
     async def check(self, asked: Inquiry) -> Sequence[Finding]:
         return await check(self._at, asked)
 
-    def questions(self) -> Sequence[Question]:
-        return questions.waiting(self._at)
+    def questions(self, by: OperatorName | None = None) -> Sequence[Question]:
+        return [one for one in questions.waiting(self._at) if onlookers.may_see(self._at, one.matter, by)]
 
-    def question(self, id: str) -> Question:  # noqa: A002
-        return questions.found(self._at, QuestionId(id))
+    def question(self, id: str, by: OperatorName | None = None) -> Question:  # noqa: A002
+        question = questions.found(self._at, QuestionId(id))
+        if not onlookers.may_see(self._at, question.matter, by):
+            raise questions.unknown(self._at, id)  # that there is one is not for everybody to know
+        return question
 
     def answer(self, envelope: bytes) -> Question:
         return questions.take(self._at, envelope)

@@ -58,6 +58,7 @@ class HostConfiguration:
     stall_deadline_s: float = 30.0  # a data connection on which nothing moves for so long is given up
     file: Path | None = None  # where it was read from, if from a file
     storage: tuple[Path, ...] = ()  # where the files of VMs from elsewhere may be; see policy.storage
+    api_group: str = ""  # whose members may open the API's socket as well; see host.caller for what they may
     multifd_channels: int = 0  # of a VM that leaves, beside the main stream; 0: one stream carries all
 
 
@@ -75,6 +76,7 @@ def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
         state=table.path("state"),
         listen=table.endpoint("listen"),
         api=table.path("api"),
+        api_group=table.optional_text("api_group"),
         tpm=table.text("tpm"),
         event_log=table.path("event_log"),
         authorization=table.path("authorization"),
@@ -161,6 +163,9 @@ class _Table:
         if not value or "\0" in value:
             raise self._wrong(key, "must not be empty or hold a NUL", "write the value between quotes")
         return value
+
+    def optional_text(self, key: str) -> str:
+        return self.text(key) if key in self._values else ""
 
     def number(self, key: str, default: int, *, minimum: int, maximum: int | None = None) -> int:
         value = self._take(key, int, default)

@@ -9,6 +9,7 @@ signed, is fresh and unused is the session's to check.
     [operators.alice]
     key = "<32 bytes of an Ed25519 public key, in hex or base64>"
     groups = ["web-team"]
+    account = "alice"                  # on this machine: what it may watch and cancel without being root
 
     [hosts.south]
     labels = ["rack-2"]
@@ -95,6 +96,7 @@ class Roster:
 
     keys: Mapping[OperatorName, bytes]
     groups: Mapping[OperatorName, tuple[str, ...]]
+    accounts: Mapping[str, OperatorName]
     host_labels: Mapping[str, tuple[str, ...]]
     vm_labels: tuple[tuple[str, tuple[str, ...]], ...]
     windows: Mapping[str, Window]
@@ -130,6 +132,7 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Operator(_Strict, frozen=True):
     key: str
     groups: tuple[str, ...] = ()
+    account: str = ""
 
 
 class _Host(_Strict, frozen=True):
@@ -175,6 +178,7 @@ def parse(text: str, zone: Callable[[str], tzinfo]) -> Roster:
     return Roster(
         keys,
         {OperatorName(name): entry.groups for name, entry in read.operators.items()},
+        _accounts(read.operators),
         {name: entry.labels for name, entry in read.hosts.items()},
         tuple((entry.names, entry.labels) for entry in read.vms),
         {name: _window(name, entry, zone) for name, entry in read.windows.items()},
@@ -189,6 +193,16 @@ def _refuse_two_names(keys: Mapping[OperatorName, bytes]) -> None:
         if key in owner:
             raise malformed(f"operators {owner[key]!r} and {name!r} have the same key: they are one person")
         owner[key] = name
+
+
+def _accounts(operators: Mapping[str, _Operator]) -> dict[str, OperatorName]:
+    found: dict[str, OperatorName] = {}
+    for name, entry in operators.items():
+        if entry.account in found:
+            raise malformed(f"operators {found[entry.account]!r} and {name!r} have the same account")
+        if entry.account:
+            found[entry.account] = OperatorName(name)
+    return found
 
 
 def _window(name: str, entry: _Window, zone: Callable[[str], tzinfo]) -> Window:

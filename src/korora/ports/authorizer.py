@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from korora.model.authorization import Answer, Authorized, Denied, NeedsApproval, Uncovered
+from korora.model.identity import OperatorName
 from korora.model.plan import MigrationRequest
 
 __all__ = ["Answer", "Authorized", "Authorizer", "Denied", "NeedsApproval", "Uncovered"]
@@ -13,6 +14,10 @@ __all__ = ["Answer", "Authorized", "Authorizer", "Denied", "NeedsApproval", "Unc
 class Authorizer(Protocol):
     def operator_key(self, operator: str) -> bytes | None:
         """The operator's Ed25519 public key (32 bytes), or None if nobody of that name is known."""
+        ...
+
+    def operator_of(self, account: str) -> OperatorName | None:
+        """Who uses this account of the machine, or None if no operator is known to."""
         ...
 
     def decide(self, request: MigrationRequest, now: float, peer_state: str | None = None) -> Answer:

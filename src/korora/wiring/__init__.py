@@ -62,6 +62,7 @@ class HostServices:
     enrolment: HostIdentity
     receipts: Receipts
     log: HostLog
+    operators: FileAuthorizer
     files: SiteFiles
 
 
@@ -118,6 +119,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         enrolment=own,
         receipts=Receipts(state / "receipts"),
         log=HostLog(configuration.name, journal, clock, own),
+        operators=authorizer,
         files=SiteFiles((anchors.all, authorizer.check)),
     )
     # Nobody is listened to before every open hand-over was looked at; what all of them use is closed last.

@@ -52,7 +52,8 @@ def test_a_quick_benchmark_times_every_kind_and_writes_figures_and_a_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results, picture = tmp_path / "policy.json", tmp_path / "policy.svg"
-    assert main(["--quick", "--runs", "2", "--json", str(results), "--plot", str(picture), "--folder", str(tmp_path)]) == 0
+    files = ["--json", str(results), "--plot", str(picture), "--folder", str(tmp_path)]
+    assert main(["--quick", "--runs", "2", *files]) == 0
     told = json.loads(results.read_text())
     assert set(told["kinds"]) == PROMISED | TAILS
     for kind in told["kinds"].values():

@@ -18,6 +18,7 @@ from fakes.guests_world import FACTS, until
 from fakes.host_services import FakeServices, configuration_in
 from korora.errors import UsageError
 from korora.host.api import create_api
+from korora.host.caller import known_as
 from korora.host.log import log_to
 from korora.host.routes.migrations import stream_of
 from korora.model.definition import parse_definition
@@ -34,7 +35,9 @@ def tell(tmp_path: Path) -> Tell:
     def told(story: Story) -> None:
         async def whole() -> None:
             services = FakeServices(configuration_in(tmp_path))
-            transport = httpx.ASGITransport(create_api(services), raise_app_exceptions=True)
+            transport = httpx.ASGITransport(
+                create_api(services), raise_app_exceptions=True, client=(known_as(0), 1)
+            )
             async with httpx.AsyncClient(transport=transport, base_url="http://daemon/v1") as http:
                 try:
                     await asyncio.wait_for(story(services, http), 10)

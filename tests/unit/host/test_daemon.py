@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import grp
 import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -106,6 +108,18 @@ def test_a_killed_daemon_leaves_nothing_that_hinders_the_next(daemon: Daemon, tm
         assert again.lines()[0].keys() >= {"timestamp", "level", "logger", "host", "vms"}
     finally:
         again.process.kill()
+
+
+def test_a_group_of_the_configuration_may_open_the_socket(tmp_path: Path) -> None:
+    group = grp.getgrgid(os.getgid()).gr_name
+    (tmp_path / "hostd.toml").write_text(f'api_group = "{group}"\n' + TOML)
+    running = Daemon(tmp_path)
+    try:
+        assert get(tmp_path, "host", patience_s=20).status_code == 200
+        assert stat.S_IMODE((tmp_path / "api.sock").stat().st_mode) == 0o660
+    finally:
+        running.process.kill()
+        running.process.wait()
 
 
 def test_services_stop_in_reverse_and_vms_run_on(tmp_path: Path) -> None:

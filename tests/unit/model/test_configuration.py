@@ -89,6 +89,13 @@ def test_storage_is_a_list_of_folders_and_may_be_left_out() -> None:
     assert "storage" in refused('storage = [""]\n' + FULL).message
 
 
+def test_the_group_that_may_open_the_socket_may_be_left_out() -> None:
+    assert parse_host_configuration(FULL, FILE).api_group == ""
+    assert parse_host_configuration('api_group = "korora"\n' + FULL, FILE).api_group == "korora"
+    assert "api_group" in refused('api_group = ""\n' + FULL).message
+    assert "api_group" in refused("api_group = 100\n" + FULL).message
+
+
 def test_an_empty_storage_is_refused_since_it_could_be_meant_as_nothing_or_as_everything() -> None:
     assert "storage" in refused("storage = []\n" + FULL).message
 

@@ -56,6 +56,15 @@ def request(vm: str = "web-1", operator: str = "alice") -> MigrationRequest:
     return MigrationRequest(OperatorName(operator), "migrate", *names, Mode.OFFLINE, "00", 0, 1)
 
 
+def test_an_account_is_one_operators() -> None:
+    text = f'[operators.alice]\nkey = "{KEY}"\naccount = "al"\n'
+    assert parse(text).accounts == {"al": "alice"}
+    other = f'[operators.bob]\nkey = "{"33" * 32}"\n'
+    assert parse(text + other).accounts == {"al": "alice"}
+    with pytest.raises(UsageError, match="account"):
+        parse(text + other + 'account = "al"\n')
+
+
 def test_what_the_file_says_becomes_the_facts_of_a_request() -> None:
     facts = parse(TEXT).facts(request(), SATURDAY_NIGHT, "hardened")
     assert (facts.operator, facts.groups) == ("alice", ("web-team", "on-call"))

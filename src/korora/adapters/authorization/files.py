@@ -52,6 +52,9 @@ class FileAuthorizer:
     def operator_key(self, operator: str) -> bytes | None:
         return self._current()[0].keys.get(OperatorName(operator))
 
+    def operator_of(self, account: str) -> OperatorName | None:
+        return self._current()[0].accounts.get(account)
+
     def decide(self, request: MigrationRequest, now: float, peer_state: str | None = None) -> Answer:
         roster, policies = self._current()
         if request.procedure not in ACTIONS:

@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from korora.cli.render import fields, mark, milliseconds, say, size
+from korora.cli.render import error_text, fields, mark, milliseconds, say, say_json, size, warn
 from korora.client import MigrationOutcome
+from korora.errors import ExitCode
+
+
+def told(outcome: MigrationOutcome, *, as_json: bool) -> ExitCode:
+    """Tell it; returns the exit code it ends with."""
+    if as_json:
+        say_json(outcome)
+    elif outcome.outcome == "completed":
+        summarize(outcome)
+    if outcome.error is not None:
+        warn(error_text(outcome.error.as_error()))
+    return outcome.exit_code
 
 
 def summarize(outcome: MigrationOutcome) -> None:

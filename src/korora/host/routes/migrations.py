@@ -1,4 +1,7 @@
-"""Migrations: check, begin, watch, cancel."""
+"""Migrations: check, begin, watch, cancel.
+
+Whoever reaches the socket may begin one, for the request is signed; see `caller` for the rest.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,22 @@ from typing import Any
 
 import msgspec
 import structlog
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from fastapi.responses import StreamingResponse
 
 from korora.errors import KororaError
 from korora.host import schema
+from korora.host.caller import Asker, Callers
 from korora.host.services import Migrations
 
 _log = structlog.get_logger("korora.api")
 
 
-def migration_routes(migrations: Migrations) -> APIRouter:
-    router = APIRouter(tags=["migrations"])
+def migration_routes(migrations: Migrations, callers: Callers) -> APIRouter:
+    router = APIRouter(tags=["migrations"], dependencies=[Depends(callers.operator)])
+    asker = Depends(callers.operator)
 
-    @router.post("/checks")
+    @router.post("/checks", dependencies=[Depends(callers.administrator)])
     async def check(body: schema.Check) -> schema.CheckAnswer:
         """Run both hosts' prechecks; nothing moves. No finding means that a migration may be asked for."""
         findings = await migrations.check(schema.inquiry_of(body))
@@ -33,21 +38,22 @@ def migration_routes(migrations: Migrations) -> APIRouter:
         return schema.MigrationStarted(migrations.begin(body.request.encode(), body.address))
 
     @router.get("/migrations")
-    async def list_migrations() -> list[dict[str, Any]]:
-        return [dict(migration) for migration in migrations.list()]
+    async def list_migrations(by: Asker = asker) -> list[dict[str, Any]]:
+        """Those that the asker may watch."""
+        return [dict(migration) for migration in migrations.list(by)]
 
     @router.get("/migrations/{migration}/events", response_class=StreamingResponse)
-    async def watch(migration: str) -> StreamingResponse:
+    async def watch(migration: str, by: Asker = asker) -> StreamingResponse:
         """One JSON object per line, from the last progress to the outcome, which ends the stream."""
-        events = migrations.events(migration)
+        events = migrations.events(migration, by)
         # The first one is awaited here, so that an unknown id is an error and not a broken stream.
         first = await anext(events, None)
         return StreamingResponse(stream_of(first, events), media_type="application/x-ndjson")
 
     @router.delete("/migrations/{migration}", status_code=202)
-    async def cancel(migration: str) -> dict[str, str]:
+    async def cancel(migration: str, by: Asker = asker) -> dict[str, str]:
         """Ask to cancel. The outcome still comes by the events; past the commit it may be `completed`."""
-        await migrations.cancel(migration)
+        await migrations.cancel(migration, by)
         return {"id": migration}
 
     return router

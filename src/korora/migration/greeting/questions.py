@@ -37,12 +37,16 @@ def waiting(at: Setting) -> list[Question]:
 def found(at: Setting, question: QuestionId) -> Question:
     record = at.journal.question(question)
     if record is None:
-        raise UsageError(
-            f"host {at.host} has no question {question[:32]!r}",
-            kind="unknown-question",
-            remedy="see: korora question list",
-        )
+        raise unknown(at, question)
     return _read(record)
+
+
+def unknown(at: Setting, question: str) -> UsageError:
+    return UsageError(
+        f"host {at.host} has no question {question[:32]!r}",
+        kind="unknown-question",
+        remedy="see: korora question list",
+    )
 
 
 def put(at: Setting, request: MigrationRequest, why: Why, reason: str) -> Question:
