@@ -164,7 +164,7 @@ class StubAuthorizer:
             return Denied("denied", f"no rule allows it to {request.operator}", "add a rule")
         return self.says if peer_state is None or self.says_of_states is None else self.says_of_states
 
-    def check_policy(self, policy: str, request: MigrationRequest, now: float) -> None:
+    def check_policy(self, policy: str, request: MigrationRequest, author: OperatorName, now: float) -> None:
         if "unsound" in policy:
             raise RefusedError("the policy is not put in force", kind="unsound-policy")
 

@@ -24,9 +24,10 @@ class Authorizer(Protocol):
         """`now` in Unix seconds; `peer_state`: the trusted state that the other host is in, once attested."""
         ...
 
-    def check_policy(self, policy: str, request: MigrationRequest, now: float) -> None:
+    def check_policy(self, policy: str, request: MigrationRequest, author: OperatorName, now: float) -> None:
         """RefusedError(kind="unsound-policy") when this text, beside the policies in force, cannot be read,
-        does not allow this very request, or lets one of the site's examples come out otherwise than expected.
+        does not allow this very request, could ever permit another action or its author anything, or lets one
+        of the site's examples come out otherwise than expected.
         """
         ...
 

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
+from korora.adapters.authorization.answered import gives_too_much
 from korora.adapters.authorization.cedar import Policies
 from korora.errors import RefusedError, UsageError
 from korora.model.authorization import Answer, Denied, Uncovered
@@ -71,7 +72,7 @@ class FileAuthorizer:
             )
         return policies.decide(roster.facts(request, now, peer_state), asks=roster.asks)
 
-    def check_policy(self, policy: str, request: MigrationRequest, now: float) -> None:
+    def check_policy(self, policy: str, request: MigrationRequest, author: OperatorName, now: float) -> None:
         try:
             roster, policies = _understood(self._path, read(self._path) | {Path("the new policy"): policy})
         except UsageError as error:
@@ -80,6 +81,9 @@ class FileAuthorizer:
             policies.decide(roster.facts(request, now, None), asks=roster.asks), Denied | Uncovered
         ):
             raise _unsound(f"it does not let {request.operator} {request.procedure} {request.vm}")
+        groups = roster.groups.get(author, ())
+        if problem := gives_too_much(policy, request.procedure, author, groups):
+            raise _unsound(problem)
         self._try_examples(roster, policies, now)
 
     def adopt(self, name: str, policy: str) -> None:

@@ -99,7 +99,8 @@ def take(at: Setting, envelope: bytes) -> Question:
     if not at.journal.spend_nonce(answer.nonce, answer.not_after):
         raise RefusedError("this answer was given before", kind="replayed-answer", remedy="sign a new one")
     if answer.policy:
-        at.authorizer.check_policy(answer.policy, _asked(answer, matter.operator, matter.procedure), now)
+        asked_for = _asked(answer, matter.operator, matter.procedure)
+        at.authorizer.check_policy(answer.policy, asked_for, OperatorName(answer.by), now)
     record = at.journal.question(matter.id)
     asked = _read(record) if record is not None else Question(matter, Why.UNCOVERED, "", int(now), times=0)
     said = Said(OperatorName(answer.by), answer.answer, answer.reason, answer.not_after, envelope)

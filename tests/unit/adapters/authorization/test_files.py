@@ -179,7 +179,8 @@ def test_a_stranger_is_denied_whatever_the_policies_say(path: Path) -> None:
     assert answer.kind == "unknown-operator"
 
 
-ADOPTED = 'permit(principal, action == Action::"migrate", resource == Vm::"db");'
+ADOPTED = 'permit(principal == Operator::"alice", action == Action::"migrate", resource == Vm::"db");'
+BOB = OperatorName("bob")
 DATABASE = replace(REQUEST, vm=VmName("db"))
 EXPECTED = '[[example]]\noperator = "alice"\nvm = "mail"\nfrom = "a"\nto = "b"\nexpect = "no"\n'
 
@@ -187,7 +188,7 @@ EXPECTED = '[[example]]\noperator = "alice"\nvm = "mail"\nfrom = "a"\nto = "b"\n
 def test_a_policy_that_is_adopted_is_in_force_at_once_and_after_a_restart(path: Path) -> None:
     authorizer = FileAuthorizer(path)
     (path.parent / "examples.toml").write_text(EXPECTED)
-    authorizer.check_policy(ADOPTED, DATABASE, 0.0)
+    authorizer.check_policy(ADOPTED, DATABASE, BOB, 0.0)
     authorizer.adopt("answered-1", ADOPTED)
     for one in (authorizer, FileAuthorizer(path)):
         assert isinstance(one.decide(DATABASE, 0.0), Authorized)
@@ -202,7 +203,9 @@ def test_a_policy_that_is_adopted_is_in_force_at_once_and_after_a_restart(path: 
         ("permit(principal, action, resource) when { resource.size > 1 };", "size"),
         ('permit(principal, action, resource == Vm::"other");', "does not let alice migrate db"),
         ("forbid(principal, action, resource);", "does not let alice migrate db"),
-        ("permit(principal, action, resource);", "expects no for alice migrate mail"),
+        ('permit(principal == Operator::"alice", action == Action::"migrate", resource);', "expects no for"),
+        ("permit(principal, action, resource);", "permits more than was asked"),
+        ('permit(principal, action == Action::"migrate", resource == Vm::"db");', "may permit bob"),
     ],
 )
 def test_a_policy_that_is_not_sound_is_not_adopted(path: Path, policy: str, why: str) -> None:
@@ -210,7 +213,7 @@ def test_a_policy_that_is_not_sound_is_not_adopted(path: Path, policy: str, why:
     (path.parent / "examples.toml").write_text(EXPECTED)
     before = sorted(path.parent.rglob("*"))
     with pytest.raises(RefusedError, match=why) as caught:
-        authorizer.check_policy(policy, DATABASE, 0.0)
+        authorizer.check_policy(policy, DATABASE, BOB, 0.0)
     assert caught.value.kind == "unsound-policy"
     assert sorted(path.parent.rglob("*")) == before
     assert isinstance(authorizer.decide(DATABASE, 0.0), Denied)
