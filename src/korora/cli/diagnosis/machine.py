@@ -18,6 +18,9 @@ from korora.cli.diagnosis.symptom import Symptom
 PROGRAMS = {
     "qemu-system-x86_64": ("qemu-system-x86", "runs VMs"),
     "qemu-img": ("qemu-utils", "makes and reads disk images"),
+    "qemu-nbd": ("qemu-utils", "reads disk images"),
+    "bwrap": ("bubblewrap", "reads disk images in a sandbox"),
+    "prlimit": ("util-linux", "bounds what reads disk images"),
     "swtpm": ("swtpm", "virtual TPMs"),
     "swtpm_setup": ("swtpm-tools", "manufactures virtual TPMs"),
     "swtpm_localca": ("swtpm-tools", "signs their endorsement certificates"),
@@ -41,6 +44,7 @@ FILES = {
     "/usr/include/python3.*/Python.h": ("Python headers", "python3-dev", "no TPM bindings at setup"),
     "/usr/include/tss2/tss2_esys.h": ("TPM headers", "libtss2-dev", "no TPM bindings at setup"),
     "/usr/lib/*/libtss2-tcti-device.so.0": ("TPM device", "libtss2-tcti-device0", "no hardware TPM"),
+    "/usr/lib/python3/dist-packages/nbd.py": ("libnbd", "python3-libnbd", "no disk images are read"),
     "/usr/share/zoneinfo/UTC": ("time zones", "tzdata", "no maintenance windows"),
     "/usr/lib/*/libtss2-tcti-swtpm.so.0": ("TPM emulator", "libtss2-tcti-swtpm0", "no TPM for lab hosts"),
 }

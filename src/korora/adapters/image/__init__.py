@@ -1,0 +1,1 @@
+"""Disk images, read through QEMU's block layer in a sandbox."""

@@ -1,0 +1,67 @@
+"""A program that reads what nobody vouches for, where it sees nothing else and can reach nobody.
+
+Promise: it runs in namespaces of its own (no network, no processes, no files but /usr and those given to it,
+read-only), without capabilities, within bounds of memory, processor time and open files, and ends with this
+process. Limit: the kernel is the wall; a hole in it is a way out.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from korora.errors import ToolError
+
+WRITTEN_BYTES: Final = 64 << 20  # all that it may write: an answer, where one is taken
+MEMORY_BYTES: Final = 1 << 30
+"""Of address space; what a qcow2 of some TiB needs for its caches is a small part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """`files`: path inside → file outside, read-only. `folder`: writable, seen as /run."""
+
+    files: Mapping[str, Path]
+    folder: Path | None = None
+    processor_s: int = 24 * 3600
+
+    def start(
+        self, command: Iterable[str], output: int | IO[bytes] = subprocess.DEVNULL
+    ) -> subprocess.Popen[bytes]:
+        """ToolError(kind="sandbox") when bubblewrap is not there. The errors of the program are a pipe."""
+        if shutil.which("bwrap") is None:
+            raise ToolError(
+                "images are read in a sandbox, and bubblewrap is not installed",
+                kind="sandbox",
+                remedy="install the package bubblewrap",
+            )
+        return subprocess.Popen(
+            [*self._bubble(), "--", *self._bounded(), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            env={"PATH": "/usr/bin:/usr/sbin", "LC_ALL": "C.UTF-8"},
+            pass_fds=(),
+        )
+
+    def _bubble(self) -> list[str]:
+        words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+        words += ["--ro-bind", "/usr", "/usr", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108  its own
+        for name in ("bin", "lib", "lib64", "sbin"):
+            if Path("/", name).is_symlink():
+                words += ["--symlink", f"usr/{name}", f"/{name}"]
+            elif Path("/", name).is_dir():
+                words += ["--ro-bind", f"/{name}", f"/{name}"]
+        if self.folder is not None:
+            words += ["--bind", str(self.folder), "/run"]
+        for inside, outside in self.files.items():
+            words += ["--ro-bind", str(outside), inside]
+        return words
+
+    def _bounded(self) -> list[str]:
+        sizes = (f"--as={MEMORY_BYTES}", f"--fsize={WRITTEN_BYTES}", "--core=0", "--nofile=256")
+        return ["prlimit", *sizes, f"--cpu={self.processor_s}"]

@@ -1,0 +1,1 @@
+"""Commands that look into files on this machine: images, configuration, indicators."""

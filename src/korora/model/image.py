@@ -1,0 +1,89 @@
+"""Disk images: formats, what an image says of itself, and the parts of its content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import Final, Literal
+
+MAX_MEMBERS: Final = 1_000
+"""Files of one package."""
+
+
+class Format(StrEnum):
+    """By QEMU's names for their drivers."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+    VMDK = "vmdk"
+    VDI = "vdi"
+    VHD = "vpc"
+    VHDX = "vhdx"
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Bytes from `offset` on that are all alike to a reader: zeros without looking, or to be read."""
+
+    offset: int
+    length: int
+    zero: bool
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A file of its own inside of a file, such as a disk in a package."""
+
+    offset: int
+    length: int
+
+
+def is_plain(name: str) -> bool:
+    """Whether it names a file of the same folder or package, and nothing else."""
+    return len(PurePosixPath(name).parts) == 1 and name not in {".", ".."} and "\0" not in name
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFiles:
+    """All files that may be opened for one image, by its own and nobody else's say: `path` as `format`.
+
+    `others`: of a chain or a split image, as the image's text names them, and where they are.
+    """
+
+    path: Path
+    format: Format
+    slice: Slice | None = None
+    others: tuple[tuple[str, Path], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFinding:
+    """Something of the container that a person should know. `kind` is stable, for scripts."""
+
+    severity: Literal["critical", "warning", "info"]
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What an image says of itself. Sizes in bytes."""
+
+    format: Format
+    virtual_size: int
+    actual_size: int
+    findings: tuple[ImageFinding, ...]
+    backing: str | None = None
+    backing_format: str | None = None
+    data_file: str | None = None
+    encrypted: bool = False
+    snapshots: tuple[str, ...] = ()
+
+    @property
+    def critical(self) -> tuple[ImageFinding, ...]:
+        return tuple(finding for finding in self.findings if finding.severity == "critical")

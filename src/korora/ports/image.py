@@ -1,0 +1,45 @@
+"""Reading disk images that nobody vouches for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+from korora.model.image import Extent, ImageFiles
+
+T = TypeVar("T")
+Range = tuple[int, int]
+"""(offset, length) in bytes."""
+
+
+class OpenImage(Protocol):
+    """The content as a guest sees it. ToolError when a part cannot be read, IntegrityError when the image
+    contradicts itself; nothing that was not read is ever given as zeros.
+    """
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        ...
+
+    def extents(self, offset: int = 0) -> Iterator[Extent]:
+        """All of the content from `offset` on, in order and without gaps."""
+        ...
+
+    def each(self, ranges: Iterable[Range], work: Callable[[memoryview], T]) -> Iterator[T]:
+        """What `work` makes of each range's bytes, in the order of the ranges; several are read at once.
+
+        `work` is called in other threads; the bytes are its own only while it runs.
+        """
+        ...
+
+
+class ImageReader(Protocol):
+    def describe(self, image: ImageFiles) -> dict[str, Any]:
+        """What QEMU says of the container, opening no other file. IntegrityError when it is damaged."""
+        ...
+
+    def open(self, image: ImageFiles) -> AbstractContextManager[OpenImage]:
+        """For reading, as the declared format, whatever its bytes look like."""
+        ...
