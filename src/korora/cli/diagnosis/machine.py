@@ -49,8 +49,9 @@ FILES = {
     "/usr/lib/*/libtss2-tcti-swtpm.so.0": ("TPM emulator", "libtss2-tcti-swtpm0", "no TPM for lab hosts"),
 }
 MODULES = (
-    "blake3", "cedarpy", "cryptography", "fastapi", "httpx", "msgspec", "OpenSSL", "pyroute2", "qemu.qmp",
-    "rich", "securesystemslib", "structlog", "tpm2_pytss", "typer", "uvicorn", "z3",
+    "blake3", "cedarpy", "cryptography", "fastapi", "httpx", "idna", "msgspec", "numpy", "OpenSSL",
+    "publicsuffixlist", "pyroute2", "qemu.qmp", "rich", "securesystemslib", "stix2patterns", "structlog",
+    "tpm2_pytss", "typer", "uvicorn", "z3",
 )  # fmt: skip
 _STA_UNSYNC = 0x0040
 _STATUS_OFFSET = 4 + 4 + 4 * 8  # struct timex: modes, padding, offset, freq, maxerror, esterror; then status
