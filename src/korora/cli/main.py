@@ -36,6 +36,7 @@ COMMANDS = {
     "log": ("korora.cli.log", "A host's append-only log: show, verify."),
     "question": ("korora.cli.question", "What no rule decides: list, show, answer."),
     "policy": ("korora.cli.policy", "The rules that decide: check, test, prove, audit, explain."),
+    "indicators": ("korora.cli.inspection.indicators", "What is known to be bad: import, list, match."),
     "evaluate": (
         "korora.cli.evaluate",
         "How near a migration or an installation comes to the ideal, and why.",

@@ -1,0 +1,231 @@
+"""Files and memory of this machine, compared with the indicators that are in force.
+
+Promise: every file below a path is looked through to its end, or named as unknown with the reason. Symbolic
+links are not followed and what has no content of its own (sockets, pipes, devices in a folder) is counted
+as passed over.
+Limit: bytes as they lie on the disk; archives and compressed or encrypted content are not opened.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from korora.agents.integrity.indicators.matching.known import Known
+from korora.agents.integrity.indicators.matching.scan import Scan
+from korora.agents.integrity.indicators.urls import host_of
+from korora.errors import UsageError
+from korora.model.indicator import Force, Hit, Indicator, Kind, Standing
+from korora.ports.indicators import IndicatorStore
+from korora.wiring.indicators import Told, told
+
+HITS_MAX: Final = 1000
+"""Different hits that are kept of one file; how many there were is counted."""
+_PIECE: Final = 1 << 20
+
+
+@dataclass(slots=True)
+class Match:
+    """One indicator in one file: where it stands first, and how often."""
+
+    hit: Hit
+    times: int
+    told: Told | None = None  # None for a host of a URL
+
+
+@dataclass(slots=True)
+class Examined:
+    """A file with something to tell. `unknown` says why it could not be read to its end."""
+
+    path: str
+    size: int = 0
+    unknown: str = ""
+    matches: list[Match] = field(default_factory=list)
+    dropped: int = 0
+
+    @property
+    def matched(self) -> bool:
+        return any(match.hit.force is not Force.HOST for match in self.matches)
+
+
+@dataclass(slots=True)
+class Comparison:
+    """`examined` holds the files with matches, hints or something unknown; the others are counted only."""
+
+    indicators: int
+    files: int = 0
+    size: int = 0
+    passed_over: int = 0
+    examined: list[Examined] = field(default_factory=list)
+
+    @property
+    def matched(self) -> int:
+        return sum(one.matched for one in self.examined)
+
+    @property
+    def unknown(self) -> int:
+        return sum(bool(one.unknown) for one in self.examined)
+
+
+def known(store: IndicatorStore, now: int) -> Known:
+    """Everything that may be in force, in memory."""
+    found = Known()
+    for kind in Kind:
+        if kind is not Kind.KEPT:
+            found.add_all(kind, store.values(kind, now))
+    return found
+
+
+def compare(
+    store: IndicatorStore, paths: Sequence[Path], memory: Path | None, now: int, own: Path | None = None
+) -> Comparison:
+    """UsageError(kind="nothing-compared") when no indicator is in force. `own`: the store, passed over."""
+    wanted = known(store, now)
+    if not wanted.count:
+        raise UsageError(
+            "nothing was compared: there is no indicator in force",
+            kind="nothing-compared",
+            remedy="import some first: korora indicators import FILE",
+        )
+    comparison = Comparison(wanted.count)
+    itself = _identity(own)
+    for path in paths:
+        for place, why in _files(path):
+            _look(comparison, store, wanted, place, why, now, itself=itself, digests=True)
+    if memory is not None:
+        _look(comparison, store, wanted, memory, "", now, itself=itself, digests=False)
+    return comparison
+
+
+def _look(
+    comparison: Comparison,
+    store: IndicatorStore,
+    wanted: Known,
+    path: Path,
+    why: str,
+    now: int,
+    *,
+    itself: tuple[int, int] | None,
+    digests: bool,
+) -> None:
+    if why == _PASSED_OVER:
+        comparison.passed_over += 1
+        return
+    examined = Examined(os.fsdecode(path), unknown=why)
+    if not why and not _through(examined, wanted, path, itself, digests=digests):
+        comparison.passed_over += 1
+        return
+    comparison.files += 1
+    comparison.size += examined.size
+    _judge(examined, store, now)
+    if examined.matches or examined.unknown:
+        comparison.examined.append(examined)
+
+
+def _through(
+    examined: Examined, wanted: Known, path: Path, itself: tuple[int, int] | None, *, digests: bool
+) -> bool:
+    """False for the store itself, in which every indicator stands."""
+    scan, tally = Scan(wanted, digests=digests), _Tally(examined)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            status = os.fstat(descriptor)
+            if (status.st_dev, status.st_ino) == itself:
+                return False
+            if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+                examined.unknown = "it is no file"
+                return True
+            while piece := file.read(_PIECE):
+                tally.add(scan.feed(piece))
+            tally.add(scan.finish())
+    except (OSError, ValueError) as error:
+        examined.unknown = getattr(error, "strerror", None) or str(error)
+    examined.size = scan.size
+    return True
+
+
+class _Tally:
+    """Hits by what was found: the first of each, and how many."""
+
+    def __init__(self, examined: Examined) -> None:
+        self._examined = examined
+        self._by_value: dict[tuple[Kind, str, Force], Match] = {}
+
+    def add(self, hits: list[Hit]) -> None:
+        for hit in hits:
+            key = (hit.kind, hit.value, hit.force)
+            match = self._by_value.get(key)
+            if match is not None:
+                match.times += 1
+            elif len(self._by_value) < HITS_MAX:
+                self._by_value[key] = match = Match(hit, 1)
+                self._examined.matches.append(match)
+            else:
+                self._examined.dropped += 1
+
+
+def _judge(examined: Examined, store: IndicatorStore, now: int) -> None:
+    """Ask the sources, drop what is not in force after all, and hints to hosts whose URL stands there too."""
+    whole = {
+        host_of(match.hit.value.encode()).decode()
+        for match in examined.matches
+        if match.hit.kind is Kind.URL and match.hit.force is Force.FULL
+    }
+    kept = []
+    for match in sorted(examined.matches, key=lambda match: (match.hit.offset, match.hit.kind)):
+        if match.hit.force is Force.HOST:
+            if match.hit.value not in whole:
+                kept.append(match)
+            continue
+        indicator: Indicator | None = store.find(match.hit.kind, match.hit.value)
+        if indicator is not None:
+            match.told = told(indicator, now)
+            if match.told.standing is Standing.IN_FORCE:
+                kept.append(match)
+    examined.matches = kept
+
+
+# -- files -------------------------------------------------------------------------------------------------
+
+_PASSED_OVER: Final = "passed over"
+
+
+def _files(path: Path) -> Iterator[tuple[Path, str]]:
+    """Files at and below a path, in order, each with "" or why it cannot be looked at."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        yield path, getattr(error, "strerror", None) or str(error)
+        return
+    if not stat.S_ISDIR(mode):
+        yield path, ""
+        return
+    folders = [path]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                inside = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            yield folder, error.strerror or str(error)
+            continue
+        below = [entry for entry in inside if entry.is_dir(follow_symlinks=False)]
+        folders += [Path(entry.path) for entry in reversed(below)]
+        for entry in inside:
+            if entry.is_file(follow_symlinks=False):
+                yield Path(entry.path), ""
+            elif entry not in below:
+                yield Path(entry.path), _PASSED_OVER
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    try:
+        status = path.stat() if path else None
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if status else None
