@@ -41,6 +41,7 @@ COMMANDS = {
         "korora.cli.evaluate",
         "How near a migration or an installation comes to the ideal, and why.",
     ),
+    "files": ("korora.cli.inspection.files", "Files inside of a disk image: digest, verify, diff."),
     "image": ("korora.cli.inspection.image", "Disk images: digest, verify, diff, info."),
     "doctor": ("korora.cli.doctor", "This machine: what is missing, and the command that mends it."),
     "lab": ("korora.cli.lab", "Several hosts on this one machine, to try things out: up, down, status."),

@@ -60,22 +60,25 @@ class QemuImages:
 
     @contextmanager
     def open(self, image: ImageFiles) -> Iterator[OpenImage]:
-        with tempfile.TemporaryDirectory(prefix="korora-image-") as folder:
-            process = _exported(image, Path(folder), self.connections)
-            opened = None
+        temporary = tempfile.TemporaryDirectory(prefix="korora-image-")
+        with temporary as folder, exported(image, Path(folder), self.connections) as handles:
+            opened = _Open(handles)
             try:
-                opened = _Open(_connected(image, process, Path(folder) / "nbd", self.connections))
                 yield opened
             finally:
-                if opened is not None:
-                    opened.close()
-                process.kill()
-                process.communicate()
+                opened.close()
 
 
-def _exported(image: ImageFiles, folder: Path, connections: int) -> subprocess.Popen[bytes]:
-    command = ["qemu-nbd", "--read-only", "--persistent", f"--shared={connections}", "--socket=/run/nbd"]
-    return Sandbox(_seen(image), folder).start([*command, "--image-opts", _options(image)])
+@contextmanager
+def exported(image: ImageFiles, folder: Path, connections: int = 1) -> Iterator[list[Any]]:
+    """So many connections to an export of it at `folder`/nbd; one more can be made there."""
+    command = ["qemu-nbd", "--read-only", "--persistent", f"--shared={connections + 1}", "--socket=/run/nbd"]
+    process = Sandbox(_seen(image), folder).start([*command, "--image-opts", _options(image)])
+    try:
+        yield _connected(image, process, folder / "nbd", connections)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def _seen(image: ImageFiles) -> dict[str, Path]:

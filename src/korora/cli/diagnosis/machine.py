@@ -33,6 +33,14 @@ LAB_PROGRAMS = {
     "modinfo": ("kmod", "finds the guest's kernel modules"),
     "gcc": ("gcc", "compiles the guest's workload"),
     "pkg-config": ("pkg-config", "builds the TPM bindings at setup"),
+    "mkfs.ext4": ("e2fsprogs", "makes disks for the tests"),
+    "mkfs.xfs": ("xfsprogs", "makes disks for the tests"),
+    "mkfs.vfat": ("dosfstools", "makes disks for the tests"),
+    "mcopy": ("mtools", "fills disks for the tests"),
+    "ntfscp": ("ntfs-3g", "fills disks for the tests"),
+    "sfdisk": ("fdisk", "cuts disks for the tests"),
+    "lvm": ("lvm2", "cuts disks for the tests"),
+    "losetup": ("mount", "cuts disks for the tests"),
     "certtool": ("gnutls-bin", "certificates for QEMU's own TLS, in the benchmark"),
 }
 # File pattern → (name, Debian package, what is missing without it).
@@ -50,8 +58,8 @@ FILES = {
 }
 MODULES = (
     "blake3", "cedarpy", "cryptography", "fastapi", "httpx", "idna", "msgspec", "numpy", "OpenSSL",
-    "publicsuffixlist", "pyroute2", "qemu.qmp", "rich", "securesystemslib", "stix2patterns", "structlog",
-    "tpm2_pytss", "typer", "uvicorn", "z3",
+    "publicsuffixlist", "pyfsext", "pyfsxfs", "pyroute2", "pytsk3", "pyvslvm", "qemu.qmp", "rich",
+    "securesystemslib", "stix2patterns", "structlog", "tpm2_pytss", "typer", "uvicorn", "z3",
 )  # fmt: skip
 _STA_UNSYNC = 0x0040
 _STATUS_OFFSET = 4 + 4 + 4 * 8  # struct timex: modes, padding, offset, freq, maxerror, esterror; then status

@@ -1,0 +1,60 @@
+"""What is made of the content of files: digests of all, and the whole of a few."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Final
+
+from blake3 import blake3
+
+from korora.adapters.filesystem.disk import words_of
+from korora.model.files import MAX_CONTENT_BYTES, Content, FileRecord, Problem
+
+PIECE_BYTES: Final = 1 << 20
+Read = Callable[[int, int], bytes]
+Digests = tuple[str | None, str | None]
+
+
+class Contents:
+    """`patterns`: of the paths whose content is wanted whole."""
+
+    def __init__(self, patterns: Sequence[bytes]) -> None:
+        self._patterns = [pattern.decode("latin-1") for pattern in patterns]
+        self._held: bytes | None = None
+
+    def digested(self, read: Read, size: int, path: bytes) -> tuple[Digests, str]:
+        """(BLAKE3, MD5) of all of it, or why there is none."""
+        self._held = None
+        wanted = size <= MAX_CONTENT_BYTES and self._is_wanted(path)
+        parts: list[bytes] = []
+        whole, other = blake3(), hashlib.md5(usedforsecurity=False)  # what package databases have
+        offset = 0
+        try:
+            while offset < size:
+                piece = read(offset, min(PIECE_BYTES, size - offset))
+                if not piece:
+                    return (None, None), f"only {offset} of {size} bytes can be read"
+                whole.update(piece)
+                other.update(piece)
+                offset += len(piece)
+                if wanted:
+                    parts.append(piece)
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            return (None, None), words_of(error)
+        self._held = b"".join(parts) if wanted else None
+        return (whole.hexdigest(), other.hexdigest()), ""
+
+    def wanted(self, record: FileRecord) -> Iterator[Content | Problem]:
+        """The content of what was digested last, if it is asked for."""
+        if self._held is not None and record.kind == "file":
+            yield Content(record.volume, record.path, self._held)
+        elif record.kind == "file" and self._is_wanted(record.path):
+            where = f"volume {record.volume}: {record.path.decode('utf-8', 'backslashreplace')[:2000]}"
+            yield Problem(where, record.problem or f"larger than {MAX_CONTENT_BYTES} bytes")
+        self._held = None
+
+    def _is_wanted(self, path: bytes) -> bool:
+        text = path.decode("latin-1")
+        return any(fnmatchcase(text, pattern) for pattern in self._patterns)

@@ -1,0 +1,105 @@
+"""Files of images, told by a walker in a sandbox that sees one NBD export and no more.
+
+Promise: a reader of file systems that a hostile image takes over can lie about that image, and nothing else.
+It ends within the time given, and what it did not tell is a problem: never that all was read.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+import korora
+from korora.adapters.image.qemu_nbd import exported
+from korora.adapters.image.sandbox import Sandbox
+from korora.model.files import Done, Problem, Told
+from korora.model.image import ImageFiles
+
+MAX_RECORD_BYTES: Final = 20 << 20
+WITHIN_S: Final = 6 * 3600.0
+_DECODER: Final = msgspec.msgpack.Decoder(Told)
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxedFiles:
+    """Implements `ports.filesystem.FileReader`."""
+
+    within_s: float = WITHIN_S
+
+    def walk(self, image: ImageFiles, contents: Sequence[bytes] = ()) -> Iterator[Told]:
+        deadline = time.monotonic() + self.within_s
+        with tempfile.TemporaryDirectory(prefix="korora-files-") as folder, exported(image, Path(folder)):
+            command = [sys.executable, "-I", "-m", "korora.adapters.filesystem.walker", "/run/nbd"]
+            words = [*command, *(os.fsdecode(pattern) for pattern in contents)]
+            process = Sandbox(_python(), Path(folder)).start(words, subprocess.PIPE)
+            try:
+                yield from _records(process, deadline)
+            finally:
+                process.kill()
+                process.communicate()
+
+
+def _python() -> dict[str, Path]:
+    """This interpreter, its libraries, and this program."""
+    places = {Path(sys.prefix), Path(sys.base_prefix), Path(korora.__file__).resolve().parents[1]}
+    return {str(place): place for place in sorted(places) if not place.is_relative_to("/usr")}
+
+
+def _records(process: subprocess.Popen[bytes], deadline: float) -> Iterator[Told]:
+    reading = _Reading(process, deadline)
+    while True:
+        try:
+            told = _DECODER.decode(reading.exactly(reading.length()))
+        except (EOFError, TimeoutError, msgspec.MsgspecError) as error:
+            yield Problem("the reader of files", _last_words(process, error))
+            return
+        yield told
+        if isinstance(told, Done):
+            return
+
+
+class _Reading:
+    """Bytes of a pipe until a deadline."""
+
+    def __init__(self, process: subprocess.Popen[bytes], deadline: float) -> None:
+        assert process.stdout is not None  # noqa: S101  it is a pipe
+        self._pipe = process.stdout.fileno()
+        self._deadline = deadline
+        self._ready = selectors.DefaultSelector()
+        self._ready.register(self._pipe, selectors.EVENT_READ)
+        self._held = bytearray()
+
+    def length(self) -> int:
+        length = int.from_bytes(self.exactly(4), "big")
+        if length > MAX_RECORD_BYTES:
+            raise EOFError("it told of something too large")
+        return length
+
+    def exactly(self, length: int) -> bytes:
+        while len(self._held) < length:
+            if not self._ready.select(max(0.0, self._deadline - time.monotonic())):
+                raise TimeoutError("it did not end in time")
+            piece = os.read(self._pipe, 1 << 18)
+            if not piece:
+                raise EOFError("it ended early")
+            self._held += piece
+        told = bytes(self._held[:length])
+        del self._held[:length]
+        return told
+
+
+def _last_words(process: subprocess.Popen[bytes], error: Exception) -> str:
+    process.kill()
+    _, said = process.communicate()
+    lines = said.decode("utf-8", "replace").strip().splitlines()
+    return f"{error}" + (f": {lines[-1][:300]}" if lines else "")

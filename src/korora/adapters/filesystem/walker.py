@@ -1,0 +1,73 @@
+"""The program in the sandbox: reads an NBD export's volumes, and tells of their files on its output.
+
+Records are MessagePack, each after its length (4 bytes, big-endian). Whatever a hostile file system does to
+it, it can write records, and end. Run: python -m korora.adapters.filesystem.walker SOCKET [PATTERN ...]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+import msgspec
+
+from korora.adapters.filesystem.contents import Contents
+from korora.adapters.filesystem.disk import Disk, words_of
+from korora.adapters.filesystem.names import name_of
+from korora.adapters.filesystem.sleuthkit import SleuthKitVolume
+from korora.adapters.filesystem.volumes import Found, found_in
+from korora.adapters.filesystem.xfs import XfsVolume
+from korora.model.files import Done, FileRecord, Problem, Told, Volume
+
+UNREAD = {"swap": "", "luks": "it is encrypted", "btrfs": "there is no reader for it"}
+"""What is no problem, and why others are."""
+
+
+def told_of(disk: Disk, patterns: Sequence[bytes]) -> Iterator[Told]:
+    files, number = 0, 0
+    for found in found_in(disk):
+        if isinstance(found, Problem):
+            yield found
+            continue
+        number += 1
+        for told in _volume(number, found, Contents(patterns)):
+            files += isinstance(told, FileRecord)
+            yield told
+    yield Done(files)
+
+
+def _volume(number: int, found: Found, contents: Contents) -> Iterator[Told]:
+    called = name_of(found.content)
+    try:
+        volume = (XfsVolume if called == "xfs" else SleuthKitVolume)(number, found.content)
+    except (OSError, RuntimeError, ValueError) as error:
+        yield Volume(number, found.start, found.content.size, called or "unknown", files=False)
+        why = UNREAD.get(called, words_of(error))
+        if why and not _is_empty(found, called):
+            yield Problem(f"volume {number} ({called or 'unknown'})", why)
+        return
+    yield Volume(number, found.start, found.content.size, volume.filesystem, files=True)
+    try:
+        yield from volume.walk(contents)
+    except (OSError, RuntimeError, ValueError, RecursionError) as error:
+        yield Problem(f"volume {number} ({volume.filesystem})", words_of(error))
+
+
+def _is_empty(found: Found, called: str) -> bool:
+    """Nothing but zeros where a file system would begin: there is none. A BIOS boot partition holds code."""
+    return not called and not any(found.content.read(0, 1 << 17))
+
+
+def main(words: Sequence[str], output: BinaryIO) -> int:
+    sys.setrecursionlimit(20_000)
+    encoder = msgspec.msgpack.Encoder()
+    for told in told_of(Disk(words[0]), [word.encode() for word in words[1:]]):
+        record = encoder.encode(told)
+        output.write(len(record).to_bytes(4, "big") + record)
+    output.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], sys.stdout.buffer))

@@ -1,0 +1,108 @@
+"""XFS, by libfsxfs.
+
+Limit: the library gives names as text only: a name that is not UTF-8 is told as a problem, with its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pyfsxfs
+
+from korora.adapters.filesystem.contents import Contents, Digests
+from korora.adapters.filesystem.disk import AsFile, Bytes, words_of
+from korora.model.files import MAX_PATH_BYTES, Content, FileRecord, Kind, Problem
+
+MAX_DEPTH: Final = 1024
+_FAILURES: Final = (OSError, RuntimeError, ValueError, TypeError, OverflowError)
+_KINDS: Final[dict[int, Kind]] = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFCHR: "character-device",
+    stat.S_IFBLK: "block-device",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+}
+
+
+class XfsVolume:
+    """OSError when it is none."""
+
+    filesystem = "xfs"
+
+    def __init__(self, number: int, part: Bytes) -> None:
+        self._number = number
+        self._file = AsFile(part)
+        self._volume = pyfsxfs.volume()
+        self._volume.open_file_object(self._file)
+
+    def walk(self, contents: Contents) -> Iterator[FileRecord | Content | Problem]:
+        yield from self._inside(self._volume.get_root_directory(), b"", (), contents)
+
+    def _inside(
+        self, directory: Any, path: bytes, above: tuple[int, ...], contents: Contents
+    ) -> Iterator[FileRecord | Content | Problem]:
+        inode = int(directory.inode_number)
+        if inode in above or len(above) >= MAX_DEPTH:
+            yield self._problem(path, "a directory that leads back into itself, or too deep")
+            return
+        try:
+            count = directory.number_of_sub_file_entries
+        except _FAILURES as error:
+            yield self._problem(path, words_of(error))
+            return
+        for number in range(count):
+            try:
+                entry = directory.get_sub_file_entry(number)
+                inside = path + b"/" + str(entry.name).encode()
+                record = self._record(entry, inside, contents)
+            except _FAILURES as error:
+                yield self._problem(path, f"its entry {number}: {words_of(error)}")
+                continue
+            if len(inside) > MAX_PATH_BYTES:
+                yield self._problem(path, "a path too long")
+                continue
+            yield record
+            yield from contents.wanted(record)
+            if record.kind == "directory":
+                yield from self._inside(entry, inside, (*above, inode), contents)
+
+    def _record(self, entry: Any, path: bytes, contents: Contents) -> FileRecord:
+        mode = int(entry.file_mode)
+        kind: Kind = _KINDS.get(stat.S_IFMT(mode), "other")
+        size = int(entry.size) if kind in {"file", "symlink"} else 0
+        digests: Digests = (None, None)
+        problem = ""
+        if kind == "file":
+            digests, problem = contents.digested(
+                lambda offset, length: entry.read_buffer_at_offset(length, offset), size, path
+            )
+        values = (
+            entry.get_extended_attribute(number) for number in range(entry.number_of_extended_attributes)
+        )
+        device = entry.device_number if kind.endswith("-device") else None
+        return FileRecord(
+            volume=self._number,
+            path=path,
+            kind=kind,
+            mode=stat.S_IMODE(mode),
+            owner=int(entry.owner_identifier),
+            group=int(entry.group_identifier),
+            size=size,
+            links=int(entry.number_of_links),
+            target=str(entry.symbolic_link_target or "").encode() if kind == "symlink" else b"",
+            device=(int(device[0]), int(device[1])) if isinstance(device, tuple) else None,
+            xattrs={str(one.name): hashlib.sha256(one.read(1 << 16) or b"").hexdigest() for one in values},
+            blake3=digests[0],
+            md5=digests[1],
+            problem=problem,
+        )
+
+    def _problem(self, path: bytes, words: str) -> Problem:
+        return Problem(
+            f"volume {self._number}: {path.decode('utf-8', 'backslashreplace')[:2000] or '/'}", words
+        )

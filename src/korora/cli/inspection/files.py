@@ -1,0 +1,224 @@
+"""`korora files`: the files inside of a disk image, without mounting or booting it (E3)."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from korora.cli.inspection.image import Allowed, Declared
+from korora.cli.options import AsJson, group
+from korora.cli.render import say, say_json, size, table, warn
+from korora.errors import ExitCode
+
+if TYPE_CHECKING:
+    from korora.model.files import FileRecord
+    from korora.wiring.image_files import FileChange, Reading, SystemFinding, Tell
+
+app = group("Files inside of a disk image: digest, verify, diff.")
+ImageArgument = Annotated[Path, typer.Argument(metavar="IMAGE", help="A disk image.")]
+Paths = Annotated[
+    list[str] | None,
+    typer.Option("--paths", metavar="PATTERN", help="Only these, such as '/etc/*'; can be repeated."),
+]
+SHOWN = 100
+
+
+@app.command()
+def digest(
+    image: ImageArgument,
+    paths: Paths = None,
+    declared: Declared = None,
+    allow: Allowed = None,
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", metavar="FILE", help="Write down each file's facts there.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """One digest of all files, and what differs from the packages. Exit code 6 if not all was read."""
+    from korora.wiring.image_files import system_findings, write_baseline
+
+    reading = _read(image, paths, declared, allow, quiet=as_json)
+    findings = list(system_findings(reading)) if not paths else None
+    if baseline is not None:
+        write_baseline(baseline, image.name, reading)
+    if as_json:
+        say_json(_described(reading, findings))
+    else:
+        _tell(reading, findings)
+        say(f"{reading.digest.root() or 'unknown: not all of it was read'}  {image}")
+    raise typer.Exit(ExitCode.DONE if reading.digest.complete else ExitCode.TOOL)
+
+
+@app.command()
+def verify(
+    image: ImageArgument,
+    baseline: Annotated[
+        Path | None, typer.Argument(metavar="BASELINE", help="What digest --baseline wrote.")
+    ] = None,
+    declared: Declared = None,
+    allow: Allowed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every file against a baseline, and the system's against its packages. Exit code 5 if anything differs.
+
+    Without a baseline: against the packages alone. Exit code 6 if nothing differs in what was read, and not
+    everything was.
+    """
+    from korora.wiring.image_files import compared, read_baseline, system_findings
+
+    known = read_baseline(baseline) if baseline is not None else None
+    reading = _read(image, None, declared, allow, quiet=as_json)
+    found = compared(known[1], reading) if known is not None else []
+    findings = list(system_findings(reading))
+    if as_json:
+        say_json(_described(reading, findings) | {"changes": [_change(one) for one in found]})
+    else:
+        _changes(found)
+        _tell(reading, findings)
+    grave = [one for one in findings if one.finding not in {"configured", "unread"}]
+    raise typer.Exit(_verdict(reading, differs=bool(found or grave), looked=bool(known or reading.databases)))
+
+
+@app.command()
+def diff(
+    image: ImageArgument,
+    other: Annotated[Path, typer.Argument(metavar="IMAGE2", help="Another image, in whatever format.")],
+    declared: Declared = None,
+    allow: Allowed = None,
+    as_json: AsJson = False,
+) -> None:
+    """What became of each file between one disk and another. Exit code 5 if anything did."""
+    from korora.wiring.image_files import compared
+
+    before = _read(image, None, declared, allow, quiet=as_json)
+    after = _read(other, None, None, allow, quiet=as_json)
+    found = compared(before.files, after)
+    if as_json:
+        problems = [*_problems(before), *_problems(after)]
+        say_json({"same": not found, "changes": [_change(one) for one in found], "problems": problems})
+    else:
+        _changes(found)
+        for reading in (before, after):
+            _tell(reading, None)
+    code = _verdict(after, differs=bool(found), looked=True)
+    raise typer.Exit(code if before.digest.complete or found else ExitCode.TOOL)
+
+
+def _read(
+    image: Path, paths: list[str] | None, declared: Declared, allow: Allowed, *, quiet: bool
+) -> Reading:
+    from korora.wiring.image_files import read_files
+    from korora.wiring.images import looked_at
+
+    with _shown(quiet=quiet) as tell:
+        return read_files(looked_at(image, declared, allow or ()), tell, paths or ())
+
+
+def _verdict(reading: Reading, *, differs: bool, looked: bool) -> ExitCode:
+    """Nothing is said to be well that was not looked at."""
+    if differs:
+        return ExitCode.INTEGRITY
+    if not reading.digest.complete:
+        return ExitCode.TOOL
+    if not looked:
+        warn("korora: nothing to compare with: no baseline was given, and the image has no package database")
+        return ExitCode.USAGE
+    return ExitCode.DONE
+
+
+def _tell(reading: Reading, findings: list[SystemFinding] | None) -> None:
+    """`findings`: None where nobody looked for any."""
+    from korora.wiring.image_files import shown
+
+    volumes = [
+        (one.number, one.start, size(one.length), one.filesystem, "read" if one.files else "not read")
+        for one in reading.digest.volumes
+    ]
+    table(("VOLUME", "FROM BYTE", "LENGTH", "FILE SYSTEM", ""), volumes)
+    say(f"{reading.digest.files:,} files, {size(reading.digest.bytes_read)} of content")
+    for database in reading.databases.values() if findings is not None else ():
+        if database.is_there and findings is not None:
+            counts = Counter(one.finding for one in findings)
+            said = (
+                ", ".join(f"{number} {finding}" for finding, number in counts.items())
+                or "as they were packed"
+            )
+            say(f"{len(database.sums):,} files of Debian packages: {said}")
+    for one in (findings or [])[:SHOWN]:
+        say(
+            f"✗ {one.finding}: {shown(one.path)}"
+            + (f" ({one.package})" if one.package else " (of no package)")
+        )
+    _more(len(findings or []))
+    for problem in reading.digest.problems[:SHOWN]:
+        warn(f"unknown: {problem.where}: {problem.problem}")
+    _more(len(reading.digest.problems))
+
+
+def _changes(found: list[FileChange]) -> None:
+    from korora.wiring.image_files import shown
+
+    for one in found[:SHOWN]:
+        say(f"✗ {one.change}: {shown(one.path)}" + (f": {'; '.join(one.what)}" if one.what else ""))
+    _more(len(found))
+
+
+def _more(number: int) -> None:
+    if number > SHOWN:
+        say(f"… and {number - SHOWN} more: see --json")
+
+
+def _described(reading: Reading, findings: list[SystemFinding] | None) -> dict[str, object]:
+    from korora.wiring.image_files import shown
+
+    digest = reading.digest
+    system = [
+        {"finding": one.finding, "path": shown(one.path), "package": one.package} for one in findings or ()
+    ]
+    return {
+        "root": digest.root(),
+        "complete": digest.complete,
+        "files": digest.files,
+        "bytes": digest.bytes_read,
+        "volumes": digest.volumes,
+        "packages": {str(volume): len(one.sums) for volume, one in reading.databases.items()},
+        "system": None if findings is None else system,
+        "problems": _problems(reading),
+    }
+
+
+def _problems(reading: Reading) -> list[dict[str, str]]:
+    return [{"where": one.where, "problem": one.problem} for one in reading.digest.problems]
+
+
+def _change(one: FileChange) -> dict[str, object]:
+    from korora.wiring.image_files import shown
+
+    return {"change": one.change, "volume": one.volume, "path": shown(one.path), "what": one.what}
+
+
+@contextmanager
+def _shown(*, quiet: bool) -> Iterator[Tell]:
+    """How many files, on a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.status import Status
+
+    count = 0
+    with Status("reading", console=Console(stderr=True, markup=False, highlight=False)) as status:
+
+        def tell(_: FileRecord) -> None:
+            nonlocal count
+            count += 1
+            if count % 500 == 0:
+                status.update(f"{count:,} files")
+
+        yield tell

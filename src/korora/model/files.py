@@ -1,0 +1,70 @@
+"""The files inside of a disk image, as a reader tells of them. Paths are bytes: guests name as they like."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+
+MAX_PATH_BYTES = 65_536
+MAX_CONTENT_BYTES = 16 << 20
+Path = Annotated[bytes, msgspec.Meta(max_length=MAX_PATH_BYTES)]
+Kind = Literal["file", "directory", "symlink", "character-device", "block-device", "fifo", "socket", "other"]
+Words = Annotated[str, msgspec.Meta(max_length=4096)]
+
+
+class Volume(msgspec.Struct, frozen=True, tag="volume"):
+    """A part of the disk: `start` and `length` in bytes. `files`: whether its files are told of."""
+
+    number: int
+    start: int
+    length: int
+    filesystem: Words
+    files: bool
+
+
+class FileRecord(msgspec.Struct, frozen=True, tag="file"):
+    """One name in a volume. `mode`: permission bits, setuid and setgid and sticky among them.
+
+    `blake3` and `md5`: of a file's whole content, or None where `problem` says why not. `xattrs`: name →
+    SHA-256 of the value, in hex; None where this file system's are not read.
+    """
+
+    volume: int
+    path: Path
+    kind: Kind
+    mode: int
+    owner: int
+    group: int
+    size: int
+    links: int
+    target: Path = b""
+    device: tuple[int, int] | None = None
+    xattrs: dict[str, str] | None = None
+    blake3: str | None = None
+    md5: str | None = None
+    problem: Words = ""
+
+
+class Content(msgspec.Struct, frozen=True, tag="content"):
+    """All of a file that was asked for."""
+
+    volume: int
+    path: Path
+    content: Annotated[bytes, msgspec.Meta(max_length=MAX_CONTENT_BYTES)]
+
+
+class Problem(msgspec.Struct, frozen=True, tag="problem"):
+    """Something that was not read. While there is one, nothing is known of what lies there."""
+
+    where: Words
+    problem: Words
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The reader came to the end; without it, the rest is unknown."""
+
+    files: int
+
+
+Told: TypeAlias = Volume | FileRecord | Content | Problem | Done

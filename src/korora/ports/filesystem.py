@@ -1,0 +1,18 @@
+"""Reading the files inside of a disk image that nobody vouches for, without mounting it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from korora.model.files import Told
+from korora.model.image import ImageFiles
+
+
+class FileReader(Protocol):
+    def walk(self, image: ImageFiles, contents: Sequence[bytes] = ()) -> Iterator[Told]:
+        """Everything in all volumes, a directory before what is in it; ends with Done, or with a Problem.
+
+        `contents`: shell patterns of paths whose whole content is told as well, right after their record.
+        """
+        ...

@@ -1,0 +1,114 @@
+"""The files inside of disk images on this machine: read, digested, compared with packages and a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import msgspec
+
+from korora.adapters.filesystem.sandboxed import SandboxedFiles
+from korora.agents.integrity.files import dpkg
+from korora.agents.integrity.files.comparing import FileChange, changes
+from korora.agents.integrity.files.digest import Digesting, shown
+from korora.agents.integrity.files.dpkg import PackageDatabase, SystemFinding
+from korora.errors import UsageError
+from korora.model.files import FileRecord, Problem
+from korora.wiring.images import Image, refuse_critical
+
+__all__ = ["FileChange", "Reading", "SystemFinding", "compared", "read_files", "shown", "system_findings"]
+
+Files = dict[tuple[int, bytes], FileRecord]
+Tell = Callable[[FileRecord], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Of one disk. `digest.root()` is None while anything of it is unknown."""
+
+    digest: Digesting
+    files: Files
+    databases: dict[int, PackageDatabase]
+
+
+def read_files(image: Image, tell: Tell, paths: Sequence[str] = ()) -> Reading:
+    """All files, or those whose path fits one of these shell patterns; a digest is of what was chosen.
+
+    RefusedError where the container is not to be trusted; what cannot be read is in the digest's problems.
+    """
+    refuse_critical(image)
+    if len(image.disks) != 1:
+        raise UsageError(
+            f"{image.path} has {len(image.disks)} disks: take them one by one", kind="which-disk"
+        )
+    digest, files, databases = Digesting(), Files(), dict[int, PackageDatabase]()
+    told = SandboxedFiles().walk(image.disks[0].files, dpkg.WANTED)
+    for one in digest.through(one for one in told if _chosen(one, paths)):
+        if isinstance(one, FileRecord):
+            files[one.volume, one.path] = one
+            tell(one)
+        else:
+            databases.setdefault(one.volume, PackageDatabase()).take(one)
+    return Reading(digest, files, databases)
+
+
+def _chosen(one: object, paths: Sequence[str]) -> bool:
+    if not paths or not isinstance(one, FileRecord):
+        return True
+    text = one.path.decode("latin-1")
+    return any(fnmatchcase(text, pattern.encode().decode("latin-1")) for pattern in paths)
+
+
+def system_findings(reading: Reading) -> Iterator[SystemFinding]:
+    """Of every volume that has a package database."""
+    for volume, database in reading.databases.items():
+        if database.is_there:
+            yield from dpkg.compared(
+                database, {at[1]: file for at, file in reading.files.items() if at[0] == volume}
+            )
+
+
+def compared(before: Files, after: Reading) -> list[FileChange]:
+    return list(changes(before, after.files.values()))
+
+
+# -- a baseline, a line for each file ------------------------------------------------------------------------
+
+
+class Baseline(msgspec.Struct, frozen=True, tag="korora-files"):
+    """The first line."""
+
+    image: str
+    root: str | None
+    problems: tuple[Problem, ...] = ()
+
+
+def write_baseline(path: Path, image: str, reading: Reading) -> None:
+    encoder, root = msgspec.json.Encoder(), reading.digest.root()
+    new = path.with_name(path.name + ".new")
+    with new.open("wb") as out:
+        out.write(encoder.encode(Baseline(image, root, tuple(reading.digest.problems))) + b"\n")
+        for file in reading.files.values():
+            out.write(encoder.encode(file) + b"\n")
+    new.replace(path)
+
+
+def read_baseline(path: Path) -> tuple[Baseline, Files]:
+    """UsageError(kind="bad-baseline")."""
+    files = Files()
+    try:
+        with path.open("rb") as lines:
+            first = msgspec.json.decode(next(lines), type=Baseline)
+            decoder = msgspec.json.Decoder(FileRecord)
+            for line in lines:
+                file = decoder.decode(line)
+                files[file.volume, file.path] = file
+    except (OSError, StopIteration, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{path} is no baseline of files: {error}",
+            kind="bad-baseline",
+            remedy="make one: korora files digest IMAGE --baseline FILE",
+        ) from error
+    return first, files

@@ -1,0 +1,301 @@
+"""Real file systems, made by their own tools, against the tree they were made of; and hostile ones."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from korora.adapters.filesystem.sandboxed import SandboxedFiles
+from korora.model.files import Content, Done, FileRecord, Problem, Told, Volume
+from korora.model.image import Format, ImageFiles
+
+MIB = 1 << 20
+ODD_NAME = b"bad\xffname"
+LONG_TARGET = "x" * 200
+PROTO = """/
+0 0
+d--755 0 0
+etc d--755 0 0
+  passwd ---644 0 0 {file}
+  tty c--620 0 5 5 1
+  link l--777 0 0 passwd
+$
+su -u-755 0 0 {file}
+$
+"""
+
+
+def run(*command: str | Path, **more: str) -> None:
+    subprocess.run([*map(str, command)], check=True, capture_output=True, text=True, timeout=120, **more)  # type: ignore[call-overload]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("made") / "tree"
+    (root / "etc" / "deep" / "er").mkdir(parents=True)
+    (root / "etc" / "passwd").write_text("root\n")
+    (root / "etc" / "deep" / "er" / "large").write_bytes(random.Random(1).randbytes(3 * MIB + 17))
+    (root / "empty").touch()
+    (root / "su").write_bytes(b"program")
+    (root / "su").chmod(0o4755)
+    os.link(root / "su", root / "hard")
+    (root / "short").symlink_to("/etc/passwd")
+    (root / "long").symlink_to(LONG_TARGET)
+    os.mknod(root / "terminal", stat.S_IFCHR | 0o620, os.makedev(5, 1))
+    os.mknod(root / "disk", stat.S_IFBLK | 0o660, os.makedev(8, 3))
+    os.mkfifo(root / "pipe")
+    os.chown(root / "empty", 1000, 2000)
+    os.setxattr(root / "su", "user.note", b"y")
+    os.setxattr(root / "su", "security.capability", b"\x01\x00\x00\x02\x00\x20\x00\x00" + bytes(12))
+    with (root / "sparse").open("wb") as file:
+        file.truncate(5 * MIB)
+        file.seek(4 * MIB)
+        file.write(b"end")
+    Path(os.fsdecode(os.fsencode(root) + b"/" + ODD_NAME)).write_text("odd")
+    return root
+
+
+@pytest.fixture(scope="module")
+def ext4(tree: Path) -> Path:
+    image = tree.parent / "ext4.img"
+    make(image, 32)
+    run("mkfs.ext4", "-q", "-d", tree, image)
+    return image
+
+
+def make(image: Path, mebibytes: int) -> None:
+    with image.open("wb") as file:
+        file.truncate(mebibytes * MIB)
+
+
+def walked(image: Path, contents: tuple[bytes, ...] = (), within_s: float = 120.0) -> list[Told]:
+    return list(SandboxedFiles(within_s).walk(ImageFiles(image, Format.RAW), contents))
+
+
+def files_of(told: list[Told]) -> dict[bytes, FileRecord]:
+    return {one.path: one for one in told if isinstance(one, FileRecord)}
+
+
+def problems_of(told: list[Told]) -> list[Problem]:
+    return [one for one in told if isinstance(one, Problem)]
+
+
+def truth(root: Path) -> Iterator[tuple[bytes, os.stat_result, Path]]:
+    above = os.fsencode(root)
+    for folder, folders, names in os.walk(above):
+        for name in (*folders, *names):
+            path = os.path.join(folder, name)  # noqa: PTH118  bytes
+            yield path[len(above) :], os.lstat(path), Path(os.fsdecode(path))
+
+
+def test_ext4_is_told_as_the_tree_it_was_made_of(tree: Path, ext4: Path) -> None:
+    told = walked(ext4)
+    assert problems_of(told) == []
+    assert isinstance(told[0], Volume)
+    assert (told[0].filesystem, told[0].files, told[0].start) == ("ext4", True, 0)
+    assert isinstance(told[-1], Done)
+    found = files_of(told)
+    assert told[-1].files == len(found)
+    expected = {path: (seen, where) for path, seen, where in truth(tree)}
+    assert found.keys() - {b"/lost+found"} == expected.keys()
+    for path, (seen, where) in expected.items():
+        file = found[path]
+        assert (file.mode, file.owner, file.group) == (
+            stat.S_IMODE(seen.st_mode),
+            seen.st_uid,
+            seen.st_gid,
+        ), path
+        if stat.S_ISREG(seen.st_mode):
+            content = where.read_bytes()
+            assert (file.kind, file.size, file.links) == ("file", seen.st_size, seen.st_nlink)
+            assert file.blake3 == blake3(content).hexdigest()
+            assert file.md5 == hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if stat.S_ISLNK(seen.st_mode):
+            assert (file.kind, file.target) == ("symlink", os.fsencode(where.readlink()))
+    assert ODD_NAME in {path[1:] for path in found}
+
+
+def test_devices_pipes_and_attributes_of_ext4_are_told(ext4: Path) -> None:
+    found = files_of(walked(ext4))
+    assert (found[b"/terminal"].kind, found[b"/terminal"].device) == ("character-device", (5, 1))
+    assert (found[b"/disk"].kind, found[b"/disk"].device) == ("block-device", (8, 3))
+    assert found[b"/pipe"].kind == "fifo"
+    attributes = found[b"/su"].xattrs
+    assert attributes is not None
+    assert attributes["user.note"] == hashlib.sha256(b"y").hexdigest()
+    assert "security.capability" in attributes
+    assert found[b"/hard"].xattrs == attributes  # another name of the same file
+    assert found[b"/empty"].xattrs == {}
+
+
+def test_the_content_of_what_is_asked_for_comes_right_after_it(tree: Path, ext4: Path) -> None:
+    told = walked(ext4, (b"/etc/*",))
+    contents = {one.path: one.content for one in told if isinstance(one, Content)}
+    assert contents[b"/etc/passwd"] == b"root\n"
+    assert contents[b"/etc/deep/er/large"] == (tree / "etc/deep/er/large").read_bytes()
+    places = [one.path if isinstance(one, FileRecord) else b"content of " + one.path
+              for one in told if isinstance(one, FileRecord | Content)]  # fmt: skip
+    assert places.index(b"content of /etc/passwd") == places.index(b"/etc/passwd") + 1
+
+
+def test_xfs_is_told_as_it_was_made(tmp_path: Path) -> None:
+    (tmp_path / "passwd").write_bytes(b"root\n" * 3000)
+    (tmp_path / "proto").write_text(PROTO.format(file=tmp_path / "passwd"))
+    make(tmp_path / "xfs.img", 320)
+    run("mkfs.xfs", "-q", "-p", tmp_path / "proto", tmp_path / "xfs.img")
+    told = walked(tmp_path / "xfs.img")
+    found = files_of(told)
+    assert problems_of(told) == []
+    assert found.keys() == {b"/etc", b"/etc/passwd", b"/etc/tty", b"/etc/link", b"/su"}
+    assert found[b"/etc/passwd"].blake3 == blake3(b"root\n" * 3000).hexdigest()
+    assert (found[b"/etc/link"].kind, found[b"/etc/link"].target) == ("symlink", b"passwd")
+    assert (found[b"/etc/tty"].kind, found[b"/etc/tty"].device) == ("character-device", (5, 1))
+    assert found[b"/su"].mode == 0o4755
+
+
+def test_fat_and_ntfs_are_told_with_their_contents(tmp_path: Path) -> None:
+    (tmp_path / "note").write_bytes(b"hello" * 5000)
+    make(tmp_path / "fat.img", 16)
+    run("mkfs.vfat", tmp_path / "fat.img")
+    run("mcopy", "-i", tmp_path / "fat.img", tmp_path / "note", "::A long name.txt")
+    make(tmp_path / "ntfs.img", 16)
+    run("mkntfs", "-q", "-F", "-f", tmp_path / "ntfs.img")
+    run("ntfscp", tmp_path / "ntfs.img", tmp_path / "note", "/A long name.txt")
+    for name, called in (("fat.img", "fat16"), ("ntfs.img", "ntfs")):
+        told = walked(tmp_path / name)
+        assert isinstance(told[0], Volume)
+        assert told[0].filesystem == called
+        assert problems_of(told) == []
+        assert files_of(told)[b"/A long name.txt"].blake3 == blake3(b"hello" * 5000).hexdigest()
+
+
+def test_partitions_of_a_gpt_are_volumes_of_their_own(tmp_path: Path, ext4: Path) -> None:
+    disk = tmp_path / "disk.img"
+    make(disk, 80)
+    table = "label: gpt\nstart=2048, size=65536\nstart=69632, size=32768\n"
+    run("sfdisk", "-q", disk, input=table)
+    with disk.open("r+b") as file:
+        file.seek(2048 * 512)
+        file.write(ext4.read_bytes())
+    told = walked(disk)
+    volumes = [one for one in told if isinstance(one, Volume)]
+    assert [(one.start, one.filesystem, one.files) for one in volumes] == [
+        (2048 * 512, "ext4", True),
+        (69632 * 512, "unknown", False),
+    ]
+    assert problems_of(told) == []  # nothing but zeros is in the second
+    assert b"/etc/passwd" in files_of(told)
+
+
+def test_a_logical_volume_is_told_as_what_is_in_it(tmp_path: Path, ext4: Path) -> None:
+    disk = tmp_path / "lvm.img"
+    make(disk, 64)
+    attached = subprocess.run(["losetup", "-f", "--show", disk], capture_output=True, text=True, check=False)
+    if attached.returncode:
+        pytest.skip(f"no loop device to make a volume group on: {attached.stderr.strip()}")
+    device = attached.stdout.strip()
+    only = f'devices{{filter=["a|{device}|","r|.*|"] use_devicesfile=0}}'
+    try:
+        for command in (
+            ["pvcreate", "-ff", "-y", device],
+            ["vgcreate", "korora-test", device],
+            ["lvcreate", "-an", "-Zn", "-Wn", "-y", "-L", "32M", "-n", "root", "korora-test"],
+        ):
+            run("lvm", command[0], "--driverloaded", "n", "--config", only, *command[1:])
+    finally:
+        run("losetup", "-d", device)
+    with disk.open("r+b") as file:
+        file.seek(MIB)  # where the first extent begins
+        file.write(ext4.read_bytes())
+    told = walked(disk)
+    assert problems_of(told) == []
+    assert [one.filesystem for one in told if isinstance(one, Volume)] == ["ext4"]
+    assert b"/etc/passwd" in files_of(told)
+
+
+# -- hostile ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("offset", "magic", "called"),
+    [(0x10040, b"_BHRfS_M", "btrfs"), (0, b"LUKS\xba\xbe", "luks"), (100, b"something", "unknown")],
+)
+def test_what_is_not_read_is_a_problem(tmp_path: Path, offset: int, magic: bytes, called: str) -> None:
+    make(tmp_path / "disk", 8)
+    with (tmp_path / "disk").open("r+b") as file:
+        file.seek(offset)
+        file.write(magic)
+    told = walked(tmp_path / "disk")
+    assert [(one.filesystem, one.files) for one in told if isinstance(one, Volume)] == [(called, False)]
+    assert len(problems_of(told)) == 1
+
+
+def test_a_folder_that_leads_into_itself_is_a_problem_and_ends(tmp_path: Path, ext4: Path) -> None:
+    image = tmp_path / "loop.img"
+    shutil.copy(ext4, image)
+    run("debugfs", "-w", "-R", "ln /etc /etc/deep/er/again", image)
+    told = walked(image)
+    assert any("leads back into itself" in one.problem for one in problems_of(told))
+    assert isinstance(told[-1], Done)
+
+
+def test_partitions_that_overlap_or_reach_beyond_the_disk_are_problems(tmp_path: Path, ext4: Path) -> None:
+    disk = tmp_path / "disk"
+    make(disk, 64)
+    entry = (0x83).to_bytes(1, "little").rjust(5, b"\x00").ljust(8, b"\x00")
+    table = b"".join(
+        entry + start.to_bytes(4, "little") + length.to_bytes(4, "little")
+        for start, length in ((2048, 65536), (4096, 65536), (100_000, 1_000_000))
+    )
+    with disk.open("r+b") as file:
+        file.seek(446)
+        file.write(table.ljust(64, b"\x00") + b"\x55\xaa")
+        file.seek(2048 * 512)
+        file.write(ext4.read_bytes())
+    told = walked(disk)
+    assert {one.problem for one in problems_of(told)} >= {"it overlaps another one"}
+    assert isinstance(told[-1], Done)
+
+
+def test_what_lies_beyond_the_end_of_a_truncated_image_is_not_said_to_be_read(
+    tmp_path: Path, ext4: Path
+) -> None:
+    image = tmp_path / "short.img"
+    image.write_bytes(ext4.read_bytes()[: 6 * MIB])
+    told = walked(image)
+    assert problems_of(told) or any(one.problem for one in files_of(told).values())
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_damaged_file_system_comes_to_an_end(tmp_path: Path, ext4: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    content = bytearray(ext4.read_bytes())
+    for _ in range(200):
+        content[chance.randrange(min(len(content), 3 * MIB))] = chance.randrange(256)
+    (tmp_path / "bad.img").write_bytes(content)
+    told = walked(tmp_path / "bad.img")
+    assert isinstance(told[-1], Done | Problem)
+    assert len(told) < 10_000
+    unread = [one for one in files_of(told).values() if one.kind == "file" and one.blake3 is None]
+    assert all(one.problem for one in unread)
+
+
+def test_a_reader_that_takes_too_long_is_ended_and_the_rest_is_unknown(ext4: Path) -> None:
+    told = walked(ext4, within_s=0.0)
+    assert [type(one) for one in told] == [Problem]
+    assert "in time" in problems_of(told)[0].problem
+
+
+def test_an_empty_disk_has_no_files(tmp_path: Path) -> None:
+    make(tmp_path / "disk", 8)
+    told = walked(tmp_path / "disk")
+    assert [type(one) for one in told] == [Volume, Done]
