@@ -28,7 +28,7 @@ def hostd(
     configuration = read_configuration(config)
     # A wrong configuration shall not have to wait for these imports.
     from korora.host.daemon import run
-    from korora.wiring import wire_host
+    from korora.wiring.host import wire_host
 
     return run(configuration, wire_host, log, _tell if as_json else _silent)
 

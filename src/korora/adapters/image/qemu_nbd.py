@@ -32,7 +32,8 @@ T = TypeVar("T")
 CONNECTIONS: Final = 4
 STARTS_WITHIN_S: Final = 60.0
 _BATCH: Final = 16
-_AT_ONCE: Final = 4  # requests of one connection
+_AT_ONCE: Final = 4  # ranges of one connection
+_REQUEST_BYTES: Final = 1 << 18  # what stays in a processor's cache on its way goes twice as fast as a MiB
 _STATUS_BYTES: Final = 1 << 31
 _FOLDER: Final = "/images"
 _ITSELF: Final = f"{_FOLDER}/.image"
@@ -137,6 +138,15 @@ def _failed(image: ImageFiles, said: bytes) -> KororaError:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A range that is being read into `space`, by these requests."""
+
+    range: Range
+    space: memoryview
+    cookies: list[int]
+
+
 class _Open:
     """Implements `ports.image.OpenImage` over connections to one export."""
 
@@ -196,29 +206,41 @@ class _Open:
                 future.cancel()
 
     def _read(self, batch: list[Range], work: Callable[[memoryview], T]) -> list[T]:
-        """Some requests of the thread's own connection are under way at a time; each is used in turn."""
-        handle, made = self._thread.handle, list[T]()
-        under_way: deque[tuple[Range, Any, int]] = deque()
+        """Some ranges are under way at a time on the thread's own connection; each is used in turn."""
+        made: list[T] = []
+        under_way: deque[_UnderWay] = deque()
         source = iter(batch)
         while True:
             while len(under_way) < _AT_ONCE and (wanted := next(source, None)):
-                buffer = self._buffer(wanted[1], under_way)
-                under_way.append((wanted, buffer, handle.aio_pread(buffer, wanted[0])))
+                under_way.append(self._begun(wanted, under_way))
             if not under_way:
                 return made
-            (offset, length), buffer, cookie = under_way.popleft()
-            with self._translated(offset, length):
+            made.append(work(self._ended(under_way.popleft())))
+
+    def _begun(self, wanted: Range, others: Iterable[_UnderWay]) -> _UnderWay:
+        offset, length = wanted
+        space, handle = self._space(length, others), self._thread.handle
+        cookies = []
+        for at in range(0, length, _REQUEST_BYTES):
+            part = nbd.library().Buffer.from_buffer(space[at : at + _REQUEST_BYTES])
+            cookies.append(handle.aio_pread(part, offset + at))
+        return _UnderWay(wanted, space, cookies)
+
+    def _ended(self, one: _UnderWay) -> memoryview:
+        handle = self._thread.handle
+        with self._translated(*one.range):
+            for cookie in one.cookies:
                 while not handle.aio_command_completed(cookie):
                     handle.poll(-1)
-            made.append(work(memoryview(buffer.to_buffer())))
+        return one.space
 
-    def _buffer(self, length: int, under_way: Iterable[tuple[Range, Any, int]]) -> Any:
-        """One of the thread's own that is not in use."""
-        pool = self._thread.buffers.setdefault(length, [])
-        used = {id(buffer) for _, buffer, _ in under_way}
-        free = next((buffer for buffer in pool if id(buffer) not in used), None)
+    def _space(self, length: int, others: Iterable[_UnderWay]) -> memoryview:
+        """Some of the thread's own that is not in use."""
+        pool: list[memoryview] = self._thread.buffers.setdefault(length, [])
+        used = {id(other.space) for other in others}
+        free = next((space for space in pool if id(space) not in used), None)
         if free is None:
-            free = nbd.library().Buffer(length)
+            free = memoryview(bytearray(length))
             pool.append(free)
         return free
 

@@ -16,6 +16,10 @@ Captured = pytest.CaptureFixture[str]
 DPKG = "var/lib/dpkg/info"
 
 
+def run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
 def made(folder: Path, name: str, **files: bytes) -> Path:
     """An ext4 disk with the program `login` of a package in it."""
     root = folder / f"{name}-root"
@@ -31,7 +35,7 @@ def made(folder: Path, name: str, **files: bytes) -> Path:
     image = folder / f"{name}.img"
     with image.open("wb") as file:
         file.truncate(16 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-d", root, image], check=True, capture_output=True, timeout=60)
+    run("mkfs.ext4", "-q", "-d", root, image)
     return image
 
 
@@ -45,8 +49,7 @@ def test_the_digest_is_the_same_in_another_format_and_other_with_another_file(
 ) -> None:
     image, other = made(tmp_path, "one"), made(tmp_path, "two", note=b"more")
     converted = tmp_path / "one.qcow2"
-    command = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", image, converted]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", image, converted)
     roots = []
     for path in (image, converted, other):
         assert answer(["files", "digest", str(path), "--json"]) == 0
@@ -102,8 +105,7 @@ def test_without_anything_to_compare_with_nothing_is_said_to_be_well(
         file.truncate(8 << 20)
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "note").write_text("x")
-    command = ["mkfs.ext4", "-q", "-d", tmp_path / "root", image]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    run("mkfs.ext4", "-q", "-d", tmp_path / "root", image)
     assert answer(["files", "verify", str(image)]) == 2
     assert "nothing to compare with" in capsys.readouterr().err
 
@@ -124,8 +126,7 @@ def test_a_baseline_that_is_none_is_a_usage_error(tmp_path: Path, content: bytes
 def test_an_image_that_would_open_other_files_is_not_read(tmp_path: Path, capsys: Captured) -> None:
     image = tmp_path / "overlay.qcow2"
     made(tmp_path, "base")
-    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", tmp_path / "base.img", "-F", "raw", image]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", tmp_path / "base.img", "-F", "raw", image)
     assert answer(["files", "digest", str(image)]) == 3
     assert "base.img" in capsys.readouterr().err
     assert answer(["files", "digest", str(image), "--allow", str(tmp_path / "base.img")]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import msgspec
 import pytest
@@ -82,7 +83,7 @@ def test_a_diverted_file_is_looked_for_where_it_went() -> None:
 @pytest.mark.parametrize(
     "more", [{"mode": 0o4755}, {"mode": 0o2755}, {"xattrs": {"security.capability": "00"}}]
 )
-def test_a_privileged_program_of_no_package_is_told(more: dict[str, object]) -> None:
+def test_a_privileged_program_of_no_package_is_told(more: dict[str, Any]) -> None:
     made = database(login_md5sums=SUMS, login_list=b"/.\n/bin\n/bin/login\n")
     login, other = file(b"/bin/login", **more), file(b"/usr/local/su", b"evil", **more)
     assert found(made, login, other) == [("privileged", b"/usr/local/su", "")]

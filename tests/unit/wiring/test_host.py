@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from fakes.host_services import configuration_in
-from korora.wiring import storage_rule
+from korora.wiring.host import storage_rule
 
 
 def test_the_hosts_state_trust_and_rules_are_never_given_away(tmp_path: Path) -> None:
