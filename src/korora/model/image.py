@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final, Literal
 
 MAX_MEMBERS: Final = 1_000
 """Files of one package."""
+MAX_NAME: Final = 255
+"""Characters in the name of a file."""
 
 
 class Format(StrEnum):
@@ -45,7 +47,7 @@ class Slice:
 
 def is_plain(name: str) -> bool:
     """Whether it names a file of the same folder or package, and nothing else."""
-    return len(PurePosixPath(name).parts) == 1 and name not in {".", ".."} and "\0" not in name
+    return name not in {"", ".", ".."} and not {"/", "\0"} & set(name) and len(name) <= MAX_NAME
 
 
 @dataclass(frozen=True, slots=True)

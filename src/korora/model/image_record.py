@@ -8,7 +8,8 @@ import msgspec
 
 from korora.errors import UsageError
 
-Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**63)]
+Root = Annotated[str, msgspec.Meta(pattern="^blake3:[0-9a-f]{64}$")]
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class DiskRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,7 +18,7 @@ class DiskRecord(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     format: str
     size: Bytes
-    root: str
+    root: Root
 
 
 class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +27,7 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     version: Literal[1] = 1
     kind: Literal["korora-image"] = "korora-image"
     image: str
-    root: str
+    root: Root
     disks: tuple[DiskRecord, ...]
 
 
@@ -34,7 +35,7 @@ def read(text: bytes) -> ImageRecord:
     """UsageError(kind="bad-record")."""
     try:
         return msgspec.json.decode(text, type=ImageRecord)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(
             f"this is no record of an image: {error}",
             kind="bad-record",

@@ -24,6 +24,8 @@ from blake3 import blake3
 from korora.model.identity import Digest
 
 CHUNK_BYTES: Final = 1 << 20
+_HASH_BYTES: Final = 32
+_LEVELS: Final = 64
 _CHUNK: Final = "Korora 2026 content tree: chunk"
 _NODE: Final = "Korora 2026 content tree: node"
 _DISK: Final = "Korora 2026 content tree: disk"
@@ -57,8 +59,11 @@ class ContentTree:
 
     def __init__(self, count: int = 0, peaks: Sequence[Peak] = ()) -> None:
         """ValueError if these are not the peaks of a tree of so many leaves."""
-        if [level for level, _ in peaks] != [bit for bit in reversed(range(64)) if count >> bit & 1]:
+        levels = [bit for bit in reversed(range(_LEVELS)) if count >> bit & 1]
+        if not 0 <= count < 1 << _LEVELS or [level for level, _ in peaks] != levels:
             raise ValueError(f"{len(peaks)} peaks do not belong to a tree of {count} leaves")
+        if any(len(digest) != _HASH_BYTES for _, digest in peaks):
+            raise ValueError(f"a peak has {_HASH_BYTES} bytes")
         self.count = count
         self._peaks = list(peaks)
 

@@ -59,7 +59,8 @@ def looked_at(path: Path, declared: Format | None = None, allowed: Sequence[Path
         return _package(path)
     if path.suffix.lower() == ".ovf" and declared is None:
         return _folder(path)
-    which = declared or recognised(path.name, *files.ends(path, HEAD_BYTES, 512))
+    ends = files.ends(path, HEAD_BYTES, 512)  # and it is a file or a disk, or this fails
+    which = declared or recognised(path.name, *ends)
     return Image(path, (_disk("", path, which, allowed),))
 
 

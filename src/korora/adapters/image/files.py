@@ -28,12 +28,14 @@ class Identity:
     inode: int
     size: int
     modified_ns: int
+    changed_ns: int  # which nobody can set back
 
 
 def identity(path: Path) -> Identity:
     with _opened(path) as file:
         seen = os.fstat(file.fileno())
-        return Identity(seen.st_dev, seen.st_ino, file.seek(0, os.SEEK_END), seen.st_mtime_ns)
+        size = file.seek(0, os.SEEK_END)
+        return Identity(seen.st_dev, seen.st_ino, size, seen.st_mtime_ns, seen.st_ctime_ns)
 
 
 def ends(path: Path, head: int, tail: int) -> tuple[bytes, bytes]:

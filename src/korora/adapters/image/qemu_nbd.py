@@ -51,7 +51,13 @@ class QemuImages:
         command = ["qemu-img", "info", "--output=json", "--image-opts", _options(image)]
         with tempfile.TemporaryFile() as output:
             process = Sandbox(_seen(image), processor_s=60).start(command, output)
-            _, said = process.communicate()
+            try:
+                _, said = process.communicate(timeout=STARTS_WITHIN_S)
+            except subprocess.TimeoutExpired as error:
+                raise ToolError(f"QEMU did not describe {image.path}", kind="image-timeout") from error
+            finally:
+                process.kill()
+                process.wait()
             output.seek(0)
             text = output.read(_MAX_DESCRIPTION_BYTES)
         if process.returncode != 0:
@@ -123,7 +129,7 @@ def _failed(image: ImageFiles, said: bytes) -> KororaError:
     """QEMU's last word, with what to do about the usual causes."""
     lines = said.decode("utf-8", "replace").replace(_ITSELF, str(image.path)).strip().splitlines()
     words = (lines[-1] if lines else "it ended without a word")[:500]
-    if "lock" in words:
+    if "lock" in words or "another process" in words:
         return ToolError(
             f"{image.path} is in use: {words}",
             kind="image-in-use",
@@ -223,7 +229,8 @@ class _Open:
         cookies = []
         for at in range(0, length, _REQUEST_BYTES):
             part = nbd.library().Buffer.from_buffer(space[at : at + _REQUEST_BYTES])
-            cookies.append(handle.aio_pread(part, offset + at))
+            with self._translated(offset, length):
+                cookies.append(handle.aio_pread(part, offset + at))
         return _UnderWay(wanted, space, cookies)
 
     def _ended(self, one: _UnderWay) -> memoryview:

@@ -40,6 +40,8 @@ LAB_PROGRAMS = {
     "ntfscp": ("ntfs-3g", "fills disks for the tests"),
     "sfdisk": ("fdisk", "cuts disks for the tests"),
     "lvm": ("lvm2", "cuts disks for the tests"),
+    "debootstrap": ("debootstrap", "makes a root to measure with"),
+    "nbdcopy": ("libnbd-bin", "reads images in the benchmark"),
     "losetup": ("mount", "cuts disks for the tests"),
     "certtool": ("gnutls-bin", "certificates for QEMU's own TLS, in the benchmark"),
 }

@@ -17,7 +17,7 @@ from korora.ports.image import OpenImage, Range
 from korora.protocol.content_tree import CHUNK_BYTES, ContentTree, Peak, chunks_of, leaf, zeros
 
 Told = Callable[["Progress"], None]
-_RUNS_AT_ONCE: Final = 256
+_RUNS_AT_ONCE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)

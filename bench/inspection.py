@@ -1,0 +1,202 @@
+"""Measure how fast Korora looks into disks, against what people use, in turns on the same bytes.
+
+Compared as whole commands, their start included: `korora image digest` with `nbdcopy` of the same image to
+Compared as whole commands, their start included: `korora image digest` with `nbdcopy` of that image to
+Debian root image with `find | xargs sha256sum` of the tree it was made of. A ratio above 1: Korora is faster.
+The root is `debootstrap`'s if it can be had, or a copy of this machine's /usr/share (said in the report).
+Run: script/bench inspect [--gib 4] [--runs 3] [--json FILE] [--folder FOLDER] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from bench import machine as this_machine
+
+MIB: Final = 1 << 20
+FORMATS: Final = ("raw", "qcow2")
+ON_DISK: Final = Path("/var/tmp")  # noqa: S108  a folder with a new name is made in it
+MIRROR: Final = "http://deb.debian.org/debian"
+GOALS: Final = {"image_vs_nbdcopy": 0.7, "image_vs_sha256sum": 1.3, "files_vs_sha256sum": 0.5}
+
+
+class Timed(msgspec.Struct, frozen=True):
+    """Wall-clock seconds."""
+
+    median: float
+    least: float
+    most: float
+
+
+class Report(msgspec.Struct, frozen=True):
+    machine: this_machine.Machine
+    runs: int
+    image_mib: int
+    tree: str
+    tree_mib: int
+    tree_files: int
+    seconds: dict[str, Timed]
+    ratios: dict[str, float]
+    peak_mib: dict[str, float]
+    goals: dict[str, bool]
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="script/bench inspect")
+    parser.add_argument("--gib", type=float, default=4.0, help="of random content in the image (4)")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--folder", type=Path, default=ON_DISK, help=f"for the images ({ON_DISK})")
+    parser.add_argument("--quick", action="store_true", help="a small image, one run: does it work at all?")
+    asked = parser.parse_args(arguments)
+    if asked.runs < 1 or asked.gib <= 0:
+        parser.error("--runs and --gib are more than nothing")
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        report = measured(
+            Path(folder), 32 if asked.quick else int(asked.gib * 1024), 1 if asked.quick else asked.runs,
+            small=asked.quick,
+        )  # fmt: skip
+    print(told(report))
+    if asked.json:
+        asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    return 0
+
+
+def measured(folder: Path, mebibytes: int, runs: int, *, small: bool) -> Report:
+    description = this_machine.describe()
+    images = _images(folder, mebibytes)
+    tree, called = _tree(folder, small=small)
+    disk = _disk_of(folder, tree)
+    ways: dict[str, Callable[[], float]] = {}
+    for form, path in images.items():
+        export = ["--", "[", "qemu-nbd", "-r", "-f", form, str(path), "]"]
+        ways[f"image digest, {form}"] = lambda path=path: _timed([*_korora(), "image", "digest", str(path)])  # type: ignore[misc]
+        ways[f"nbdcopy, {form}"] = lambda export=export: _timed(["nbdcopy", *export, "null:"])  # type: ignore[misc]
+        ways[f"sha256sum, {form}"] = lambda export=export: _timed(
+            ["nbdcopy", *export, "-"], then=["sha256sum"]
+        )  # type: ignore[misc]
+    ways["files digest"] = lambda: _timed([*_korora(), "files", "digest", str(disk)])
+    ways["find and sha256sum"] = lambda: _timed(
+        ["find", str(tree), "-xdev", "-type", "f", "-print0"], then=["xargs", "-0", "sha256sum"]
+    )
+    times = {name: [] for name in ways}  # type: dict[str, list[float]]
+    for way in ways.values():
+        way()  # once, unmeasured: everything is in memory then
+    for _ in range(runs):
+        for name, way in ways.items():
+            times[name].append(way())
+    return _report(description, runs, mebibytes, tree, called, times)
+
+
+def _report(
+    description: this_machine.Machine,
+    runs: int,
+    mebibytes: int,
+    tree: Path,
+    called: str,
+    times: dict[str, list[float]],
+) -> Report:
+    medians = {name: statistics.median(of) for name, of in times.items()}
+    ratios = {
+        "image_vs_nbdcopy": min(
+            medians[f"nbdcopy, {one}"] / medians[f"image digest, {one}"] for one in FORMATS
+        ),
+        "image_vs_sha256sum": min(
+            medians[f"sha256sum, {one}"] / medians[f"image digest, {one}"] for one in FORMATS
+        ),
+        "files_vs_sha256sum": medians["find and sha256sum"] / medians["files digest"],
+    }
+    sizes = [path.stat().st_size for path in tree.rglob("*") if path.is_file() and not path.is_symlink()]
+    return Report(
+        machine=msgspec.structs.replace(description, load_after=this_machine.load()),
+        runs=runs,
+        image_mib=mebibytes,
+        tree=called,
+        tree_mib=sum(sizes) // MIB,
+        tree_files=len(sizes),
+        seconds={name: _seconds(of) for name, of in times.items()},
+        ratios={name: round(ratio, 2) for name, ratio in ratios.items()},
+        peak_mib={"of any process": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, 1)},
+        goals={name: ratios[name] >= goal for name, goal in GOALS.items()},
+    )
+
+
+def _seconds(of: list[float]) -> Timed:
+    return Timed(round(statistics.median(of), 3), round(min(of), 3), round(max(of), 3))
+
+
+# -- what is looked at ---------------------------------------------------------------------------------------
+
+
+def _images(folder: Path, mebibytes: int) -> dict[str, Path]:
+    """Random content with a hole as large behind it, in each format."""
+    raw = folder / "disk.raw"
+    with raw.open("wb") as file:
+        for _ in range(mebibytes):
+            file.write(os.urandom(MIB))
+        file.truncate(mebibytes * MIB)
+    made = {"raw": raw, "qcow2": folder / "disk.qcow2"}
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, made["qcow2"]], check=True)
+    return made
+
+
+def _tree(folder: Path, *, small: bool) -> tuple[Path, str]:
+    root = folder / "root"
+    if not small and shutil.which("debootstrap"):
+        command = ["debootstrap", "--variant=minbase", "bookworm", str(root), MIRROR]
+        if subprocess.run(command, capture_output=True, check=False, timeout=900).returncode == 0:
+            return root, "debootstrap --variant=minbase bookworm"
+        shutil.rmtree(root, ignore_errors=True)
+    source = Path("/usr/share/doc" if small else "/usr/share")
+    shutil.copytree(source, root, symlinks=True)
+    return root, f"a copy of {source}"
+
+
+def _disk_of(folder: Path, tree: Path) -> Path:
+    disk = folder / "root.img"
+    used = sum(path.lstat().st_size for path in tree.rglob("*"))
+    with disk.open("wb") as file:
+        file.truncate(2 * used + 256 * MIB)
+    subprocess.run(["mkfs.ext4", "-q", "-d", tree, disk], check=True)
+    return disk
+
+
+def _korora() -> list[str]:
+    return [str(Path(sys.executable).with_name("korora"))]
+
+
+def _timed(command: list[str], then: list[str] | None = None) -> float:
+    began = time.perf_counter()
+    if then is None:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    else:
+        first = subprocess.Popen(command, stdout=subprocess.PIPE)
+        subprocess.run(then, stdin=first.stdout, check=True, stdout=subprocess.DEVNULL)
+        if first.wait():
+            raise subprocess.CalledProcessError(first.returncode, command)
+    return time.perf_counter() - began
+
+
+def told(report: Report) -> str:
+    lines = ["| what | s |", "| --- | --- |"]
+    lines += [f"| {name} | {one.median} ({one.least}–{one.most}) |" for name, one in report.seconds.items()]
+    lines.append(f"\n{report.tree}: {report.tree_files:,} files, {report.tree_mib} MiB")
+    for name, ratio in report.ratios.items():
+        lines.append(f"{name}={ratio} (goal {GOALS[name]}: {'reached' if report.goals[name] else 'MISSED'})")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
