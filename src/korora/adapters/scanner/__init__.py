@@ -1,0 +1,1 @@
+"""Engines that look for malware, each behind `korora.ports.scanner`."""

@@ -1,0 +1,47 @@
+"""An engine that looks for malware in one file at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from korora.model.scan import EngineAnswer, EngineFacts
+
+BLOCK_BYTES = 256 << 10
+"""No block is larger."""
+
+
+class BrokenStreamError(Exception):
+    """The file could not be read to its end. Raised by `Stream.blocks`; a scanner lets it pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One file, to be read once, from its first byte on. `size` is None where nobody knows it before."""
+
+    size: int | None
+    blocks: Iterator[bytes]
+
+
+class Scanner(Protocol):
+    """Methods block, and any thread may call them at any time."""
+
+    @property
+    def name(self) -> str: ...
+
+    def facts(self) -> EngineFacts:
+        """Asked of the engine anew. Does not raise: what is wrong is the facts' `problem`."""
+        ...
+
+    def scan(self, stream: Stream, within_s: float) -> EngineAnswer:
+        """The engine's answer, after `within_s` seconds at the latest, once the stream gives what it has.
+
+        Whatever goes wrong with the engine is the answer *unknown*; BrokenStreamError alone is raised. It may
+        stop reading early, but says *clean* only of a stream that it has read to its end.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what it started. Scans that are under way answer *unknown*."""
+        ...
