@@ -43,5 +43,5 @@ class Scanner(Protocol):
         ...
 
     def close(self) -> None:
-        """End what it started. Scans that are under way answer *unknown*."""
+        """End what it started. From then on, and for scans under way, its answer is *unknown*."""
         ...

@@ -21,6 +21,8 @@ PROGRAMS = {
     "qemu-nbd": ("qemu-utils", "reads disk images"),
     "bwrap": ("bubblewrap", "reads disk images in a sandbox"),
     "prlimit": ("util-linux", "bounds what reads disk images"),
+    "clamd": ("clamav-daemon", "looks for malware"),
+    "setpriv": ("util-linux", "clamd runs without privileges"),
     "swtpm": ("swtpm", "virtual TPMs"),
     "swtpm_setup": ("swtpm-tools", "manufactures virtual TPMs"),
     "swtpm_localca": ("swtpm-tools", "signs their endorsement certificates"),
@@ -55,13 +57,14 @@ FILES = {
     "/usr/include/tss2/tss2_esys.h": ("TPM headers", "libtss2-dev", "no TPM bindings at setup"),
     "/usr/lib/*/libtss2-tcti-device.so.0": ("TPM device", "libtss2-tcti-device0", "no hardware TPM"),
     "/usr/lib/python3/dist-packages/nbd.py": ("libnbd", "python3-libnbd", "no disk images are read"),
+    "/usr/share/clamav-testfiles/clam.exe": ("ClamAV's test files", "clamav-testfiles", "no test of clamd"),
     "/usr/share/zoneinfo/UTC": ("time zones", "tzdata", "no maintenance windows"),
     "/usr/lib/*/libtss2-tcti-swtpm.so.0": ("TPM emulator", "libtss2-tcti-swtpm0", "no TPM for lab hosts"),
 }
 MODULES = (
     "blake3", "cedarpy", "cryptography", "fastapi", "httpx", "idna", "msgspec", "numpy", "OpenSSL",
     "publicsuffixlist", "pyfsext", "pyfsxfs", "pyroute2", "pytsk3", "pyvslvm", "qemu.qmp", "rich",
-    "securesystemslib", "stix2patterns", "structlog", "tpm2_pytss", "typer", "uvicorn", "z3",
+    "securesystemslib", "stix2patterns", "structlog", "tpm2_pytss", "typer", "uvicorn", "yara_x", "z3",
 )  # fmt: skip
 _STA_UNSYNC = 0x0040
 _STATUS_OFFSET = 4 + 4 + 4 * 8  # struct timex: modes, padding, offset, freq, maxerror, esterror; then status

@@ -1,0 +1,83 @@
+"""A clamd that speaks the documented protocol over a unix socket, and breaks it where the test wants."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from fakes.scanner import eicar
+
+Says = Callable[[bytes], bytes]
+
+
+def as_documented(content: bytes) -> bytes:
+    return b"stream: Eicar-Signature FOUND\0" if content.startswith(eicar()) else b"stream: OK\0"
+
+
+class FakeClamd:
+    """`says`: what is answered to a whole stream. `version`: to VERSION."""
+
+    def __init__(
+        self,
+        place: Path,
+        says: Says = as_documented,
+        version: bytes = b"ClamAV 1.4.3/27750/Tue Sep  2 08:27:33 2025",
+        limit: int = 32 << 20,
+    ) -> None:
+        self.place = place
+        self.streams: list[list[bytes]] = []
+        self._says, self._version, self._limit = says, version, limit
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listening.bind(str(place))
+        self._listening.listen(16)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._thread.join(5)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as reading:
+            command = b""
+            while not command.endswith(b"\0"):
+                byte = reading.read(1)
+                if not byte:
+                    return
+                command += byte
+            try:
+                connection.sendall(self._reply(command, reading.read))
+            except OSError:
+                return
+
+    def _reply(self, command: bytes, read: Callable[[int], bytes]) -> bytes:
+        if command == b"zPING\0":
+            return b"PONG\0"
+        if command == b"zVERSION\0":
+            return self._version + b"\0"
+        if command != b"zINSTREAM\0":
+            return b"UNKNOWN COMMAND\0"
+        pieces: list[bytes] = []
+        while True:
+            head = read(4)
+            if len(head) < 4:
+                return b""
+            (length,) = struct.unpack(">I", head)
+            if not length:
+                self.streams.append(pieces)
+                return self._says(b"".join(pieces))
+            if sum(map(len, pieces)) + length > self._limit:
+                return b"INSTREAM size limit exceeded. ERROR\0"
+            pieces.append(read(length))
