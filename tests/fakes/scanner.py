@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from korora.agents.integrity.malware.examination import NamedStream
+from korora.agents.integrity.malware.streams import NamedStream
 from korora.model.scan import Answer, EngineAnswer, EngineFacts
 from korora.ports.scanner import Stream
 
