@@ -37,6 +37,7 @@ COMMANDS = {
     "question": ("korora.cli.question", "What no rule decides: list, show, answer."),
     "policy": ("korora.cli.policy", "The rules that decide: check, test, prove, audit, explain."),
     "indicators": ("korora.cli.inspection.indicators", "What is known to be bad: import, list, match."),
+    "scan": ("korora.cli.inspection.scan", "Malware in files, by several engines."),
     "evaluate": (
         "korora.cli.evaluate",
         "How near a migration or an installation comes to the ideal, and why.",

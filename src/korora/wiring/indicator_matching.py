@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from korora.agents.integrity.indicators.urls import host_of
 from korora.errors import UsageError
 from korora.model.indicator import Force, Hit, Indicator, Kind, Standing
 from korora.ports.indicators import IndicatorStore
+from korora.wiring.files import PASSED_OVER, files_below
 from korora.wiring.indicators import Told, told
 
 HITS_MAX: Final = 1000
@@ -94,7 +95,7 @@ def compare(
     comparison = Comparison(wanted.count)
     itself = _identity(own)
     for path in paths:
-        for place, why in _files(path):
+        for place, why in files_below(path):
             _look(comparison, store, wanted, place, why, now, itself=itself, digests=True)
     if memory is not None:
         _look(comparison, store, wanted, memory, "", now, itself=itself, digests=False)
@@ -112,7 +113,7 @@ def _look(
     itself: tuple[int, int] | None,
     digests: bool,
 ) -> None:
-    if why == _PASSED_OVER:
+    if why == PASSED_OVER:
         comparison.passed_over += 1
         return
     examined = Examined(os.fsdecode(path), unknown=why)
@@ -188,39 +189,6 @@ def _judge(examined: Examined, store: IndicatorStore, now: int) -> None:
             if match.told.standing is Standing.IN_FORCE:
                 kept.append(match)
     examined.matches = kept
-
-
-# -- files -------------------------------------------------------------------------------------------------
-
-_PASSED_OVER: Final = "passed over"
-
-
-def _files(path: Path) -> Iterator[tuple[Path, str]]:
-    """Files at and below a path, in order, each with "" or why it cannot be looked at."""
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError) as error:
-        yield path, getattr(error, "strerror", None) or str(error)
-        return
-    if not stat.S_ISDIR(mode):
-        yield path, ""
-        return
-    folders = [path]
-    while folders:
-        folder = folders.pop()
-        try:
-            with os.scandir(folder) as entries:
-                inside = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            yield folder, error.strerror or str(error)
-            continue
-        below = [entry for entry in inside if entry.is_dir(follow_symlinks=False)]
-        folders += [Path(entry.path) for entry in reversed(below)]
-        for entry in inside:
-            if entry.is_file(follow_symlinks=False):
-                yield Path(entry.path), ""
-            elif entry not in below:
-                yield Path(entry.path), _PASSED_OVER
 
 
 def _identity(path: Path | None) -> tuple[int, int] | None:

@@ -1,0 +1,170 @@
+"""`korora scan`: malware in files, by several engines, each in its own words."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from korora.cli.options import AsJson
+from korora.cli.render import mark, say, say_json, size
+from korora.errors import ExitCode
+from korora.model.scan import Answer, EngineFacts, Rule
+
+if TYPE_CHECKING:
+    from korora.model.scan_configuration import ScanSettings
+    from korora.wiring.scanning import Engines, Scanned
+
+KEPT_MAX = 10_000
+_SIGNS = {Answer.CLEAN: "✓", Answer.INFECTED: "✗", Answer.SUSPICIOUS: "~", Answer.UNKNOWN: "?"}
+_WORDS_CHARS = 400
+
+
+def scan(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Files, and folders with all below.")],
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="scan.toml: engines and limits; default: ClamAV and YARA."),
+    ] = None,
+    rule: Annotated[
+        Rule | None, typer.Option(help="When several engines say infected; default: any, or the FILE's.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for malware in every file, with every engine.
+
+    Exit code 0 when every engine called every file clean, 5 when a file is infected, 6 when none is and one
+    is suspicious or unknown.
+    """
+    from korora.wiring.scanning import Passed, files, opened
+
+    settings, folder = _settings(config)
+    summary, passed = _Summary(), Passed()
+    with opened(settings, folder, rule) as engines:
+        if not as_json:
+            _show_engines(engines)
+        for scanned in engines.scan(files(paths, passed)):
+            if summary.add(scanned) and not as_json:
+                _show(scanned)
+    weak = _weak(engines)
+    if as_json:
+        say_json(_object(engines, summary, passed.count, weak))
+    else:
+        _show_summary(summary, passed.count, weak)
+    if summary.verdicts[Answer.INFECTED]:
+        raise typer.Exit(ExitCode.INTEGRITY)
+    if summary.files != summary.verdicts[Answer.CLEAN]:
+        raise typer.Exit(ExitCode.TOOL)
+
+
+def _settings(config: Path | None) -> tuple[ScanSettings, Path]:
+    from korora.cli.site import read_text
+    from korora.model.scan_configuration import ScanSettings, parse_scan_settings
+
+    if config is None:
+        return ScanSettings(), Path.cwd()
+    text = read_text(config, "the configuration of engines")
+    return parse_scan_settings(text, str(config)), config.absolute().parent
+
+
+@dataclass(slots=True)
+class _Summary:
+    files: int = 0
+    size: int = 0
+    verdicts: Counter[Answer] = field(default_factory=Counter)
+    kept: list[Scanned] = field(default_factory=list)
+
+    def add(self, scanned: Scanned) -> bool:
+        """Whether it is to be told: what is not clean is."""
+        self.files += 1
+        self.size += scanned.size
+        self.verdicts[scanned.verdict.answer] += 1
+        told = scanned.verdict.answer is not Answer.CLEAN
+        if told and len(self.kept) < KEPT_MAX:
+            self.kept.append(scanned)
+        return told
+
+
+def _weak(engines: Engines) -> list[str]:
+    from korora.wiring.scanning import weaknesses
+
+    now = int(time.time())
+    said = [f"{facts.engine} {why}" for facts in engines.facts for why in weaknesses(facts, now)]
+    return said + [f"{name} is not configured" for name in engines.off]
+
+
+# -- for people --------------------------------------------------------------------------------------------
+
+
+def _show_engines(engines: Engines) -> None:
+    for facts in engines.facts:
+        say(f"{mark(not facts.problem)} {facts.engine}: {_line(_described(facts))}")
+    for name in engines.off:
+        say(f"{mark(None)} {name}: not configured")
+
+
+def _described(facts: EngineFacts) -> str:
+    if facts.problem:
+        return f"unknown to every file: {facts.problem}"
+    count = "an unknown number of" if facts.signatures is None else f"{facts.signatures:,}"
+    dated = f", newest of {_date(facts.dated)}" if facts.dated else ""
+    return f"{facts.version}, {count} signatures{dated}" + (f" ({facts.note})" if facts.note else "")
+
+
+def _show(scanned: Scanned) -> None:
+    verdict = scanned.verdict
+    say(f"{_SIGNS[verdict.answer]} {_line(scanned.name, 2000)}: {verdict.answer} ({verdict.why})")
+    for one in scanned.answers:
+        say(f"    {one.engine}: {one.answer}{f': {_line(one.words)}' if one.words else ''}")
+
+
+def _show_summary(summary: _Summary, passed: int, weak: list[str]) -> None:
+    verdicts = summary.verdicts
+    counts = ", ".join(f"{verdicts[answer]} {answer}" for answer in Answer)
+    good = mark(summary.files == verdicts[Answer.CLEAN])
+    over = f"; {passed} passed over" if passed else ""
+    say(f"{good} {summary.files} files, {size(summary.size)}: {counts}{over}")
+    if weak:
+        say(f"! clean says little here: {'; '.join(_line(one) for one in weak)}")
+
+
+def _line(text: str, limit: int = _WORDS_CHARS) -> str:
+    """On one line, shortened."""
+    plain = text.replace("\n", "\\n").replace("\t", "\\t")
+    return plain if len(plain) <= limit else f"{plain[:limit]}…"
+
+
+def _date(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
+
+
+# -- for scripts -------------------------------------------------------------------------------------------
+
+
+def _object(engines: Engines, summary: _Summary, passed: int, weak: list[str]) -> dict[str, object]:
+    return {
+        "rule": engines.rule,
+        "engines": [asdict(facts) for facts in engines.facts],
+        "not_configured": engines.off,
+        "clean_is_weak": weak,
+        "files": summary.files,
+        "bytes": summary.size,
+        "passed_over": passed,
+        "verdicts": {answer.value: summary.verdicts[answer] for answer in Answer},
+        "not_kept": summary.files - summary.verdicts[Answer.CLEAN] - len(summary.kept),
+        "examined": [_examined(scanned) for scanned in summary.kept],
+    }
+
+
+def _examined(scanned: Scanned) -> dict[str, object]:
+    return {
+        "path": scanned.name,
+        "bytes": scanned.size,
+        "verdict": scanned.verdict.answer,
+        "why": scanned.verdict.why,
+        "answers": [asdict(one) for one in scanned.answers],
+    }
