@@ -84,7 +84,10 @@ def start(
     answers: Callable[[Path], bool],
     within_s: float = READY_WITHIN_S,
 ) -> Clamd:
-    """It answers when this returns. ToolError(kind="clamd") when it never does; nothing is left then."""
+    """It answers when this returns. ToolError(kind="clamd") when it never does; nothing is left then.
+
+    It ends with the thread that called this (the kernel's rule), so that is one that stays: the main thread.
+    """
     program = shutil.which("clamd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if program is None:
         raise _failed("it is not installed", "apt-get install clamav-daemon")

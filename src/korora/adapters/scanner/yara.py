@@ -73,14 +73,14 @@ class Yara:
         finally:
             # Also when the stream broke off: the worker waits for the rest of it.
             if worker is not None:
-                self._busy.discard(worker)
-                worker.end()
+                self._ended(worker)
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            ending = [*self._idle, *self._busy]
-            self._idle.clear()
+            for worker in self._busy:
+                worker.kill()
+            ending, self._idle = self._idle, []
         for worker in ending:
             worker.end()
 
@@ -114,11 +114,15 @@ class Yara:
             if "error" in said:
                 raise WorkerError(f"the rules cannot be loaded: {said['error']}")
         except BaseException:
-            self._busy.discard(worker)
-            worker.end()
+            self._ended(worker)
             raise
         self._count = said["rules"]
         return worker
+
+    def _ended(self, worker: Worker) -> None:
+        with self._lock:
+            self._busy.discard(worker)
+        worker.end()
 
     def _given_back(self, worker: Worker) -> None:
         with self._lock:

@@ -65,10 +65,15 @@ class Worker:
         whole, self._unread = self._unread[:size], self._unread[size:]
         return whole
 
-    def end(self) -> None:
-        self._connection.close()
+    def kill(self) -> None:
+        """From any thread: whoever uses it gets WorkerError."""
         self._process.kill()
+
+    def end(self) -> None:
+        """By whoever uses it: nobody else reads from it then."""
+        self.kill()
         self._process.wait()
+        self._connection.close()
 
     def _send(self, content: bytes, deadline: float) -> None:
         try:

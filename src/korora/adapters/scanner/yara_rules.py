@@ -26,6 +26,7 @@ SOURCES_MAX: Final = 10_000
 SOURCES_MAX_BYTES: Final = 64 << 20
 COMPILED_MAX_BYTES: Final = 512 << 20
 COMPILED_WITHIN_S: Final = 300.0
+KEPT_MAX: Final = 16
 _DIGEST_BYTES: Final = 32
 
 
@@ -112,11 +113,18 @@ def _keep(path: Path, compiled_rules: bytes) -> None:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(hashlib.sha256(compiled_rules).digest() + compiled_rules)
             Path(name).replace(path)
+            _forget_oldest(path.parent)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError:
         return
+
+
+def _forget_oldest(cache: Path) -> None:
+    """Rules change, and nobody else would tidy up."""
+    for old in sorted(cache.iterdir(), key=lambda kept: kept.stat().st_mtime)[:-KEPT_MAX]:
+        old.unlink(missing_ok=True)
 
 
 def _make_private(cache: Path) -> None:

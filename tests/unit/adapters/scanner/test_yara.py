@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,6 +135,23 @@ def test_other_rules_are_compiled_anew(folder: Folder) -> None:
     folder.rule(NEEDLE).engine()
     assert folder.rule(NEEDLE.replace("needle", "thread")).engine().scan(of(b"thread"), 10).words
     assert len(list(folder.cache.iterdir())) == 2
+
+
+def test_of_what_was_compiled_the_newest_are_kept(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yara_rules, "KEPT_MAX", 2)
+    for word in ("one", "two", "three", "four"):
+        folder.rule(NEEDLE.replace("needle", word)).engine()
+    assert len(list(folder.cache.iterdir())) == 2
+    assert folder.engine().scan(of(b"four"), 10).answer is Answer.INFECTED
+
+
+def test_closing_ends_a_scan_that_runs(folder: Folder) -> None:
+    engine = folder.rule(ENDLESS).engine()
+    threading.Timer(0.5, engine.close).start()
+    began = time.monotonic()
+    assert engine.scan(of(b"x" * 1000), 60).answer is Answer.UNKNOWN
+    assert time.monotonic() - began < 20
+    assert engine._busy == set()
 
 
 @pytest.mark.parametrize("damage", [b"", b"x", bytes(40)])

@@ -173,6 +173,16 @@ def test_names_cannot_write_on_the_terminal(scan: Command) -> None:
     assert "udcff" in scan.run(scan.files, "--json")[1]
 
 
+def test_a_line_of_4_gib_is_6_in_bounded_time(scan: Command) -> None:
+    with scan.file("line").open("r+b") as file:
+        file.truncate(4 << 30)
+    config = scan.settings("[clamav]\nstream_mib = 4\n[yara]\nread_mib = 4")
+    code, told = scan.answered(scan.files, "--config", config)
+    assert code == 6
+    assert "size limit exceeded" in told["examined"][0]["answers"][0]["words"]
+    assert told["bytes"] < 64 << 20
+
+
 def test_links_are_passed_over_and_counted(scan: Command) -> None:
     scan.file("a.txt")
     (scan.files / "link").symlink_to("/etc/passwd")
