@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import socket
+import tempfile
 import threading
 import time
 import zipfile
@@ -192,11 +193,29 @@ def test_a_clamd_that_dies_leaves_its_files_unknown() -> None:
     engine.close()
 
 
-def test_signatures_that_it_cannot_load_are_told_in_its_words(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    (tmp_path / "broken.ndb").write_text("nonsense\n")
-    with pytest.raises(ToolError, match="it ended"):
-        start(tmp_path, SMALL, lambda place: ClamAv(place).answers(), 20)
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that the account of clamd comes to."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_signatures_that_it_cannot_load_are_told_in_its_words(public: Path) -> None:
+    (public / "broken.ndb").write_text("nonsense\n")
+    with pytest.raises(ToolError, match=r"it ended: .*Malformed database"):
+        start(public, SMALL, lambda place: ClamAv(place).answers(), 20)
+
+
+def test_the_sites_own_signatures_are_used_where_they_are(public: Path) -> None:
+    (public / "site.ndb").write_text(f"Site.Needle:0:*:{b'needle'.hex()}\n")
+    process = start(public, SMALL, lambda place: ClamAv(place).answers(), 20)
+    engine = ClamAv(process.socket, signatures(public), process)
+    told = engine.scan(of(b"hay, needle"), 10)
+    facts = engine.facts()
+    engine.close()
+    assert (told.answer, told.words) == (Answer.INFECTED, "Site.Needle.UNOFFICIAL")
+    assert (facts.signatures, facts.dated) == (1, int((public / "site.ndb").stat().st_mtime))
 
 
 def test_no_path_can_slip_a_line_into_its_configuration() -> None:
