@@ -12,10 +12,10 @@ from typing import Final
 from korora.adapters.image import files
 from korora.adapters.image.qemu_nbd import QemuImages
 from korora.agents.integrity.disks import content, package
-from korora.agents.integrity.disks.containers import judged, vmdk_extents
+from korora.agents.integrity.disks.containers import check_vmdk_header, judged, vmdk_extents
 from korora.agents.integrity.disks.content import Difference, Progress
 from korora.agents.integrity.disks.recognition import HEAD_BYTES, recognised
-from korora.errors import RefusedError, UsageError
+from korora.errors import IntegrityError, RefusedError, UsageError
 from korora.model.identity import Digest
 from korora.model.image import Format, ImageFacts, ImageFiles, ImageFinding, Slice, is_plain
 from korora.model.image_record import DiskRecord, ImageRecord
@@ -123,10 +123,26 @@ def _disk(name: str, path: Path, which: Format, allowed: Sequence[Path] = ()) ->
 def _parts(path: Path) -> tuple[tuple[str, Path], ...]:
     """The files of a split VMDK."""
     head, _ = files.ends(path, HEAD_BYTES, 0)
+    check_vmdk_header(head)
     if head.startswith((b"KDMV", b"COWD")):
         return ()
     named = vmdk_extents(files.read(path, MAX_DESCRIPTOR_BYTES)).files
-    return tuple((name, path.with_name(name)) for name in named)
+    parts = tuple((name, _beside(path, name)) for name in named)
+    for _, part in parts:
+        check_vmdk_header(files.ends(part, HEAD_BYTES, 0)[0])
+    return parts
+
+
+def _beside(path: Path, name: str) -> Path:
+    """The file of that name in the same folder. IntegrityError(kind="image-escape") if it leads elsewhere."""
+    found = path.with_name(name)
+    if found.is_symlink():
+        raise IntegrityError(
+            f"{found} is a link to another file, and no part of {path}",
+            kind="image-escape",
+            remedy="an image's parts lie in its own folder; do not use this one",
+        )
+    return found
 
 
 def _chain(image: ImageFiles, allowed: Sequence[Path]) -> tuple[ImageFiles, dict[str, object]]:
@@ -183,7 +199,7 @@ def _folder(path: Path) -> Image:
         places[manifest.name] = manifest, None
         stated, _ = package.claims(files.read(manifest, package.MAX_MANIFEST_BYTES))
         named = [claim.file for claim in stated if is_plain(claim.file)]
-        places |= {name: (path.with_name(name), None) for name in named if path.with_name(name).is_file()}
+        places |= {name: (_beside(path, name), None) for name in named if path.with_name(name).is_file()}
     disks = tuple(_disk(name, at, which) for name, (at, _), which in _disks_of(places))
     return Image(path, disks, tuple(_manifest(places)))
 

@@ -154,6 +154,18 @@ def test_a_vmdk_that_names_a_file_elsewhere_is_an_escape(tmp_path: Path) -> None
     assert caught.value.kind == "image-escape"
 
 
+def test_a_part_that_is_a_link_to_another_file_is_an_escape(disks: Path, tmp_path: Path) -> None:
+    for path in disks.glob("disk.split*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert root_of(tmp_path / "disk.split.vmdk") == root_of(disks / "disk.raw")
+    part = next(path for path in tmp_path.iterdir() if path.name != "disk.split.vmdk")
+    part.rename(tmp_path / "elsewhere")
+    part.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(IntegrityError) as caught:
+        root_of(tmp_path / "disk.split.vmdk")
+    assert caught.value.kind == "image-escape"
+
+
 def test_a_raw_disk_with_a_header_that_its_guest_wrote_stays_a_raw_disk(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(SECRET * 50_000)
@@ -200,6 +212,9 @@ def test_an_image_that_claims_exabytes_is_no_work(tmp_path: Path) -> None:
     with (tmp_path / "huge.raw").open("wb") as file:
         file.truncate(1 << 43)
     assert root_of(tmp_path / "huge.raw").startswith("blake3:")
+    run("qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "huge.qcow2", "2P")
+    with pytest.raises(RefusedError, match="PiB"):
+        root_of(tmp_path / "huge.qcow2")
     run("qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "x.qcow2", "8M")
     content = bytearray((tmp_path / "x.qcow2").read_bytes())
     content[24:32] = (1 << 62).to_bytes(8, "big")

@@ -9,6 +9,7 @@ Source: QEMU's `qemu-img info --output=json`; VMware, "Virtual Disk Format 5.0" 
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,13 +18,16 @@ from korora.errors import IntegrityError
 from korora.model.image import Format, ImageFacts, ImageFinding, is_plain
 
 MAX_SANE_BYTES: Final = 1 << 50
-"""A petabyte: a virtual size beyond that is named, and read all the same."""
+"""A petabyte: to ask QEMU where there are only zeros takes a minute for that, and hours for more."""
 MAX_EXTENTS: Final = 10_000
 MAX_SNAPSHOTS: Final = 1_000
 _PROTOCOL: Final = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+# As QEMU's sscanf reads: a line's end is space like any other, so that an entry can go over several lines.
 _EXTENT: Final = re.compile(
-    r'^\s*(?:RW|RDONLY|NOACCESS)\s+\d+\s+(?P<kind>[A-Z]+)(?:\s+"(?P<file>[^"]*)")?', re.IGNORECASE
+    r'^\s*(?:RW|RDONLY|NOACCESS)\s+[+-]?\d+\s*[^\s"]+\s*"(?P<file>[^"\r\n]+)', re.IGNORECASE | re.MULTILINE
 )
+_VMDK_HEADER: Final = struct.Struct("<4sIIQ")
+"""Magic, version, flags, capacity in sectors."""
 
 
 def judged(said: Mapping[str, Any], which: Format, allowed: Collection[str] = ()) -> ImageFacts:
@@ -72,11 +76,17 @@ def _others(facts: ImageFacts, allowed: Collection[str]) -> Iterator[ImageFindin
             "backing-format",
             "it does not say its backing file's format: that would be guessed from bytes a guest wrote",
         )
+    elif facts.backing is not None and facts.backing_format not in list(Format):
+        yield ImageFinding(
+            "critical", "backing-format", f"its backing file is said to be {facts.backing_format!r}: not read"
+        )
 
 
 def _states(facts: ImageFacts, said: Mapping[str, Any], special: Mapping[str, Any]) -> Iterator[ImageFinding]:
     if facts.virtual_size > MAX_SANE_BYTES:
-        yield ImageFinding("warning", "size", f"it claims to be {facts.virtual_size / 2**50:,.0f} PiB large")
+        yield ImageFinding(
+            "critical", "size", f"it claims to be {facts.virtual_size / 2**50:,.1f} PiB large; 1 PiB is read"
+        )
     if facts.encrypted:
         yield ImageFinding("warning", "encrypted", "it is encrypted: its content is not read without its key")
     if facts.snapshots:
@@ -97,18 +107,28 @@ class Extents:
 
 def vmdk_extents(descriptor: bytes) -> Extents:
     """Of a VMDK's text descriptor. IntegrityError(kind="image-escape") if one lies anywhere but beside it."""
-    found = []
-    for line in descriptor.decode("utf-8", "replace").splitlines()[: 10 * MAX_EXTENTS]:
-        if (extent := _EXTENT.match(line)) is None or extent["file"] is None:
-            continue
-        found.append(_beside(extent["file"]))
-    if len(found) > MAX_EXTENTS:
-        raise IntegrityError(f"the image has more than {MAX_EXTENTS} parts", kind="bad-image")
-    return Extents(tuple(dict.fromkeys(found)))
+    found: dict[str, None] = {}
+    for extent in _EXTENT.finditer(descriptor.decode("utf-8", "replace")):
+        found[_beside(extent["file"])] = None
+        if len(found) > MAX_EXTENTS:
+            raise IntegrityError(f"the image has more than {MAX_EXTENTS} parts", kind="bad-image")
+    return Extents(tuple(found))
+
+
+def check_vmdk_header(head: bytes) -> None:
+    """Of a sparse VMDK. IntegrityError(kind="image-escape") if it leaves all to a descriptor inside of it,
+    which QEMU would follow to any file.
+    """
+    if head.startswith(b"KDMV") and len(head) >= _VMDK_HEADER.size and not _VMDK_HEADER.unpack_from(head)[3]:
+        raise IntegrityError(
+            "the image's header has no size, and leaves it to a descriptor that may name any file",
+            kind="image-escape",
+            remedy="do not use this one; convert the disk again from where it came",
+        )
 
 
 def _beside(name: str) -> str:
-    if not is_plain(name) or _PROTOCOL.match(name):
+    if not is_plain(name) or _PROTOCOL.match(name) or name.startswith("."):
         raise IntegrityError(
             f"the image names {name!r} as a part of it, which is not beside it",
             kind="image-escape",

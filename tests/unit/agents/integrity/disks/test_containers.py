@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from korora.agents.integrity.disks.containers import judged, vmdk_extents
+from korora.agents.integrity.disks.containers import check_vmdk_header, judged, vmdk_extents
 from korora.agents.integrity.disks.package import Claim, claims, disk_format
 from korora.agents.integrity.disks.package import judged as judged_package
 from korora.agents.integrity.disks.recognition import looks_like, recognised
@@ -44,7 +45,7 @@ def test_a_plain_image_has_no_finding() -> None:
         ({"format-specific": {"data": {"corrupt": True}}}, [("critical", "corrupt")]),
         ({"encrypted": True}, [("warning", "encrypted")]),
         ({"snapshots": [{"name": "a"}, {"name": "b"}]}, [("info", "snapshots")]),
-        ({"virtual-size": 2**62}, [("warning", "size")]),
+        ({"virtual-size": 2**62}, [("critical", "size")]),
         ({"dirty-flag": True}, [("warning", "dirty")]),
     ],
 )
@@ -79,13 +80,22 @@ def test_no_description_breaks_it(said: dict[str, Any]) -> None:
         assert error.kind == "bad-image"
 
 
+def test_a_sparse_vmdk_whose_header_has_no_size_leaves_it_to_a_descriptor_and_is_an_escape() -> None:
+    sized = b"KDMV" + struct.pack("<IIQ", 1, 3, 2048)
+    check_vmdk_header(sized)
+    check_vmdk_header(b"anything")
+    with pytest.raises(IntegrityError) as caught:
+        check_vmdk_header(b"KDMV" + struct.pack("<IIQ", 1, 3, 0))
+    assert caught.value.kind == "image-escape"
+
+
 def test_the_parts_of_a_split_disk_lie_beside_it() -> None:
     text = b'# Disk DescriptorFile\nRW 4192256 SPARSE "disk-s001.vmdk"\nRW 2048 ZERO\n'
     text += b'RW 63 FLAT "disk-f001.vmdk" 0\n'
     assert vmdk_extents(text).files == ("disk-s001.vmdk", "disk-f001.vmdk")
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/b", "..", "", "nbd:x", "json:{}"])
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/b", "..", "nbd:x", "json:{}"])
 def test_a_part_elsewhere_is_an_escape(name: str) -> None:
     with pytest.raises(IntegrityError) as caught:
         vmdk_extents(f'RW 63 FLAT "{name}" 0\n'.encode())
