@@ -1,9 +1,9 @@
-"""A disk in memory, with extents as a test wants them."""
+"""A disk in memory, with the extents that somebody says it has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from korora.errors import ToolError
@@ -13,29 +13,34 @@ from korora.ports.image import Range
 T = TypeVar("T")
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class MemoryImage:
-    """Implements `ports.image.OpenImage`. `cuts`: where extents end; `bad`: a byte that cannot be read."""
+    """Implements `ports.image.OpenImage`. `broken`: bytes that cannot be read."""
 
     content: bytes
-    cuts: tuple[int, ...] = ()
-    bad: int | None = None
-    read: list[Range] = field(default_factory=list)
+    said: Sequence[Extent] | None = None
+    broken: Collection[int] = ()
 
     @property
     def size(self) -> int:
         return len(self.content)
 
     def extents(self, offset: int = 0) -> Iterator[Extent]:
-        ends = sorted({cut for cut in self.cuts if offset < cut < self.size} | {self.size})
-        for end in ends:
-            if end > offset:
-                yield Extent(offset, end - offset, not any(self.content[offset:end]))
-                offset = end
+        for one in self.said if self.said is not None else [Extent(0, self.size, zero=False)]:
+            begin = max(one.offset, offset)
+            if begin < one.end:
+                yield Extent(begin, one.end - begin, one.zero)
 
     def each(self, ranges: Iterable[Range], work: Callable[[memoryview], T]) -> Iterator[T]:
         for offset, length in ranges:
-            if self.bad is not None and offset <= self.bad < offset + length:
+            if offset + length > self.size or any(offset <= one < offset + length for one in self.broken):
                 raise ToolError(f"bytes {offset} to {offset + length} cannot be read", kind="unreadable")
-            self.read.append((offset, length))
-            yield work(memoryview(bytearray(self.content[offset : offset + length])))
+            yield work(memoryview(self.content)[offset : offset + length])
+
+
+def extents_of(lengths: Iterable[tuple[int, bool]]) -> list[Extent]:
+    """(length, zero), one after the other."""
+    made: list[Extent] = []
+    for length, zero in lengths:
+        made.append(Extent(made[-1].end if made else 0, length, zero))
+    return made

@@ -64,6 +64,18 @@ class ImageFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """What a look through a container's tables found. `problem`: None if nothing, or if it has no check.
+
+    `end`: where the last cluster in use ends, in the image's file; 0 if that is not known.
+    """
+
+    problem: str | None = None
+    end: int = 0
+    compressed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ImageFinding:
     """Something of the container that a person should know. `kind` is stable, for scripts."""
 

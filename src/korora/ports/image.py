@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
-from korora.model.image import Extent, ImageFiles
+from korora.model.image import Checked, Extent, ImageFiles
 
 T = TypeVar("T")
 Range = tuple[int, int]
@@ -38,6 +38,10 @@ class OpenImage(Protocol):
 class ImageReader(Protocol):
     def describe(self, image: ImageFiles) -> dict[str, Any]:
         """What QEMU says of the container, opening no other file. IntegrityError when it is damaged."""
+        ...
+
+    def check(self, image: ImageFiles) -> Checked:
+        """What contradicts itself in the container's tables. Takes longer the larger these tables are."""
         ...
 
     def open(self, image: ImageFiles) -> AbstractContextManager[OpenImage]:

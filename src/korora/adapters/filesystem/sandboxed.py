@@ -15,13 +15,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
 import korora
-from korora.adapters.image.qemu_nbd import exported
-from korora.adapters.image.sandbox import Sandbox
+from korora.adapters.image.qemu_nbd import served
+from korora.adapters.image.sandbox import Sandbox, end
 from korora.model.files import Done, Problem, Told
 from korora.model.image import ImageFiles
 
@@ -38,15 +38,17 @@ class SandboxedFiles:
 
     def walk(self, image: ImageFiles, contents: Sequence[bytes] = ()) -> Iterator[Told]:
         deadline = time.monotonic() + self.within_s
-        with tempfile.TemporaryDirectory(prefix="korora-files-") as folder, exported(image, Path(folder)):
+        temporary = tempfile.TemporaryDirectory(prefix="korora-files-")
+        with temporary as folder, served(image, Path(folder)), tempfile.TemporaryFile() as errors:
             command = [sys.executable, "-I", "-m", "korora.adapters.filesystem.walker", "/run/nbd"]
             words = [*command, *(os.fsdecode(pattern) for pattern in contents)]
-            process = Sandbox(_python(), Path(folder)).start(words, subprocess.PIPE)
+            process = Sandbox(_python(), Path(folder)).start(words, subprocess.PIPE, errors)
             try:
-                yield from _records(process, deadline)
+                yield from _records(process, errors, deadline)
             finally:
-                process.kill()
-                process.communicate()
+                end(process)
+                if process.stdout is not None:
+                    process.stdout.close()
 
 
 def _python() -> dict[str, Path]:
@@ -55,13 +57,13 @@ def _python() -> dict[str, Path]:
     return {str(place): place for place in sorted(places) if not place.is_relative_to("/usr")}
 
 
-def _records(process: subprocess.Popen[bytes], deadline: float) -> Iterator[Told]:
+def _records(process: subprocess.Popen[bytes], errors: IO[bytes], deadline: float) -> Iterator[Told]:
     reading = _Reading(process, deadline)
     while True:
         try:
             told = _DECODER.decode(reading.exactly(reading.length()))
         except (EOFError, TimeoutError, msgspec.MsgspecError) as error:
-            yield Problem("the reader of files", _last_words(process, error))
+            yield Problem("the reader of files", _last_words(process, errors, error))
             return
         yield told
         if isinstance(told, Done):
@@ -98,8 +100,8 @@ class _Reading:
         return told
 
 
-def _last_words(process: subprocess.Popen[bytes], error: Exception) -> str:
-    process.kill()
-    _, said = process.communicate()
-    lines = said.decode("utf-8", "replace").strip().splitlines()
+def _last_words(process: subprocess.Popen[bytes], errors: IO[bytes], error: Exception) -> str:
+    end(process)
+    errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4096))
+    lines = errors.read().decode("utf-8", "replace").strip().splitlines()
     return f"{error}" + (f": {lines[-1][:300]}" if lines else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ Allowed = Annotated[
     ),
 ]
 DIFFERENCES_SHOWN = 50
+RECORD_BYTES = 16 << 20
 
 
 @app.command()
@@ -100,14 +102,14 @@ def verify(
     changed = _changed(record, roots)
     if as_json:
         say_json({"same": not changed, "root": record.root, "changed": changed})
+        raise typer.Exit(ExitCode.INTEGRITY if changed else ExitCode.DONE)
     if changed:
         raise IntegrityError(
             f"{image} is not what it was: {', '.join(changed)} changed",
             kind="image-changed",
             remedy="compare it with a copy that is: korora image diff",
         )
-    if not as_json:
-        say(f"✓ {image} is what it was: {record.root}")
+    say(f"✓ {image} is what it was: {record.root}")
 
 
 @app.command()
@@ -159,14 +161,17 @@ def _expected(said: str) -> dict[str, str]:
     """Name of a disk → its root; the whole image's is that of the empty name."""
     from korora.model import image_record
 
-    if said.startswith("blake3:") and len(said) == len("blake3:") + 64:
+    if re.fullmatch("blake3:[0-9a-f]{64}", said):
         return {"": said}
-    path = Path(said)
-    if not path.is_file():
+    try:
+        with Path(said).open("rb") as file:
+            record = image_record.read(file.read(RECORD_BYTES))
+    except (OSError, ValueError) as error:
         raise UsageError(
-            f"{said!r} is no root and no file", kind="no-record", remedy="a root begins with blake3:"
-        )
-    record = image_record.read(path.read_bytes())
+            f"{said!r} is no root and no file that can be read: {error}",
+            kind="no-record",
+            remedy="a root is blake3: and 64 hexadecimal digits",
+        ) from error
     return {"": record.root} | {disk.name: disk.root for disk in record.disks if disk.name}
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from korora.errors import IntegrityError
-from korora.model.image import Format, ImageFacts, ImageFinding, is_plain
+from korora.model.image import Checked, Format, ImageFacts, ImageFinding, is_plain
 
 MAX_SANE_BYTES: Final = 1 << 50
 """A petabyte: to ask QEMU where there are only zeros takes a minute for that, and hours for more."""
@@ -24,8 +24,16 @@ MAX_SNAPSHOTS: Final = 1_000
 _PROTOCOL: Final = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 # As QEMU's sscanf reads: a line's end is space like any other, so that an entry can go over several lines.
 _EXTENT: Final = re.compile(
-    r'^\s*(?:RW|RDONLY|NOACCESS)\s+[+-]?\d+\s*[^\s"]+\s*"(?P<file>[^"\r\n]+)', re.IGNORECASE | re.MULTILINE
+    r'^\s*(?:RW|RDONLY|NOACCESS)\s+(?P<sectors>[+-]?\d{1,30})\s*(?P<kind>[^\s"]+)\s*"(?P<file>[^"\r\n]+)'
+    r'(?:"\s+(?P<offset>\d{1,30}))?',
+    re.IGNORECASE | re.MULTILINE,
 )
+_SECTOR_BYTES: Final = 512
+_FLAT: Final = {"FLAT", "VMFS"}
+_VDI_BEGIN, _VDI_BLOCK, _VDI_ALLOCATED = 0x158, 0x178, 0x184
+"""Where a VDI's header has, in four bytes each: the data's place, a block's size, how many are allocated."""
+_QCOW2_TABLE: Final = struct.Struct(">36xIQ")
+"""Entries of the first table, and where it is."""
 _VMDK_HEADER: Final = struct.Struct("<4sIIQ")
 """Magic, version, flags, capacity in sectors."""
 
@@ -103,16 +111,41 @@ class Extents:
     """The files of a split image, as its descriptor names them."""
 
     files: tuple[str, ...]
+    least_bytes: tuple[int, ...]
+    """Of each file: how long it is at least, if it holds what is said of it."""
 
 
 def vmdk_extents(descriptor: bytes) -> Extents:
     """Of a VMDK's text descriptor. IntegrityError(kind="image-escape") if one lies anywhere but beside it."""
-    found: dict[str, None] = {}
+    found: dict[str, int] = {}
     for extent in _EXTENT.finditer(descriptor.decode("utf-8", "replace")):
-        found[_beside(extent["file"])] = None
+        name, end = _beside(extent["file"]), int(extent["sectors"]) + int(extent["offset"] or 0)
+        least = end * _SECTOR_BYTES if extent["kind"].upper() in _FLAT else 0
+        found[name] = max(found.get(name, 0), least)
         if len(found) > MAX_EXTENTS:
             raise IntegrityError(f"the image has more than {MAX_EXTENTS} parts", kind="bad-image")
-    return Extents(tuple(found))
+    return Extents(tuple(found), tuple(found.values()))
+
+
+def qcow2_bytes(head: bytes, facts: ImageFacts, checked: Checked) -> int:
+    """How long a qcow2's file is at least. What lies behind a file's end QEMU reads as zeros.
+
+    The last cluster need not be whole if it is the first table's, or may hold compressed data or what belongs
+    to snapshots: so QEMU writes it.
+    """
+    entries, table = _QCOW2_TABLE.unpack_from(head.ljust(_QCOW2_TABLE.size, b"\0"))
+    least = int(table + 8 * entries)
+    cluster = 1 << min(int.from_bytes(head[20:24], "big"), 21)
+    may_be_short = checked.compressed or facts.snapshots or checked.end - table <= max(cluster, 8 * entries)
+    return max(least, 0 if may_be_short else checked.end)
+
+
+def vdi_bytes(head: bytes) -> int:
+    """How long a VDI's file is at least, by its header. What lies behind a file's end QEMU reads as zeros."""
+    begin, block, allocated = (
+        int.from_bytes(head[at : at + 4], "little") for at in (_VDI_BEGIN, _VDI_BLOCK, _VDI_ALLOCATED)
+    )
+    return begin + block * allocated
 
 
 def check_vmdk_header(head: bytes) -> None:

@@ -18,6 +18,8 @@ from korora.protocol.content_tree import CHUNK_BYTES, ContentTree, Peak, chunks_
 
 Told = Callable[["Progress"], None]
 _RUNS_AT_ONCE: Final = 4096
+_MERGED_BYTES: Final = 1 << 40
+"""No more as one, so that progress is told, and a digest put aside, within a run of zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,11 @@ def runs(extents: Iterable[Extent], size: int, first: int = 0) -> Iterator[Run]:
 
 
 def _merged(extents: Iterable[Extent]) -> Iterator[Extent]:
-    """Neighbours of one kind as one."""
+    """Neighbours of one kind as one, up to a bound."""
     held: Extent | None = None
     for extent in extents:
-        if held is not None and held.zero is extent.zero and held.end == extent.offset:
+        more = held is not None and held.length < _MERGED_BYTES
+        if held is not None and more and held.zero is extent.zero and held.end == extent.offset:
             held = Extent(held.offset, held.length + extent.length, held.zero)
         else:
             if held is not None:

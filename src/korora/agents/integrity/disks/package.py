@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final, Literal
 
-from korora.model.image import Format, ImageFinding
+from korora.agents.integrity.disks.descriptor import Reference
+from korora.model.image import MAX_MEMBERS, Format, ImageFinding
 
 MAX_MANIFEST_BYTES: Final = 1 << 20
+_MAX_FINDINGS: Final = 50
+_OF_THE_PACKAGE: Final = (".ovf", ".mf", ".cert")
 _LINE: Final = re.compile(
     r"\s*(SHA1|SHA256|SHA512)\s*\((?P<file>.{1,255})\)\s*=\s*(?P<digest>[0-9a-fA-F]+)\s*"
 )
@@ -59,6 +62,11 @@ def claims(manifest: bytes) -> tuple[tuple[Claim, ...], tuple[ImageFinding, ...]
         else:
             algorithm: Algorithm = {"SHA1": "sha1", "SHA256": "sha256", "SHA512": "sha512"}[match[1]]  # type: ignore[assignment]
             found[match["file"]] = Claim(match["file"], algorithm, match["digest"].lower())
+        if len(found) > MAX_MEMBERS or len(findings) > _MAX_FINDINGS:
+            findings.append(
+                ImageFinding("critical", "manifest", "the manifest is longer, and read no further")
+            )
+            break
     return tuple(found.values()), tuple(findings)
 
 
@@ -75,10 +83,26 @@ def judged(
             yield ImageFinding("info", "weak-digest", f"the manifest has only a SHA-1 of {claim.file!r}")
     named = {claim.file for claim in stated}
     for name in sorted(there):
-        if stated and name not in named and not name.endswith((".mf", ".cert")):
+        if stated and name not in named and not name.lower().endswith((".mf", ".cert")):
             yield ImageFinding("warning", "unnamed", f"{name!r} is in the package and not in the manifest")
     if not stated:
         yield ImageFinding("warning", "no-manifest", "without a manifest nothing says what it must be")
+
+
+def covered(referred: Collection[Reference], there: Collection[str]) -> Iterator[ImageFinding]:
+    """What the descriptor refers to, against the files that are there: what no digest of its disks covers."""
+    for one in referred:
+        if one.file not in there:
+            yield ImageFinding("critical", "missing", f"the descriptor refers to {one.file!r}: not there")
+        elif one.altered:
+            yield ImageFinding("critical", "altered", f"{one.file!r} is {one.altered}, and cannot be read so")
+    for name in sorted(there):
+        if disk_format(name) is None and not name.lower().endswith(_OF_THE_PACKAGE):
+            yield ImageFinding("warning", "uncovered", f"{name!r} is no disk: no digest covers it")
+    for suffix in (".ovf", ".mf"):
+        number = sum(name.lower().endswith(suffix) for name in there)
+        if number > 1:
+            yield ImageFinding("critical", "ambiguous", f"it has {number} files that end in {suffix}")
 
 
 def disk_format(name: str) -> Format | None:

@@ -1,110 +1,166 @@
-"""The digest of a disk is of every byte, however its zeros are told; differences are where bytes differ."""
+"""A digest is of every byte that a guest sees, or there is none; differences are those of the bytes."""
 
 from __future__ import annotations
 
-import itertools
-import random
+from itertools import pairwise
 
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes.image import MemoryImage
-from korora.agents.integrity.disks.content import Progress, differences, digest, runs
+from fakes.image import MemoryImage, extents_of
+from korora.agents.integrity.disks.content import Difference, Progress, differences, digest, runs
 from korora.errors import ToolError
-from korora.model.identity import Digest
 from korora.model.image import Extent
 from korora.protocol.content_tree import CHUNK_BYTES, ContentTree, chunks_of, leaf
 
-HALF = CHUNK_BYTES // 2
+TERA = 1 << 40
+lengths = st.one_of(
+    st.integers(1, 3 * CHUNK_BYTES), st.sampled_from([CHUNK_BYTES, 512, 7 * CHUNK_BYTES]), st.integers(1, 5)
+)
+layouts = st.lists(st.tuples(lengths, st.booleans()), max_size=12)
 
 
-def quiet(_: Progress) -> None:
+@given(layouts)
+def test_runs_cover_every_chunk_once_and_are_zero_only_where_all_is(layout: list[tuple[int, bool]]) -> None:
+    said = extents_of(layout)
+    size = said[-1].end if said else 0
+    planned = list(runs(said, size))
+    assert [run.first for run in planned] == [0, *(run.first + run.count for run in planned)][: len(planned)]
+    assert sum(run.count for run in planned) == chunks_of(size)
+    zero = {run.first + step for run in planned if run.zero for step in range(run.count)}
+    whole = {
+        at
+        for at in range(size // CHUNK_BYTES)
+        if all(one.zero for one in said if one.offset < (at + 1) * CHUNK_BYTES and at * CHUNK_BYTES < one.end)
+    }
+    assert zero == whole
+
+
+@given(layouts, st.integers(0, 30))
+def test_runs_from_a_chunk_on_are_the_rest_of_all_runs(layout: list[tuple[int, bool]], first: int) -> None:
+    said = extents_of(layout)
+    size = said[-1].end if said else 0
+    rest = [one for one in said if one.end > first * CHUNK_BYTES]
+    flat = {run.first + step: run.zero for run in runs(said, size) for step in range(run.count)}
+    later = {run.first + step: run.zero for run in runs(rest, size, first) for step in range(run.count)}
+    assert later == {at: zero for at, zero in flat.items() if at >= first}
+
+
+def test_a_chunk_of_which_nothing_is_said_is_read() -> None:
+    assert [run.zero for run in runs([], 2 * CHUNK_BYTES)] == [False, False]
+    gap = [Extent(0, CHUNK_BYTES, zero=True), Extent(2 * CHUNK_BYTES, CHUNK_BYTES, zero=True)]
+    assert [(run.first, run.zero) for run in runs(gap, 3 * CHUNK_BYTES)] == [(0, True), (1, False), (2, True)]
+
+
+def test_zeros_of_exabytes_are_few_runs_and_progress_is_told_within() -> None:
+    said = [Extent(at * TERA, TERA, zero=True) for at in range(64)]
+    planned = list(runs(said, 64 * TERA))
+    assert len(planned) == 64
+    assert sum(run.count for run in planned) == chunks_of(64 * TERA)
+
+
+# -- digest ------------------------------------------------------------------------------------------------
+
+PARTS = st.lists(
+    st.sampled_from(["zeros", "a", "b", "hidden zeros"]).flatmap(
+        lambda kind: st.tuples(
+            st.just(kind), st.sampled_from([512, CHUNK_BYTES, CHUNK_BYTES + 512, 3 * CHUNK_BYTES])
+        )
+    ),
+    max_size=5,
+)
+
+
+def image_of(parts: list[tuple[str, int]]) -> MemoryImage:
+    """`hidden zeros` are there as bytes, and no extent says that they are zeros."""
+    content = b"".join((b"\0" if "zeros" in kind else kind.encode()) * length for kind, length in parts)
+    return MemoryImage(content, extents_of((length, kind == "zeros") for kind, length in parts))
+
+
+def defined(content: bytes) -> str:
+    def top(leaves: list[bytes]) -> bytes:
+        if len(leaves) < 2:
+            return b"".join(leaves)
+        left = 1 << ((len(leaves) - 1).bit_length() - 1)
+        return hashed("node", top(leaves[:left]) + top(leaves[left:]))
+
+    def hashed(context: str, data: bytes) -> bytes:
+        return blake3(data, derive_key_context=f"Korora 2026 content tree: {context}").digest()
+
+    leaves = [hashed("chunk", content[at : at + 2**20]) for at in range(0, len(content), 2**20)]
+    return "blake3:" + hashed("disk", len(content).to_bytes(8, "big") + top(leaves)).hex()
+
+
+def silent(_: Progress) -> None:
     pass
 
 
-def plain(content: bytes) -> Digest:
-    tree = ContentTree()
-    for at in range(0, len(content), CHUNK_BYTES):
-        tree.add(leaf(content[at : at + CHUNK_BYTES]))
-    return tree.root(len(content))
+@given(PARTS)
+@settings(max_examples=25, deadline=None)
+def test_the_digest_is_that_of_the_definition_whatever_the_extents_say(parts: list[tuple[str, int]]) -> None:
+    image = image_of(parts)
+    assert digest(image, silent) == defined(image.content) == digest(MemoryImage(image.content), silent)
 
 
-def disk(pattern: str, tail: int = 0) -> bytes:
-    """A half chunk of content (x) or of zeros (0) for each letter."""
-    return (
-        b"".join(bytes(HALF) if letter == "0" else letter.encode() * HALF for letter in pattern) + b"t" * tail
-    )
+@given(PARTS)
+@settings(max_examples=15, deadline=None)
+def test_a_digest_taken_up_after_any_progress_ends_in_the_same_root(parts: list[tuple[str, int]]) -> None:
+    image, told = image_of(parts), list[Progress]()
+    root = digest(image, told.append)
+    assert [one.done for one in told[-1:]] == [image.size] * bool(told)
+    for at in told:
+        assert digest(image, silent, ContentTree(at.count, at.peaks)) == root
 
 
-PATTERNS = st.text(alphabet="0xy", max_size=9)
-
-
-@given(PATTERNS, st.integers(0, 700), st.lists(st.integers(0, 10), max_size=6))
-@settings(deadline=None, max_examples=40)
-def test_the_digest_does_not_depend_on_how_zeros_are_told(pattern: str, tail: int, cuts: list[int]) -> None:
-    content = disk(pattern, tail)
-    image = MemoryImage(content, tuple(cut * HALF + cut for cut in cuts))
-    assert digest(image, quiet) == plain(content)
-
-
-def test_chunks_of_zeros_are_not_read() -> None:
-    image = MemoryImage(disk("xx0000yy"), (2 * HALF, 6 * HALF))
-    digest(image, quiet)
-    assert image.read == [(0, CHUNK_BYTES), (3 * CHUNK_BYTES, CHUNK_BYTES)]
-
-
-@given(st.lists(st.tuples(st.integers(1, 3 * CHUNK_BYTES), st.booleans()), min_size=1, max_size=12))
-def test_runs_cover_each_chunk_once_and_zeros_only_where_all_is_zero(parts: list[tuple[int, bool]]) -> None:
-    extents, at = [], 0
-    for length, zero in parts:
-        extents.append(Extent(at, length, zero))
-        at += length
-    found = list(runs(extents, at))
-    covered = [number for run in found for number in range(run.first, run.first + run.count)]
-    assert covered == list(range(chunks_of(at)))
-    for run in found:
-        begin, end = run.first * CHUNK_BYTES, min(at, (run.first + run.count) * CHUNK_BYTES)
-        if run.zero:
-            assert all(one.zero for one in extents if one.offset < end and one.end > begin)
-        else:
-            assert run.count == 1
-
-
-def test_it_goes_on_from_wherever_it_was_broken_off() -> None:
-    content = disk("xx00yyx0000yxyx", 5)
+def test_progress_only_grows() -> None:
     told: list[Progress] = []
-    whole = digest(MemoryImage(content), told.append)
-    for progress in told:
-        image = MemoryImage(content)
-        assert digest(image, quiet, ContentTree(progress.count, progress.peaks)) == whole
-        assert all(offset >= progress.count * CHUNK_BYTES for offset, _ in image.read)
-    assert (told[-1].done, told[-1].size) == (len(content), len(content))
+    digest(image_of([("a", 3 * CHUNK_BYTES), ("zeros", 3 * CHUNK_BYTES), ("b", 512)]), told.append)
+    assert all(one.done < other.done for one, other in pairwise(told))
+    assert {one.size for one in told} == {6 * CHUNK_BYTES + 512}
 
 
-def test_what_cannot_be_read_leaves_no_digest() -> None:
-    with pytest.raises(ToolError) as caught:
-        digest(MemoryImage(disk("xxxx"), bad=CHUNK_BYTES), quiet)
-    assert caught.value.kind == "unreadable"
+def test_a_part_that_cannot_be_read_leaves_no_digest() -> None:
+    content = bytes(3 * CHUNK_BYTES)
+    with pytest.raises(ToolError) as failed:
+        digest(MemoryImage(content, broken={CHUNK_BYTES + 7}), silent)
+    assert failed.value.kind == "unreadable"
 
 
-@given(PATTERNS, PATTERNS, st.integers(0, 99))
-@settings(deadline=None, max_examples=40)
-def test_differences_are_just_the_chunks_whose_bytes_differ(one: str, other: str, seed: int) -> None:
-    chance = random.Random(seed)
-    left, right = disk(one), disk(other, chance.choice([0, 7]))
-    cuts = tuple(chance.randrange(10) * HALF for _ in range(4))
-    found = list(differences(MemoryImage(left, cuts), MemoryImage(right), quiet))
-    chunks = {
-        at // CHUNK_BYTES
-        for part in found
-        for at in range(part.offset, part.offset + part.length, CHUNK_BYTES)
-    }
-    expected = {
-        number
-        for number in range(chunks_of(max(len(left), len(right))))
-        if left[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
-        != right[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
-    }
-    assert chunks == expected
-    assert all(a.offset + a.length < b.offset for a, b in itertools.pairwise(found))
+# -- differences -------------------------------------------------------------------------------------------
+
+
+def brute(one: bytes, other: bytes) -> list[Difference]:
+    found: list[Difference] = []
+    size = max(len(one), len(other))
+    for at in range(0, size, CHUNK_BYTES):
+        end = min(at + CHUNK_BYTES, size)
+        if one[at:end] == other[at:end]:
+            continue
+        if found and found[-1].offset + found[-1].length == at:
+            found[-1] = Difference(found[-1].offset, end - found[-1].offset)
+        else:
+            found.append(Difference(at, end - at))
+    return found
+
+
+@given(PARTS, PARTS)
+@settings(max_examples=40, deadline=None)
+def test_differences_are_those_of_the_bytes(one: list[tuple[str, int]], other: list[tuple[str, int]]) -> None:
+    left, right = image_of(one), image_of(other)
+    assert list(differences(left, right, silent)) == brute(left.content, right.content)
+    assert list(differences(left, left, silent)) == []
+
+
+def test_one_changed_byte_names_its_chunk() -> None:
+    content = bytearray(leaf(b"x") * (5 * CHUNK_BYTES // 32))
+    before = MemoryImage(bytes(content))
+    content[3 * CHUNK_BYTES + 9] ^= 1
+    found = list(differences(before, MemoryImage(bytes(content)), silent))
+    assert found == [Difference(3 * CHUNK_BYTES, CHUNK_BYTES)]
+
+
+def test_zeros_said_and_zeros_read_are_the_same() -> None:
+    said = MemoryImage(bytes(4 * CHUNK_BYTES), [Extent(0, 4 * CHUNK_BYTES, zero=True)])
+    assert list(differences(said, MemoryImage(bytes(4 * CHUNK_BYTES)), silent)) == []
