@@ -28,7 +28,6 @@ from bench import machine as this_machine
 MIB: Final = 1 << 20
 FORMATS: Final = ("raw", "qcow2")
 ON_DISK: Final = Path("/var/tmp")  # noqa: S108  a folder with a new name is made in it
-MIRROR: Final = "http://deb.debian.org/debian"
 GOALS: Final = {"image_vs_nbdcopy": 0.7, "image_vs_sha256sum": 1.3, "files_vs_sha256sum": 0.5}
 
 
@@ -155,7 +154,7 @@ def _images(folder: Path, mebibytes: int) -> dict[str, Path]:
 def _tree(folder: Path, *, small: bool) -> tuple[Path, str]:
     root = folder / "root"
     if not small and shutil.which("debootstrap"):
-        command = ["debootstrap", "--variant=minbase", "bookworm", str(root), MIRROR]
+        command = ["debootstrap", "--variant=minbase", "bookworm", str(root)]
         if subprocess.run(command, capture_output=True, check=False, timeout=900).returncode == 0:
             return root, "debootstrap --variant=minbase bookworm"
         shutil.rmtree(root, ignore_errors=True)

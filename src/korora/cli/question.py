@@ -175,12 +175,6 @@ def _found(invocation: Invocation, question: str) -> list[tuple[SiteHost, Questi
     return found
 
 
-def _answer(question: QuestionView) -> str | None:
-    if question.answer is None:
-        return None
-    return f"{question.answer} by {question.answered_by}: {question.because or 'without a reason'}"
-
-
 def _row(host: str, question: QuestionView) -> tuple[object, ...]:
     asked = (_when(question.asked_at), question.times)
     return (question.id, host, _stage(question), *asked, question.matter, question.why)

@@ -29,12 +29,7 @@ def may(at: Setting, request: MigrationRequest, deed: Deed, by: OperatorName | N
 def check(at: Setting, request: MigrationRequest, deed: Deed, by: OperatorName | None) -> None:
     """RefusedError(kind="not-allowed") unless a policy lets him, without a second person."""
     if not may(at, request, deed, by):
-        raise RefusedError(
-            f"no policy lets {by} {deed} the migration of {request.vm} "
-            f"from {request.source} to {request.destination}",
-            kind="not-allowed",
-            remedy=f"a policy for the action {deed} gives that right",
-        )
+        raise _refused(request, deed, by)
 
 
 def asks_to_cancel(
@@ -43,7 +38,8 @@ def asks_to_cancel(
     """Decide, and log it. RefusedError(kind="not-allowed")."""
     allowed = may(at, file.request, "cancel", by)
     at.journal.append_log(_leaf(at, file, session, by, allowed=allowed).leaf())
-    check(at, file.request, "cancel", by)
+    if not allowed:
+        raise _refused(file.request, "cancel", by)
 
 
 def may_see(at: Setting, matter: Matter, by: OperatorName | None) -> bool:
@@ -52,6 +48,15 @@ def may_see(at: Setting, matter: Matter, by: OperatorName | None) -> bool:
         matter.operator, matter.procedure, matter.vm, matter.source, matter.destination, matter.mode, "", 0, 0
     )
     return may(at, asked, "approve", by) or may(at, asked, "observe", by)
+
+
+def _refused(request: MigrationRequest, deed: Deed, by: OperatorName | None) -> RefusedError:
+    return RefusedError(
+        f"no policy lets {by} {deed} the migration of {request.vm} "
+        f"from {request.source} to {request.destination}",
+        kind="not-allowed",
+        remedy=f"a policy for the action {deed} gives that right",
+    )
 
 
 def _answer(at: Setting, request: MigrationRequest, deed: Deed, by: OperatorName) -> Answer:

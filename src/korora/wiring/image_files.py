@@ -51,6 +51,8 @@ def read_files(image: Image, tell: Tell, paths: Sequence[str] = ()) -> Reading:
             tell(one)
         else:
             databases.setdefault(one.volume, PackageDatabase()).take(one)
+    for volume, database in databases.items():
+        digest.problems += [Problem(f"volume {volume}: package database", said) for said in database.problems]
     return Reading(digest, files, databases)
 
 

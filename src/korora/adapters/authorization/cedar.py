@@ -30,7 +30,6 @@ class _Named:
     """A policy by how an administrator finds it."""
 
     name: str
-    forbids: bool
     two_persons: bool
 
 
@@ -100,7 +99,7 @@ def _named(file: str, text: str) -> list[_Named]:
 def _policy(file: str, number: int, policy: Mapping[str, Any]) -> _Named:
     annotations = policy.get("annotations") or {}
     name = annotations.get("id") or f"{file}, policy {number}"
-    return _Named(name, policy["effect"] == "forbid", SECOND_PERSON in annotations)
+    return _Named(name, SECOND_PERSON in annotations)
 
 
 def _allowed(by: Sequence[_Named]) -> Answer:

@@ -6,7 +6,6 @@ nothing of the sources. Limit: one writer at a time; another one waits for ten s
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from korora.adapters.sqlite import Trouble, connected, transaction, trouble
 from korora.errors import ToolError
 from korora.model.indicator import Entry, Indicator, Kind, Provenance, Verdict, rank
 from korora.ports.indicators import Written
@@ -84,16 +84,8 @@ class SqliteIndicators:
                 raise
 
     def write(self, batches: Iterable[Iterable[Entry]]) -> list[Written]:
-        with self._translated():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                written = [self._batch(batch) for batch in batches]
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
-        return written
+        with self._translated(), transaction(self._database):
+            return [self._batch(batch) for batch in batches]
 
     def values(self, kind: Kind, now: int) -> list[bytes]:
         query = "SELECT CAST(value AS BLOB) FROM indicator WHERE kind = ? AND since <= ? AND until > ?"
@@ -123,11 +115,10 @@ class SqliteIndicators:
         database = self._database
         database.execute("PRAGMA synchronous = FULL")
         database.execute("PRAGMA cache_size = -65536")
-        database.execute("BEGIN IMMEDIATE")
-        if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-            for statement in SCHEMA:
-                database.execute(statement)
-        database.execute("COMMIT")
+        with transaction(database):
+            if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                for statement in SCHEMA:
+                    database.execute(statement)
         application = database.execute("PRAGMA application_id").fetchone()[0]
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if (application, version) != (APPLICATION_ID, VERSION):
@@ -184,16 +175,16 @@ class SqliteIndicators:
             raise self._failure(error) from error
 
     def _failure(self, error: sqlite3.Error) -> ToolError:
-        match getattr(error, "sqlite_errorname", ""):
-            case "SQLITE_BUSY" | "SQLITE_LOCKED":
+        match trouble(error):
+            case Trouble.BUSY:
                 return ToolError(
                     f"another process writes the indicators {self._path}",
                     kind="indicator-store-busy",
                     remedy="wait until its import is done, then try again",
                 )
-            case "SQLITE_NOTADB" | "SQLITE_CORRUPT":
+            case Trouble.DAMAGED:
                 return self._damaged(str(error))
-            case _:
+            case Trouble.OTHER:
                 return ToolError(
                     f"the indicators {self._path} cannot be used: {error}",
                     kind="indicator-store",
@@ -210,14 +201,13 @@ class SqliteIndicators:
 
 def _connected(path: Path) -> sqlite3.Connection:
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        return connected(path, waits_s=10.0)
     except OSError as error:
         raise ToolError(
             f"the indicators {path} cannot be opened: {error.strerror}",
             kind="indicator-store",
             remedy="make the folder, or name another file: --store FILE",
         ) from error
-    return sqlite3.connect(path, timeout=10.0, isolation_level=None)
 
 
 def _parts(entries: Iterable[Entry]) -> Iterator[Sequence[Entry]]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from korora.adapters.journal.schema import APPLICATION_ID, SCHEMA, VERSION
+from korora.adapters.sqlite import Trouble, connected, transaction, trouble
 from korora.errors import ToolError
 from korora.model.identity import SessionId, VmName
 from korora.model.question import QuestionId
@@ -168,15 +169,8 @@ class SqliteJournal:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._translated(), self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._database
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
+        with self._translated(), self._lock, transaction(self._database):
+            yield self._database
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -186,16 +180,16 @@ class SqliteJournal:
             raise self._failure(error) from error
 
     def _failure(self, error: sqlite3.Error) -> ToolError:
-        match getattr(error, "sqlite_errorname", ""):
-            case "SQLITE_BUSY" | "SQLITE_LOCKED":
+        match trouble(error):
+            case Trouble.BUSY:
                 return ToolError(
                     f"another process uses the journal {self._path}",
                     kind="journal-locked",
                     remedy="one daemon per state folder: end the other one, or give this one its own folder",
                 )
-            case "SQLITE_NOTADB" | "SQLITE_CORRUPT":
+            case Trouble.DAMAGED:
                 return self._damaged(str(error))
-            case _:
+            case Trouble.OTHER:
                 return ToolError(
                     f"the journal {self._path} cannot be used: {error}",
                     kind="journal",
@@ -212,14 +206,13 @@ class SqliteJournal:
 
 def _connected(path: Path) -> sqlite3.Connection:
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        return connected(path, waits_s=1.0, threads=True)
     except OSError as error:
         raise ToolError(
             f"the journal {path} cannot be opened: {error.strerror}",
             kind="journal",
             remedy="make the state folder, owned and writable by the daemon's user",
         ) from error
-    return sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -82,7 +82,8 @@ def verify(
         _changes(found)
         _tell(reading, findings)
     grave = [one for one in findings if one.finding not in {"configured", "unread"}]
-    raise typer.Exit(_verdict(reading, differs=bool(found or grave), looked=bool(known or reading.databases)))
+    looked = known is not None or any(one.is_there for one in reading.databases.values())
+    raise typer.Exit(_verdict(reading, differs=bool(found or grave), looked=looked))
 
 
 @app.command()

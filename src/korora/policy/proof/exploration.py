@@ -45,8 +45,8 @@ def explore(rules: Sequence[Rule], first: Facts, names: Names, *, most: int) -> 
     while waiting and found.states < most:
         now = waiting.popleft()
         found.states += 1
-        _turn(before, was, now)
-        _turn(after, was, now)
+        turn(before, was, now)
+        turn(after, was, now)
         was = now
         for request, arguments in requests:
             found.decisions += 1
@@ -59,7 +59,7 @@ def explore(rules: Sequence[Rule], first: Facts, names: Names, *, most: int) -> 
                 waiting.append(reached)
             broken = (*seen[reached], *watch.broken(arguments["u"]))
             found.violations += [(request, arguments, name) for name in broken]
-            _turn(after, reached, now)
+            turn(after, reached, now)
     found.complete = not waiting
     return found
 
@@ -76,7 +76,7 @@ def _everything(first: Facts, names: Names) -> dict[Sort, set[Any]]:
     return {sort: state.known(sort).union(names[sort], WRITTEN_OUT.get(sort, ())) for sort in Sort}
 
 
-def _turn(state: State, now: Facts, then: Facts) -> None:
+def turn(state: State, now: Facts, then: Facts) -> None:
     """From the one state to the other, by what differs."""
     values = False
     for name, row in now - then:

@@ -110,6 +110,17 @@ def test_without_anything_to_compare_with_nothing_is_said_to_be_well(
     assert "nothing to compare with" in capsys.readouterr().err
 
 
+def test_a_package_database_that_cannot_be_read_is_unknown(tmp_path: Path, capsys: Captured) -> None:
+    image = made(tmp_path, "odd", **{f"{DPKG}/odd.md5sums": b"no sums\n"})
+    assert answer(["files", "verify", str(image), "--json"]) == 6
+    assert [one["where"] for one in told(capsys)["problems"]] == ["volume 1: package database"]
+
+
+def test_a_package_database_without_sums_is_nothing_to_compare_with(tmp_path: Path) -> None:
+    image = made(tmp_path, "bare", **{f"{DPKG}/login.md5sums": b""})
+    assert answer(["files", "verify", str(image)]) == 2
+
+
 def test_chosen_paths_have_a_digest_of_their_own(tmp_path: Path, capsys: Captured) -> None:
     image = made(tmp_path, "one", note=b"x")
     assert answer(["files", "digest", str(image), "--paths", "/bin/*", "--json"]) == 0

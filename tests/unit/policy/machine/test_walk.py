@@ -21,6 +21,7 @@ from korora.policy.machine.omega.rules import RULES
 from korora.policy.machine.running.machine import Answer, Machine
 from korora.policy.machine.running.reading import Reader
 from korora.policy.machine.running.state import Facts, State
+from korora.policy.proof.exploration import turn
 
 REQUESTS_A_WALK: Final = 1500
 WALKS: Final = 16
@@ -120,8 +121,8 @@ def walk(
         reached = after.facts()
         if decision.allowed:
             assert watch.lost(given["u"]) == [], (rule.request, given)
+            turn(before, now, reached)
             now = reached
-            before.replace(now)
         assert reached == now, (rule.request, given)
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from korora.adapters.sqlite import connected, transaction
+
 _MINUTE_S: Final = 60
 _DAY_S: Final = 86_400
 _WAIT_S: Final = 10.0
@@ -29,23 +31,18 @@ class Quota:
         """Count one question. "" when it may be asked, otherwise why not: then nothing is counted."""
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            with closing(sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None)) as database:
+            with closing(connected(self.path, waits_s=_WAIT_S)) as database:
                 return self._spend(database, now)
         except (OSError, sqlite3.Error) as error:
             return f"its quota cannot be kept: {error}"
 
     def _spend(self, database: sqlite3.Connection, now: float) -> str:
         database.execute("CREATE TABLE IF NOT EXISTS asked (service TEXT NOT NULL, at REAL NOT NULL) STRICT")
-        database.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(database):
             refused = self._refused(database, now)
             if not refused:
                 database.execute("DELETE FROM asked WHERE at <= ?", (now - _DAY_S,))
                 database.execute("INSERT INTO asked VALUES (?, ?)", (self.service, now))
-        except BaseException:
-            database.execute("ROLLBACK")
-            raise
-        database.execute("COMMIT")
         return refused
 
     def _refused(self, database: sqlite3.Connection, now: float) -> str:

@@ -21,11 +21,6 @@ class FileChange:
     path: bytes
     what: tuple[str, ...] = ()
 
-    @property
-    def is_grave(self) -> bool:
-        """More rights than before, or a program that is not the one before."""
-        return any(word.startswith(("mode", "owner", "group", "xattrs")) for word in self.what)
-
 
 def changes(
     before: Mapping[tuple[int, bytes], FileRecord], after: Iterable[FileRecord]

@@ -24,8 +24,3 @@ def refanged(text: str) -> str:
     plain = _AT.sub("@", _COLON.sub(":", plain))
     plain = _SCHEME.sub(lambda match: f"http{match[1].lower()}", plain)
     return _DOT.sub(".", _FTP.sub("ftp", plain))
-
-
-def defanged(text: str) -> str:
-    """For people: not a link any more."""
-    return re.sub(r"^http", "hxxp", text, flags=re.IGNORECASE).replace(".", "[.]")

@@ -160,18 +160,6 @@ class State:
         """`shards`: SHARDS where many thousands of objects are expected."""
         self.relations = {name: Table(shards) for name in RELATIONS}
         self.functions = {name: Column(shards) for name in FUNCTIONS}
-        self._add(facts)
-
-    def replace(self, facts: Facts) -> None:
-        """Hold these facts instead; indexes stay. Not in a rehearsal."""
-        for table in self.relations.values():
-            for row in list(table):
-                table.discard(row)
-        for column in self.functions.values():
-            column.clear()
-        self._add(facts)
-
-    def _add(self, facts: Facts) -> None:
         for name, row in facts:
             if name in self.relations:
                 self.relations[name].add(row)

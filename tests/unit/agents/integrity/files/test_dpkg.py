@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from korora.agents.integrity.files.dpkg import PackageDatabase, SystemFinding, compared, resolved
+from korora.agents.integrity.files.dpkg import PackageDatabase, compared, resolved
 from korora.model.files import Content, FileRecord
 
 
@@ -97,7 +97,8 @@ def test_lines_that_are_none_are_told_and_the_others_count() -> None:
 
 @given(st.binary(max_size=300), st.sampled_from(["a_md5sums", "a_list", "status", "diversions"]))
 def test_whatever_the_guest_wrote_is_read_without_failing(content: bytes, name: str) -> None:
-    assert isinstance(list(compared(database(**{name: content}), {b"/bin": LINKED})), list)
+    told = list(compared(database(**{name: content}), {b"/bin": LINKED}))
+    assert {one.finding for one in told} <= {"missing", "not a file"}  # nothing else is on this disk
 
 
 def test_links_that_lead_in_circles_come_to_an_end() -> None:
@@ -111,4 +112,3 @@ def test_links_that_lead_in_circles_come_to_an_end() -> None:
 def test_dots_in_a_links_target_are_followed() -> None:
     files = {b"/usr/lib/x": file(b"/usr/lib/x", kind="symlink", target=b"../.././opt//x")}
     assert resolved(b"/usr/lib/x/y", files) == b"/opt/x/y"
-    assert SystemFinding("missing", b"/x", "") == SystemFinding("missing", b"/x", "")
