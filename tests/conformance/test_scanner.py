@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -114,7 +113,5 @@ def test_many_threads_may_ask_at_once(engine: Scanner) -> None:
 
 def test_an_engine_that_is_closed_is_unknown_and_says_so(engine: Scanner) -> None:
     engine.close()
-    began = time.monotonic()
     assert engine.scan(stream(CLEAN), 5).answer is Answer.UNKNOWN
     assert engine.facts().problem
-    assert time.monotonic() - began < 10

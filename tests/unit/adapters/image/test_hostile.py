@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.disk_images import MIB, converted, disk_content, measured, qemu_img, root_of
+from fakes.disk_images import MIB, converted, disk_content, encrypted, measured, qemu_img, root_of
 from korora.adapters.image.qemu_nbd import QemuImages
 from korora.errors import IntegrityError, KororaError, ToolError, UsageError
 from korora.model.image import Format, ImageFiles
@@ -187,9 +187,7 @@ def test_internal_snapshots_are_told_and_not_covered(tmp_path: Path) -> None:
 
 def test_an_encrypted_image_is_named_as_such_and_not_read(tmp_path: Path) -> None:
     path = tmp_path / "a.qcow2"
-    key = ("--object", "secret,id=key,data=abc")
-    options = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10"
-    qemu_img("create", *key, "-f", "qcow2", "-o", options, path, "8M")
+    encrypted(path)
     assert kinds(path) == {"encrypted"}
     assert refused(path).kind == "image-encrypted"
 
