@@ -32,7 +32,7 @@ def qemu_img(*words: str | Path) -> None:
 
 
 def encrypted(path: Path) -> None:
-    """QEMU measures first how fast it hashes ("accurate CPU usage") and gives up now and then: asked again."""
+    """QEMU measures first how fast it hashes, and gives up now and then: it is asked again."""
     options = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10"
     words = ["create", "--object", "secret,id=key,data=abc", "-f", "qcow2", "-o", options, str(path), "8M"]
     for _ in range(50):
