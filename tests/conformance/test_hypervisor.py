@@ -17,12 +17,15 @@ import pytest
 
 from fakes.hypervisor import FakeHypervisor, World
 from korora.adapters.hypervisor.qemu import Qemu
-from korora.errors import KororaError, ToolError
-from korora.model.definition import parse_definition
+from korora.adapters.image.qemu_nbd import QemuImages
+from korora.errors import KororaError, RefusedError, ToolError
+from korora.model.definition import definition_text, parse_definition
+from korora.model.image import NbdExport
 from korora.model.vm import RunState, VmDefinition
 from korora.ports.hypervisor import Hypervisor, Machine, Place, StreamSettings, StreamState
 
 DEADLINE_S = 60
+MIB = 1 << 20
 FACTS_ONCE = Path(tempfile.gettempdir()) / f"korora-conformance-{os.getpid()}"
 KINDS = [
     "fake",
@@ -47,6 +50,7 @@ class Bench:
     base: Path
     again: Callable[[], Hypervisor]  # as a restarted daemon sees the same machine
     kill: Callable[[Machine], None]
+    write: Callable[[Machine, str, int], Awaitable[None]]  # the first MiB of a disk, as its guest would
     started: list[Machine] = field(default_factory=list)
 
     def place(self, name: str) -> Place:
@@ -85,12 +89,14 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Callable[[Bench], 
                 base,
                 lambda: FakeHypervisor("a", world),
                 lambda machine: _fake_guest(machine).die(),
+                _write_file,
             )
         return Bench(
             Qemu(FACTS_ONCE),
             base,
             lambda: Qemu(FACTS_ONCE),
             lambda machine: os.kill(machine.pid, signal.SIGKILL),
+            _write_through_qemu,
         )
 
     async def whole(story: Callable[[Bench], Awaitable[None]]) -> None:
@@ -107,6 +113,20 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Callable[[Bench], 
 
 def _fake_guest(machine: Machine) -> Any:
     return machine.guest  # type: ignore[attr-defined]
+
+
+async def _write_file(machine: Machine, disk: str, value: int) -> None:
+    (path,) = [Path(one.path) for one in machine.definition.disks if one.name == disk]
+    with path.open("r+b") as file:
+        file.write(bytes([value]) * MIB)
+
+
+async def _write_through_qemu(machine: Machine, disk: str, value: int) -> None:
+    words = f'qemu-io -d /machine/peripheral/{disk}/virtio-backend "write -P {value} 0 1M"'
+    said = await machine._qmp.execute(  # type: ignore[attr-defined]
+        "human-monitor-command", {"command-line": words}
+    )
+    assert not said.strip(), said
 
 
 Run = Callable[[Callable[[Bench], Awaitable[None]]], None]
@@ -498,5 +518,79 @@ def test_the_cpu_of_a_running_vm_is_what_its_model_promises_here(run: Run) -> No
         promised = await bench.hypervisor.cpu_features(machine.definition)
         assert any(live.values())
         assert {name for name, on in live.items() if on} <= {name for name, on in promised.items() if on}
+
+    run(story)
+
+
+# -- the disks of a running VM ------------------------------------------------------------------------------
+
+
+def with_disks(base: Path, count: int) -> VmDefinition:
+    """Disks of 3 MiB, full of ones, twos, …"""
+    text = definition_text(VM)
+    for number in range(count):
+        path = base / f"disk{number}.raw"
+        path.write_bytes(bytes([number + 1]) * 3 * MIB)
+        text += f'[[disks]]\nname = "disk{number}"\npath = "{path}"\n'
+    return parse_definition(text, "a VM with disks")
+
+
+async def read(export: NbdExport) -> bytes:
+    def blocking() -> bytes:
+        with QemuImages(connections=1).open_export(export) as image:
+            return next(iter(image.each([(0, image.size)], bytes)))
+
+    return await asyncio.to_thread(blocking)
+
+
+def test_disks_of_a_running_vm_are_read_as_they_were_at_one_moment_while_it_writes_on(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        vm = with_disks(bench.base, 2)
+        machine = await bench.start("a", vm=vm)
+        for before, after in ((1, 71), (71, 72)):  # and once more
+            scratch = bench.base / f"scratch{after}"
+            scratch.mkdir(mode=0o700)
+            async with machine.disks_at_one_moment(scratch) as disks:
+                assert set(disks) == {"disk0", "disk1"}
+                assert await machine.run_state() is RunState.RUNNING
+                await bench.write(machine, "disk0", after)
+                assert await read(disks["disk0"]) == bytes([before]) * MIB + bytes([1]) * 2 * MIB
+                assert await read(disks["disk1"]) == bytes([2]) * 3 * MIB
+            # What the guest wrote meanwhile is on its disk, and goes on being written there.
+            assert (bench.base / "disk0.raw").read_bytes()[:MIB] == bytes([after]) * MIB
+        await bench.write(machine, "disk1", 9)
+        assert (bench.base / "disk1.raw").read_bytes()[:MIB] == bytes([9]) * MIB
+
+    run(story)
+
+
+def test_a_paused_vm_stays_paused_while_its_disks_are_read(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        machine = await bench.start("a", vm=with_disks(bench.base, 1))
+        await machine.pause()
+        async with machine.disks_at_one_moment(bench.base) as disks:
+            assert await read(disks["disk0"]) == bytes([1]) * 3 * MIB
+            assert await machine.run_state() is RunState.PAUSED
+        assert await machine.run_state() is RunState.PAUSED
+
+    run(story)
+
+
+def test_a_vm_without_disks_has_none_at_any_moment(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        machine = await bench.start()
+        async with machine.disks_at_one_moment(bench.base) as disks:
+            assert disks == {}
+
+    run(story)
+
+
+def test_disks_are_not_read_while_the_vms_state_is_sent(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        async with moving(bench) as (source, _):
+            with pytest.raises(RefusedError) as refused:
+                async with source.disks_at_one_moment(bench.base):
+                    pass
+            assert refused.value.kind == "moving"
 
     run(story)

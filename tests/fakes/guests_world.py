@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from korora.errors import ToolError
 from korora.model.evidence import BlobDigests, PcrValues, VtpmIdentity, WipeStep
 from korora.model.identity import Secret, VmName
+from korora.model.image import NbdExport
 from korora.model.vm import HypervisorFacts, RunState, VmDefinition
 from korora.ports.hypervisor import (
     GuestMemory,
@@ -102,6 +104,11 @@ class FakeMachine:
         if self._process.ended.is_set():
             raise ToolError("QEMU is gone", kind="qemu-gone")
         return self._process
+
+    @asynccontextmanager
+    async def disks_at_one_moment(self, scratch: Path) -> AsyncIterator[dict[str, NbdExport]]:
+        self._alive()
+        yield {}
 
     async def run_state(self) -> RunState:
         return self._alive().state

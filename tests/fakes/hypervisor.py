@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from fakes.hypervisor_stream import GarbledError, receive_guest, send_guest
-from korora.errors import ToolError
+from korora.adapters.image.qemu_nbd import served
+from korora.errors import RefusedError, ToolError
 from korora.model.evidence import CleanMemoryProof, WipeStep
 from korora.model.identity import VmName
+from korora.model.image import Format, ImageFiles, NbdExport
 from korora.model.vm import HypervisorFacts, RunState, VmDefinition
 from korora.ports.hypervisor import (
     HardwareFiles,
@@ -247,6 +251,25 @@ class FakeMachine:
             async with self._step("quit"):
                 self.guest.die()
         self._held = False
+
+    @asynccontextmanager
+    async def disks_at_one_moment(self, scratch: Path) -> AsyncIterator[dict[str, NbdExport]]:
+        """Copies, which another program serves."""
+        if self.guest.stream not in {StreamState.NONE, StreamState.FAILED, StreamState.CANCELLED}:
+            raise RefusedError("its state is just being sent", kind="moving")
+        async with self._step("disks_at_one_moment"):
+            copies = {disk.name: Path(disk.path).read_bytes() for disk in self.definition.disks}
+        with ExitStack() as undo:
+            exports = {}
+            for name, content in copies.items():
+                folder = scratch / name
+                folder.mkdir(mode=0o700)
+                undo.callback(shutil.rmtree, folder, ignore_errors=True)
+                copy = folder / "copy.raw"
+                copy.write_bytes(content)
+                undo.enter_context(served(ImageFiles(copy, Format.RAW), folder, 5))
+                exports[name] = NbdExport(folder / "nbd")
+            yield exports
 
     async def cpu_features(self) -> dict[str, bool]:
         async with self._step("cpu_features"):

@@ -64,6 +64,14 @@ class ImageFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class NbdExport:
+    """A disk that somebody serves already, such as the hypervisor of a running VM."""
+
+    socket: Path
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
     """What a look through a container's tables found. `problem`: None if nothing, or if it has no check.
 

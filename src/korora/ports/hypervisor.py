@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Protocol
 from korora.errors import ToolError
 from korora.model.evidence import CleanMemoryProof, WipeStep
 from korora.model.identity import VmName
+from korora.model.image import NbdExport
 from korora.model.vm import HypervisorFacts, RunState, VmDefinition
 
 
@@ -115,6 +117,16 @@ class Machine(Protocol):
 
     async def quit(self) -> None:
         """End the process now. The guest's memory is gone afterwards."""
+        ...
+
+    def disks_at_one_moment(self, scratch: Path) -> AbstractAsyncContextManager[Mapping[str, NbdExport]]:
+        """Each disk, by its name, as it is now, for reading; the VM runs on, and writes on.
+
+        `scratch`: a private folder with room for what it overwrites meanwhile; the sockets lie in it. All
+        disks are of one moment, as after a power cut. RefusedError(kind="moving") while its state is sent.
+        ToolError: the VM is as it was. What is read after the scratch folder ran full is an error, never
+        something else; the guest does not notice.
+        """
         ...
 
     async def cpu_features(self) -> dict[str, bool]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
-from korora.model.image import Checked, Extent, ImageFiles
+from korora.model.image import Checked, Extent, ImageFiles, NbdExport
 
 T = TypeVar("T")
 Range = tuple[int, int]
@@ -46,4 +46,8 @@ class ImageReader(Protocol):
 
     def open(self, image: ImageFiles) -> AbstractContextManager[OpenImage]:
         """For reading, as the declared format, whatever its bytes look like."""
+        ...
+
+    def open_export(self, export: NbdExport) -> AbstractContextManager[OpenImage]:
+        """For reading, what somebody serves already. ToolError(kind="unreadable") when nobody does."""
         ...

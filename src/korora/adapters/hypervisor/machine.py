@@ -10,12 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from korora.adapters.hypervisor import live_cpu, process, stream
+from korora.adapters.hypervisor import live_cpu, moment, process, stream
 from korora.adapters.hypervisor.command_line import ram_bytes
 from korora.adapters.hypervisor.memory import BackendFile
 from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.errors import KororaError, ToolError
+from korora.model.image import NbdExport
 from korora.model.vm import RunState, VmDefinition
 from korora.ports.hypervisor import StreamSettings, StreamState, StreamStatus, did_not_stop
 
@@ -105,6 +106,11 @@ class QemuMachine:
         await self._qmp.close()
         if self._directory is not None:
             forget(self._directory)
+
+    @contextlib.asynccontextmanager
+    async def disks_at_one_moment(self, scratch: Path) -> AsyncIterator[dict[str, NbdExport]]:
+        async with self._explained(), moment.disks_at_one_moment(self._qmp, scratch) as exports:
+            yield exports
 
     async def cpu_features(self) -> dict[str, bool]:
         async with self._explained():

@@ -12,7 +12,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from korora.adapters.hypervisor import network, process
+from korora.adapters.hypervisor import moment, network, process
 from korora.adapters.hypervisor.adoption.adopt import adopt
 from korora.adapters.hypervisor.adoption.files import files_of, images_of
 from korora.adapters.hypervisor.adoption.launch import adopted_arguments, refuse_foreign_hardware
@@ -130,6 +130,8 @@ class Qemu:
             held.release()
             raise
         pinned = parse_definition(record.definition, str(place.directory / process.RECORD))
+        with contextlib.suppress(ToolError):  # the next snapshot tries again, and says why not
+            await moment.clear(qmp)
         return QemuMachine(pinned, Ends(held, qmp, place.directory))
 
     async def adopt(self, qmp_socket: Path) -> QemuMachine:

@@ -25,7 +25,7 @@ from korora.adapters.image import nbd
 from korora.adapters.image.export import Export
 from korora.adapters.image.sandbox import Sandbox, end
 from korora.errors import IntegrityError, KororaError, ToolError
-from korora.model.image import Checked, ImageFiles
+from korora.model.image import Checked, ImageFiles, NbdExport
 from korora.ports.image import OpenImage
 
 CONNECTIONS: Final = 4
@@ -68,6 +68,21 @@ class QemuImages:
             first = said.decode("utf-8", "replace").partition("\n")[0][:500]
             return Checked(first or "it contradicts itself")
         raise _failed(image, said)
+
+    @contextmanager
+    def open_export(self, export: NbdExport) -> Iterator[OpenImage]:
+        with ExitStack() as undone:
+            handles = [_handle(export.name) for _ in range(self.connections)]
+            try:
+                for handle in handles:
+                    handle.connect_unix(str(export.socket))
+            except nbd.library().Error as error:
+                raise ToolError(
+                    f"the disk at {export.socket} is not served: {error}", kind="unreadable"
+                ) from error
+            opened = Export(handles)
+            undone.callback(opened.close)
+            yield opened
 
     @contextmanager
     def open(self, image: ImageFiles) -> Iterator[OpenImage]:
@@ -137,8 +152,7 @@ def _connected(
     deadline = time.monotonic() + STARTS_WITHIN_S
     handles: list[Any] = []
     while len(handles) < connections:
-        handle = library.NBD()
-        handle.add_meta_context("base:allocation")
+        handle = _handle()
         try:
             handle.connect_unix(str(socket))
             handles.append(handle)
@@ -149,6 +163,13 @@ def _connected(
                 raise _too_slow(image) from error
             time.sleep(0.005)
     return handles
+
+
+def _handle(export: str = "") -> Any:
+    handle = nbd.library().NBD()
+    handle.add_meta_context("base:allocation")
+    handle.set_export_name(export)
+    return handle
 
 
 def _too_slow(image: ImageFiles) -> ToolError:

@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from korora.adapters.hypervisor import moment
 from korora.adapters.hypervisor.adoption.hardware import portable
 from korora.adapters.hypervisor.adoption.options import parse_options
 from korora.adapters.hypervisor.machine import Ends, QemuMachine
@@ -47,6 +48,8 @@ async def adopt(qmp_socket: Path) -> QemuMachine:
     except BaseException:
         await qmp.close()
         raise
+    with contextlib.suppress(ToolError):  # the next snapshot tries again, and says why not
+        await moment.clear(qmp)
     return QemuMachine(definition, Ends(process, qmp, None))
 
 
