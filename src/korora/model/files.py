@@ -8,6 +8,7 @@ import msgspec
 
 MAX_PATH_BYTES = 65_536
 MAX_CONTENT_BYTES = 16 << 20
+MAX_PIECE_BYTES = 1 << 20
 Path = Annotated[bytes, msgspec.Meta(max_length=MAX_PATH_BYTES)]
 Kind = Literal["file", "directory", "symlink", "character-device", "block-device", "fifo", "socket", "other"]
 Words = Annotated[str, msgspec.Meta(max_length=4096)]
@@ -54,6 +55,26 @@ class Content(msgspec.Struct, frozen=True, tag="content"):
     content: Annotated[bytes, msgspec.Meta(max_length=MAX_CONTENT_BYTES)]
 
 
+class Begun(msgspec.Struct, frozen=True, tag="begun"):
+    """The content of a file comes, in pieces, before its record."""
+
+    volume: int
+    path: Path
+    size: int
+
+
+class Piece(msgspec.Struct, frozen=True, tag="piece"):
+    """The next bytes of the file that was begun."""
+
+    data: Annotated[bytes, msgspec.Meta(max_length=MAX_PIECE_BYTES)]
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """Nothing more of that file comes: all of it came, or `problem` says why not."""
+
+    problem: Words = ""
+
+
 class Problem(msgspec.Struct, frozen=True, tag="problem"):
     """Something that was not read. While there is one, nothing is known of what lies there."""
 
@@ -67,4 +88,4 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     files: int
 
 
-Told: TypeAlias = Volume | FileRecord | Content | Problem | Done
+Told: TypeAlias = Volume | FileRecord | Content | Begun | Piece | Ended | Problem | Done

@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from korora.model.files import Told
-from korora.model.image import ImageFiles
+from korora.model.image import ImageFiles, NbdExport
 
 
 class FileReader(Protocol):
-    def walk(self, image: ImageFiles, contents: Sequence[bytes] = ()) -> Iterator[Told]:
+    def walk(
+        self, disk: ImageFiles | NbdExport, contents: Sequence[bytes] = (), *, pieces: bool = False
+    ) -> Iterator[Told]:
         """Everything in all volumes, a directory before what is in it; ends with Done, or with a Problem.
 
         `contents`: shell patterns of paths whose whole content is told as well, right after their record.
+        `pieces`: the content of every file is told, as it is read, before its record.
         """
         ...

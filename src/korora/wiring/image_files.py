@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,7 +15,8 @@ from korora.agents.integrity.files.comparing import FileChange, changes
 from korora.agents.integrity.files.digest import Digesting, shown
 from korora.agents.integrity.files.dpkg import PackageDatabase, SystemFinding
 from korora.errors import UsageError
-from korora.model.files import FileRecord, Problem
+from korora.model.files import Begun, FileRecord, Problem, Told
+from korora.model.image import ImageFiles
 from korora.wiring.images import Image, refuse_critical
 
 __all__ = ["FileChange", "Reading", "SystemFinding", "compared", "read_files", "shown", "system_findings"]
@@ -38,14 +39,23 @@ def read_files(image: Image, tell: Tell, paths: Sequence[str] = ()) -> Reading:
 
     RefusedError where the container is not to be trusted; what cannot be read is in the digest's problems.
     """
+    return read_from(SandboxedFiles().walk(only_disk(image), dpkg.WANTED), tell, paths)
+
+
+def only_disk(image: Image) -> ImageFiles:
+    """RefusedError where the container is not to be trusted; UsageError for packages of several disks."""
     refuse_critical(image)
     if len(image.disks) != 1:
         raise UsageError(
             f"{image.path} has {len(image.disks)} disks: take them one by one", kind="which-disk"
         )
+    return image.disks[0].files
+
+
+def read_from(told: Iterable[Told], tell: Tell, paths: Sequence[str] = ()) -> Reading:
+    """What a reader tells, gathered."""
     digest, files, databases = Digesting(), Files(), dict[int, PackageDatabase]()
-    told = SandboxedFiles().walk(image.disks[0].files, dpkg.WANTED)
-    for one in digest.through(one for one in told if _chosen(one, paths)):
+    for one in digest.through(one for one in told if chosen(one, paths)):
         if isinstance(one, FileRecord):
             files[one.volume, one.path] = one
             tell(one)
@@ -56,8 +66,9 @@ def read_files(image: Image, tell: Tell, paths: Sequence[str] = ()) -> Reading:
     return Reading(digest, files, databases)
 
 
-def _chosen(one: object, paths: Sequence[str]) -> bool:
-    if not paths or not isinstance(one, FileRecord):
+def chosen(one: object, paths: Sequence[str]) -> bool:
+    """Whether it is no file, or one whose path fits a pattern; without patterns every file does."""
+    if not paths or not isinstance(one, FileRecord | Begun):
         return True
     text = one.path.decode("latin-1")
     return any(fnmatchcase(text, pattern.encode().decode("latin-1")) for pattern in paths)

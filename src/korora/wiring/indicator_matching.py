@@ -85,6 +85,17 @@ def compare(
     store: IndicatorStore, paths: Sequence[Path], memory: Path | None, now: int, own: Path | None = None
 ) -> Comparison:
     """UsageError(kind="nothing-compared") when no indicator is in force. `own`: the store, passed over."""
+    matching, itself = begun(store, now), _identity(own)
+    for path in paths:
+        for place, why in files_below(path):
+            _look(matching, place, why, itself=itself, digests=True)
+    if memory is not None:
+        _look(matching, memory, "", itself=itself, digests=False)
+    return matching.comparison
+
+
+def begun(store: IndicatorStore, now: int) -> Matching:
+    """UsageError(kind="nothing-compared") when no indicator is in force."""
     wanted = known(store, now)
     if not wanted.count:
         raise UsageError(
@@ -92,61 +103,65 @@ def compare(
             kind="nothing-compared",
             remedy="import some first: korora indicators import FILE",
         )
-    comparison = Comparison(wanted.count)
-    itself = _identity(own)
-    for path in paths:
-        for place, why in files_below(path):
-            _look(comparison, store, wanted, place, why, now, itself=itself, digests=True)
-    if memory is not None:
-        _look(comparison, store, wanted, memory, "", now, itself=itself, digests=False)
-    return comparison
+    return Matching(store, wanted, now)
 
 
-def _look(
-    comparison: Comparison,
-    store: IndicatorStore,
-    wanted: Known,
-    path: Path,
-    why: str,
-    now: int,
-    *,
-    itself: tuple[int, int] | None,
-    digests: bool,
-) -> None:
+class Matching:
+    """Files compared one after another, in pieces as they come."""
+
+    def __init__(self, store: IndicatorStore, wanted: Known, now: int) -> None:
+        self.comparison = Comparison(wanted.count)
+        self._store = store
+        self._wanted = wanted
+        self._now = now
+
+    def begin(self, name: str, *, digests: bool = True) -> None:
+        """`digests` False where the whole has no meaning."""
+        self._examined = Examined(name)
+        self._scan, self._tally = Scan(self._wanted, digests=digests), _Tally(self._examined)
+
+    def piece(self, data: bytes) -> None:
+        self._tally.add(self._scan.feed(data))
+
+    def end(self, problem: str = "") -> None:
+        """All of it came, or `problem` says why not."""
+        examined, comparison = self._examined, self.comparison
+        if not problem:
+            self._tally.add(self._scan.finish())
+        examined.size, examined.unknown = self._scan.size, problem
+        comparison.files += 1
+        comparison.size += examined.size
+        _judge(examined, self._store, self._now)
+        if examined.matches or examined.unknown:
+            comparison.examined.append(examined)
+
+
+def _look(matching: Matching, path: Path, why: str, *, itself: tuple[int, int] | None, digests: bool) -> None:
+    """The store itself, in which every indicator stands, is passed over."""
     if why == PASSED_OVER:
-        comparison.passed_over += 1
+        matching.comparison.passed_over += 1
         return
-    examined = Examined(os.fsdecode(path), unknown=why)
-    if not why and not _through(examined, wanted, path, itself, digests=digests):
-        comparison.passed_over += 1
-        return
-    comparison.files += 1
-    comparison.size += examined.size
-    _judge(examined, store, now)
-    if examined.matches or examined.unknown:
-        comparison.examined.append(examined)
-
-
-def _through(
-    examined: Examined, wanted: Known, path: Path, itself: tuple[int, int] | None, *, digests: bool
-) -> bool:
-    """False for the store itself, in which every indicator stands."""
-    scan, tally = Scan(wanted, digests=digests), _Tally(examined)
+    matching.begin(os.fsdecode(path), digests=digests)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            status = os.fstat(descriptor)
-            if (status.st_dev, status.st_ino) == itself:
-                return False
-            if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
-                examined.unknown = "it is no file"
-                return True
-            while piece := file.read(_PIECE):
-                tally.add(scan.feed(piece))
-            tally.add(scan.finish())
+        if not why and not _through(matching, path, itself):
+            matching.comparison.passed_over += 1
+            return
     except (OSError, ValueError) as error:
-        examined.unknown = getattr(error, "strerror", None) or str(error)
-    examined.size = scan.size
+        why = getattr(error, "strerror", None) or str(error)
+    matching.end(why)
+
+
+def _through(matching: Matching, path: Path, itself: tuple[int, int] | None) -> bool:
+    """False for the store itself. OSError, ValueError when it cannot be read."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if (status.st_dev, status.st_ino) == itself:
+            return False
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+            raise ValueError("it is no file")
+        while piece := file.read(_PIECE):
+            matching.piece(piece)
     return True
 
 

@@ -1,4 +1,4 @@
-"""What is made of the content of files: digests of all, and the whole of a few."""
+"""What is made of the content of files: digests of all, pieces for who wants them, and the whole of a few."""
 
 from __future__ import annotations
 
@@ -10,22 +10,56 @@ from typing import Final
 from blake3 import blake3
 
 from korora.adapters.filesystem.disk import words_of
-from korora.model.files import MAX_CONTENT_BYTES, Content, FileRecord, Problem
+from korora.model.files import (
+    MAX_CONTENT_BYTES,
+    MAX_PIECE_BYTES,
+    Begun,
+    Content,
+    Ended,
+    FileRecord,
+    Piece,
+    Problem,
+)
 
-PIECE_BYTES: Final = 1 << 20
+PIECE_BYTES: Final = MAX_PIECE_BYTES
 Read = Callable[[int, int], bytes]
 Digests = tuple[str | None, str | None]
 
 
 class Contents:
-    """`patterns`: of the paths whose content is wanted whole."""
+    """`patterns`: of the paths whose content is wanted whole. `tell`: takes every file's content in pieces,
+    while it is read, before its record; None where nobody wants it. `volume`: the number they are told with.
+    """
 
-    def __init__(self, patterns: Sequence[bytes]) -> None:
+    def __init__(
+        self,
+        patterns: Sequence[bytes],
+        volume: int = 0,
+        tell: Callable[[Begun | Piece | Ended], None] | None = None,
+    ) -> None:
         self._patterns = [pattern.decode("latin-1") for pattern in patterns]
+        self._volume = volume
+        self._tell = tell
         self._held: bytes | None = None
 
     def digested(self, read: Read, size: int, path: bytes) -> tuple[Digests, str]:
         """(BLAKE3, MD5) of all of it, or why there is none."""
+        if self._tell is None:
+            return self._digested(read, size, path)
+        tell = self._tell
+
+        def read_and_told(offset: int, length: int) -> bytes:
+            piece = read(offset, length)
+            if piece:
+                tell(Piece(piece))
+            return piece
+
+        tell(Begun(self._volume, path, size))
+        digests, problem = self._digested(read_and_told, size, path)
+        tell(Ended(problem))
+        return digests, problem
+
+    def _digested(self, read: Read, size: int, path: bytes) -> tuple[Digests, str]:
         self._held = None
         wanted = size <= MAX_CONTENT_BYTES and self._is_wanted(path)
         parts: list[bytes] = []

@@ -25,8 +25,9 @@ class Bytes(Protocol):
 class Disk:
     """An NBD export. Small reads, which are metadata, come in whole blocks that are kept for a while."""
 
-    def __init__(self, socket: str) -> None:
+    def __init__(self, socket: str, export: str = "") -> None:
         self._handle = nbd.library().NBD()
+        self._handle.set_export_name(export)
         self._handle.connect_unix(socket)
         self._error: type[Exception] = nbd.library().Error
         self._kept: OrderedDict[int, bytes] = OrderedDict()

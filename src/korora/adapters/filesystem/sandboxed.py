@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -23,7 +24,7 @@ import korora
 from korora.adapters.image.qemu_nbd import served
 from korora.adapters.image.sandbox import Sandbox, end
 from korora.model.files import Done, Problem, Told
-from korora.model.image import ImageFiles
+from korora.model.image import ImageFiles, NbdExport
 
 MAX_RECORD_BYTES: Final = 20 << 20
 WITHIN_S: Final = 6 * 3600.0
@@ -36,19 +37,31 @@ class SandboxedFiles:
 
     within_s: float = WITHIN_S
 
-    def walk(self, image: ImageFiles, contents: Sequence[bytes] = ()) -> Iterator[Told]:
+    def walk(
+        self, disk: ImageFiles | NbdExport, contents: Sequence[bytes] = (), *, pieces: bool = False
+    ) -> Generator[Told, None, None]:
         deadline = time.monotonic() + self.within_s
-        temporary = tempfile.TemporaryDirectory(prefix="korora-files-")
-        with temporary as folder, served(image, Path(folder)), tempfile.TemporaryFile() as errors:
-            command = [sys.executable, "-I", "-m", "korora.adapters.filesystem.walker", "/run/nbd"]
+        with _served(disk) as export, tempfile.TemporaryFile() as errors:
+            where = [f"/run/{export.socket.name}", export.name, "pieces" if pieces else "files"]
+            command = [sys.executable, "-I", "-m", "korora.adapters.filesystem.walker", *where]
             words = [*command, *(os.fsdecode(pattern) for pattern in contents)]
-            process = Sandbox(_python(), Path(folder)).start(words, subprocess.PIPE, errors)
+            process = Sandbox(_python(), export.socket.parent).start(words, subprocess.PIPE, errors)
             try:
                 yield from _records(process, errors, deadline)
             finally:
                 end(process)
                 if process.stdout is not None:
                     process.stdout.close()
+
+
+@contextmanager
+def _served(disk: ImageFiles | NbdExport) -> Iterator[NbdExport]:
+    if isinstance(disk, NbdExport):
+        yield disk
+        return
+    temporary = tempfile.TemporaryDirectory(prefix="korora-files-")
+    with temporary as folder, served(disk, Path(folder)):
+        yield NbdExport(Path(folder) / "nbd")
 
 
 def _python() -> dict[str, Path]:

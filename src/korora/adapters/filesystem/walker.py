@@ -1,13 +1,15 @@
 """The program in the sandbox: reads an NBD export's volumes, and tells of their files on its output.
 
 Records are MessagePack, each after its length (4 bytes, big-endian). Whatever a hostile file system does to
-it, it can write records, and end. Run: python -m korora.adapters.filesystem.walker SOCKET [PATTERN ...]
+it, it can write records, and end.
+
+Run: python -m korora.adapters.filesystem.walker SOCKET EXPORT files|pieces [PATTERN ...]
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 import msgspec
@@ -18,20 +20,22 @@ from korora.adapters.filesystem.names import name_of
 from korora.adapters.filesystem.sleuthkit import SleuthKitVolume
 from korora.adapters.filesystem.volumes import Found, found_in
 from korora.adapters.filesystem.xfs import XfsVolume
-from korora.model.files import Done, FileRecord, Problem, Told, Volume
+from korora.model.files import Begun, Done, Ended, FileRecord, Piece, Problem, Told, Volume
 
+Tell = Callable[[Begun | Piece | Ended], None]
 UNREAD = {"swap": "", "luks": "it is encrypted", "btrfs": "there is no reader for it"}
 """What is no problem, and why others are."""
 
 
-def told_of(disk: Disk, patterns: Sequence[bytes]) -> Iterator[Told]:
+def told_of(disk: Disk, patterns: Sequence[bytes], tell: Tell | None = None) -> Iterator[Told]:
+    """`tell` takes the pieces of files' contents; they belong before the record that comes next."""
     files, number = 0, 0
     for found in found_in(disk):
         if isinstance(found, Problem):
             yield found
             continue
         number += 1
-        for told in _volume(number, found, Contents(patterns)):
+        for told in _volume(number, found, Contents(patterns, number, tell)):
             files += isinstance(told, FileRecord)
             yield told
     yield Done(files)
@@ -62,9 +66,16 @@ def _is_empty(found: Found, called: str) -> bool:
 def main(words: Sequence[str], output: BinaryIO) -> int:
     sys.setrecursionlimit(20_000)
     encoder = msgspec.msgpack.Encoder()
-    for told in told_of(Disk(words[0]), [word.encode() for word in words[1:]]):
+
+    def tell(told: Told) -> None:
         record = encoder.encode(told)
-        output.write(len(record).to_bytes(4, "big") + record)
+        output.write(len(record).to_bytes(4, "big"))
+        output.write(record)
+
+    socket, export, what, *patterns = words
+    disk = Disk(socket, export)
+    for told in told_of(disk, [word.encode() for word in patterns], tell if what == "pieces" else None):
+        tell(told)
     output.flush()
     return 0
 

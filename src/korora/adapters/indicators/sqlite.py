@@ -201,7 +201,7 @@ class SqliteIndicators:
 
 def _connected(path: Path) -> sqlite3.Connection:
     try:
-        return connected(path, waits_s=10.0)
+        return connected(path, waits_s=10.0, threads=True)  # files inside of a disk pass by in a thread
     except OSError as error:
         raise ToolError(
             f"the indicators {path} cannot be opened: {error.strerror}",

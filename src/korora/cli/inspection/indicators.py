@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from korora.cli.inspection.files import Paths
+from korora.cli.inspection.image import Allowed, Declared
 from korora.cli.inspection.indicator_store import Store, located
 from korora.cli.options import AsJson, group
 from korora.cli.render import fields, mark, say, say_json, size, table
 from korora.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from korora.wiring.indicator_matching import Comparison, Examined, Match
+    from korora.wiring.indicator_matching import Comparison, Examined, Match, Matching
     from korora.wiring.indicators import Imported, Told
 
 app = group("Indicators of compromise: import them, list them, look for them.")
@@ -135,24 +137,37 @@ def match(
     memory: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A snapshot of memory, looked through as well.")
     ] = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", metavar="IMAGE", help="The files inside of a disk image.")
+    ] = None,
+    declared: Declared = None,
+    allow: Allowed = None,
+    patterns: Paths = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look for every indicator in force in files, folders and memory.
+    """Look for every indicator in force in files, folders, memory, and the files inside of a disk image.
 
     Exit code 0 when none was found and all was read, 3 when one was found, 6 when something could not be
     read.
     """
-    from korora.wiring.indicator_matching import compare
+    from korora.wiring.indicator_matching import begun, compare
     from korora.wiring.indicators import opened
 
-    if not paths and memory is None:
+    if not paths and memory is None and image is None:
         raise UsageError(
-            "nothing is named to look through", kind="usage", remedy="give PATH… or --memory FILE"
+            "nothing is named to look through",
+            kind="usage",
+            remedy="give PATH…, --memory FILE or --image IMAGE",
         )
-    path = located(context, store)
+    if image is not None and (paths or memory is not None):
+        raise UsageError("an --image is looked through alone", kind="usage", remedy="run it once for each")
+    path, now = located(context, store), int(time.time())
     with opened(path) as there:
-        comparison = compare(there, paths or [], memory, int(time.time()), own=path)
+        if image is not None:
+            comparison = _inside(image, declared, allow, patterns, begun(there, now))
+        else:
+            comparison = compare(there, paths or [], memory, now, own=path)
     if as_json:
         say_json(_comparison_object(comparison))
     else:
@@ -161,6 +176,23 @@ def match(
         raise typer.Exit(ExitCode.REFUSED)
     if comparison.unknown:
         raise typer.Exit(ExitCode.TOOL)
+
+
+def _inside(
+    image: Path, declared: Declared, allow: Allowed, patterns: Paths, matching: Matching
+) -> Comparison:
+    from korora.wiring.files_inside import FilesInside
+    from korora.wiring.image_files import only_disk
+    from korora.wiring.images import looked_at
+    from korora.wiring.indicator_matching import Examined
+
+    inside = FilesInside(
+        only_disk(looked_at(image, declared, allow or ())), matching=matching, paths=patterns or ()
+    )
+    for _ in inside.look():
+        pass
+    matching.comparison.examined += [Examined(one.where, unknown=one.problem) for one in inside.unread()]
+    return matching.comparison
 
 
 # -- for people --------------------------------------------------------------------------------------------

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from korora.cli.inspection.files import Paths
+from korora.cli.inspection.image import Allowed, Declared
 from korora.cli.options import AsJson
 from korora.cli.render import mark, say, say_json, size
-from korora.errors import ExitCode
+from korora.errors import ExitCode, UsageError
 from korora.model.scan import Answer, EngineFacts, Rule
 
 if TYPE_CHECKING:
+    from korora.model.files import Problem
     from korora.model.scan_configuration import ScanSettings
+    from korora.wiring.files_inside import FilesInside
     from korora.wiring.scanning import Engines, Scanned
 
 KEPT_MAX = 10_000
@@ -25,7 +29,15 @@ _WORDS_CHARS = 400
 
 
 def scan(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Files, and folders with all below.")],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATH…", help="Files, and folders with all below.")
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", metavar="IMAGE", help="The files inside of a disk image.")
+    ] = None,
+    declared: Declared = None,
+    allow: Allowed = None,
+    patterns: Paths = None,
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="scan.toml: engines and limits; default: ClamAV and YARA."),
@@ -35,21 +47,27 @@ def scan(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look for malware in every file, with every engine.
+    """Look for malware in every file, with every engine: of this machine, or inside of a disk image, which is
+    neither mounted nor copied.
 
     Exit code 0 when every engine called every file clean, 5 when a file is infected, 6 when none is and one
     is suspicious or unknown.
     """
     from korora.wiring.scanning import Passed, files, opened
 
+    if bool(paths) == (image is not None):
+        raise UsageError("name files and folders, or one --image", kind="usage", remedy="give one of the two")
     settings, folder = _settings(config)
     summary, passed = _Summary(), Passed()
     with opened(settings, folder, rule) as engines:
         if not as_json:
             _show_engines(engines)
-        for scanned in engines.scan(files(paths, passed)):
+        inside = _inside(image, declared, allow, patterns, engines) if image is not None else None
+        for scanned in inside.look() if inside else engines.scan(files(paths or [], passed)):
             if summary.add(scanned) and not as_json:
                 _show(scanned)
+    if inside is not None:
+        summary.unread = inside.unread()
     weak = _weak(engines)
     if as_json:
         say_json(_object(engines, summary, passed.count, weak))
@@ -57,8 +75,19 @@ def scan(
         _show_summary(summary, passed.count, weak)
     if summary.verdicts[Answer.INFECTED]:
         raise typer.Exit(ExitCode.INTEGRITY)
-    if summary.files != summary.verdicts[Answer.CLEAN]:
+    if summary.files != summary.verdicts[Answer.CLEAN] or summary.unread:
         raise typer.Exit(ExitCode.TOOL)
+
+
+def _inside(
+    image: Path, declared: Declared, allow: Allowed, patterns: Paths, engines: Engines
+) -> FilesInside:
+    from korora.wiring.files_inside import FilesInside
+    from korora.wiring.image_files import only_disk
+    from korora.wiring.images import looked_at
+
+    disk = only_disk(looked_at(image, declared, allow or ()))
+    return FilesInside(disk, engines=engines, paths=patterns or ())
 
 
 def _settings(config: Path | None) -> tuple[ScanSettings, Path]:
@@ -77,6 +106,7 @@ class _Summary:
     size: int = 0
     verdicts: Counter[Answer] = field(default_factory=Counter)
     kept: list[Scanned] = field(default_factory=list)
+    unread: list[Problem] = field(default_factory=list)  # of an image, beside its files
 
     def add(self, scanned: Scanned) -> bool:
         """Whether it is to be told: what is not clean is."""
@@ -125,7 +155,9 @@ def _show(scanned: Scanned) -> None:
 def _show_summary(summary: _Summary, passed: int, weak: list[str]) -> None:
     verdicts = summary.verdicts
     counts = ", ".join(f"{verdicts[answer]} {answer}" for answer in Answer)
-    good = mark(summary.files == verdicts[Answer.CLEAN])
+    good = mark(summary.files == verdicts[Answer.CLEAN] and not summary.unread)
+    for one in summary.unread:
+        say(f"? unknown: {_line(one.where, 2000)}: {_line(one.problem)}")
     over = f"; {passed} passed over" if passed else ""
     say(f"{good} {summary.files} files, {size(summary.size)}: {counts}{over}")
     if weak:
@@ -154,6 +186,7 @@ def _object(engines: Engines, summary: _Summary, passed: int, weak: list[str]) -
         "files": summary.files,
         "bytes": summary.size,
         "passed_over": passed,
+        "unread": [{"where": one.where, "problem": one.problem} for one in summary.unread],
         "verdicts": {answer.value: summary.verdicts[answer] for answer in Answer},
         "not_kept": summary.files - summary.verdicts[Answer.CLEAN] - len(summary.kept),
         "examined": [_examined(scanned) for scanned in summary.kept],
