@@ -49,6 +49,10 @@ class StrictTable:
     def refuse(self, key: str, what: str, remedy: str) -> UsageError:
         return wrong(self._origin, self.name(key), what, remedy)
 
+    def keys(self) -> list[str]:
+        """Those that are left."""
+        return list(self._left)
+
     def has(self, key: str) -> bool:
         return key in self._left
 

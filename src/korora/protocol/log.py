@@ -37,6 +37,19 @@ class LogEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return canonical.encoded(self)
 
 
+class InspectionEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A leaf: `digest` is of a report, or of what came of holding the VM against it (docs/INSPECTION.md)."""
+
+    version: int = VERSION
+    kind: Literal["inspection", "verification"]
+    vm: Name
+    digest: Sha256
+    at: Time
+
+    def leaf(self) -> bytes:
+        return canonical.encoded(self)
+
+
 class TreeHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`log` is the host whose log it is; `at` its clock in Unix seconds."""
 

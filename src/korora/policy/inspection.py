@@ -1,0 +1,75 @@
+"""What findings lead to: the site's dispositions over what was found, and what a person has accepted (E5).
+
+Pure. Promise: a check that was asked for and could not look at something says *unknown*, and whoever blocks
+the unknown blocks that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from korora.model.flag import Flag
+from korora.model.inspection import CHECK_OF, Check, CheckResult, Disposition, Examined, Found, Looked
+
+FLAGGING: Final = frozenset({Disposition.FLAG, Disposition.BLOCK})
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """`results` of every check that is not off; `blocking`: open flags for which the VM must stay; `beyond`:
+    why it must stay besides, in words, where no flag says so."""
+
+    results: tuple[CheckResult, ...]
+    blocking: tuple[Flag, ...]
+    beyond: tuple[str, ...] = ()
+
+
+def flagged(checks: Mapping[Check, Disposition], examined: Examined) -> list[Found]:
+    """What of the findings is to be flagged, each once."""
+    return list(dict.fromkeys(one for one in examined.found if checks[CHECK_OF[one.kind]] in FLAGGING))
+
+
+def judged(checks: Mapping[Check, Disposition], examined: Examined, flags: Iterable[Flag]) -> Judged:
+    """`flags`: of the VM, those of this inspection among them."""
+    still_open = [flag for flag in flags if flag.is_open]
+    found = Counter(CHECK_OF[one.kind] for one in examined.found)
+    for kind, dropped in examined.dropped.items():
+        found[CHECK_OF[kind]] += dropped
+    opened = Counter(CHECK_OF[flag.kind] for flag in still_open)
+    looked = {one.check: one for one in examined.looked}
+    results = tuple(
+        _result(check, disposition, looked.get(check), found[check], opened[check])
+        for check, disposition in checks.items()
+        if disposition is not Disposition.OFF
+    )
+    blocking = tuple(flag for flag in still_open if checks[CHECK_OF[flag.kind]] is Disposition.BLOCK)
+    return Judged(results, blocking, tuple(_beyond(checks, examined, looked)))
+
+
+def _beyond(
+    checks: Mapping[Check, Disposition], examined: Examined, looked: Mapping[Check, Looked]
+) -> Iterator[str]:
+    for kind, dropped in examined.dropped.items():
+        if checks[CHECK_OF[kind]] is Disposition.BLOCK and dropped:
+            yield f"{dropped} more findings of the kind {kind}"
+    if checks[Check.UNKNOWN] is Disposition.BLOCK:
+        for check, disposition in checks.items():
+            if disposition is not Disposition.OFF and check is not Check.UNKNOWN and check not in looked:
+                yield f"the check of {check} was not come to"
+
+
+def _result(
+    check: Check, disposition: Disposition, looked: Looked | None, found: int, opened: int
+) -> CheckResult:
+    return CheckResult(
+        check=check,
+        disposition=disposition,
+        examined=looked.examined if looked else 0,
+        found=found,
+        open=opened,
+        unknown=looked.unknown if looked else 0,
+        words=looked.words if looked else "it was not come to",
+    )
