@@ -42,6 +42,7 @@ LAB_PROGRAMS = {
     "ntfscp": ("ntfs-3g", "fills disks for the tests"),
     "sfdisk": ("fdisk", "cuts disks for the tests"),
     "lvm": ("lvm2", "cuts disks for the tests"),
+    "nbdkit": ("nbdkit", "makes broken disks for the tests"),
     "debootstrap": ("debootstrap", "makes a root to measure with"),
     "nbdcopy": ("libnbd-bin", "reads images in the benchmark"),
     "losetup": ("mount", "cuts disks for the tests"),

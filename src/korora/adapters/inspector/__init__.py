@@ -1,0 +1,1 @@
+"""Inspectors of VMs: `ports.inspector`."""

@@ -1,0 +1,194 @@
+"""The files of one disk, in one reading: what packages, engines and indicators have to say of them."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from korora.adapters.filesystem.sandboxed import SandboxedFiles
+from korora.agents.integrity.files.comparing import FileChange, changes
+from korora.model.files import MAX_CONTENT_BYTES, Content, FileRecord
+from korora.model.flag import FlagKind, Place
+from korora.model.image import ImageFiles, NbdExport
+from korora.model.inspection import Check, DiskFacts, Found
+from korora.model.scan import Answer
+from korora.protocol import flag
+from korora.wiring.files_inside import FilesInside, name_of
+from korora.wiring.image_files import Reading, system_findings
+from korora.wiring.inspection.gathering import Gathering
+from korora.wiring.inspection.tools import Tools
+from korora.wiring.scanning import Scanned
+
+ORIGINALS_MAX: Final = 200
+_INFECTED: Final = {Answer.INFECTED, Answer.SUSPICIOUS}
+_AS_ITS_PACKAGE: Final = {"configured", "unread"}
+"""No findings: what an administrator may change, and what is told as unread already."""
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All files of a disk; iterated, their records."""
+
+    reading: Reading
+
+    def __iter__(self) -> Iterator[FileRecord]:
+        return iter(self.reading.files.values())
+
+    @property
+    def files(self) -> int:
+        return len(self.reading.files)
+
+    def changes_since(self, before: Mapping[tuple[int, bytes], FileRecord]) -> Iterator[FileChange]:
+        return changes(before, self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Grave:
+    """Something in a file, by its name in the results; `inside` of an archive."""
+
+    kind: FlagKind
+    name: str
+    inside: str
+    reason: str
+
+
+def look(disk: ImageFiles | NbdExport, name: str, gathering: Gathering, tools: Tools, tell: Tell) -> Seen:
+    """All of it. KororaError when nothing can be read; what cannot be read of it is told."""
+    count = 0
+
+    def counted(_: FileRecord) -> None:
+        nonlocal count
+        count += 1
+        tell(f"disk {name}: {count} files")
+
+    if tools.matching is not None:
+        tools.matching.comparison.examined.clear()  # of the disk before
+    files = FilesInside(disk, engines=tools.engines, matching=tools.matching, tell=counted)
+    graves = [*_scanned(files, name, gathering)]
+    seen = Seen(files.reading)
+    graves += _matched(tools, name, gathering, seen.files)
+    _packages(seen, name, gathering)
+    for problem in seen.reading.digest.problems:
+        place = Place(disk=name, file=problem.where[:1000])
+        gathering.finds(Found(kind=FlagKind.UNREAD, place=place, reason=problem.problem))
+    unknown = len(seen.reading.digest.problems)
+    gathering.looked(Check.FILES, examined=seen.files, unknown=unknown, words="BLAKE3 and facts of each file")
+    _tell_graves(graves, disk, name, seen, gathering, tools)
+    return seen
+
+
+def with_files(facts: DiskFacts, seen: Seen) -> DiskFacts:
+    digest = seen.reading.digest
+    return msgspec.structs.replace(
+        facts, files_root=digest.root(), files=seen.files, bytes_read=digest.bytes_read
+    )
+
+
+def _scanned(files: FilesInside, disk: str, gathering: Gathering) -> Iterator[_Grave]:
+    answers: Counter[Answer] = Counter()
+    for one in files.look():
+        answers[one.verdict.answer] += 1
+        if one.verdict.answer in _INFECTED:
+            name, _, member = one.name.partition("!/")
+            yield _Grave(FlagKind.INFECTED, name, member, _words(one))
+    if files.engines is not None:
+        _looked(gathering, Check.MALWARE, disk, answers.total(), answers[Answer.UNKNOWN])
+
+
+def _looked(gathering: Gathering, check: Check, disk: str, examined: int, unknown: int) -> None:
+    """What nobody could say anything of is a finding, once for each disk."""
+    gathering.looked(check, examined=examined, unknown=unknown)
+    if unknown:
+        place = Place(disk=disk, file=f"check of {check}")
+        reason = f"nothing can be said of {unknown} of {examined} files"
+        gathering.finds(Found(kind=FlagKind.UNREAD, place=place, reason=reason))
+
+
+def _words(one: Scanned) -> str:
+    said = (f"{by.engine}: {by.words}" for by in one.answers if by.answer in _INFECTED)
+    return f"{one.verdict.answer}: {'; '.join(said)}"
+
+
+def _matched(tools: Tools, disk: str, gathering: Gathering, files: int) -> list[_Grave]:
+    if tools.matching is None:
+        return []
+    examined = tools.matching.comparison.examined
+    unknown = sum(bool(one.unknown) for one in examined)
+    _looked(gathering, Check.INDICATORS, disk, files, unknown)
+    found = []
+    for one in examined:
+        said = [
+            f"{match.hit.kind} {match.hit.value} ({', '.join(_sources(match.told))})"
+            for match in one.matches
+            if match.told is not None
+        ]
+        if one.matched:
+            found.append(_Grave(FlagKind.INDICATOR, one.path, "", "; ".join(said[:10])))
+    return found
+
+
+def _sources(told: object) -> list[str]:
+    indicator = getattr(told, "indicator", None)
+    return sorted({one.source for one in indicator.provenances}) if indicator is not None else []
+
+
+def _packages(seen: Seen, name: str, gathering: Gathering) -> None:
+    if not gathering.wants(Check.PACKAGES):
+        return
+    known = sum(len(database.sums) for database in seen.reading.databases.values())
+    findings = Counter(one.finding for one in system_findings(seen.reading))
+    for one in system_findings(seen.reading):
+        if one.finding not in _AS_ITS_PACKAGE:
+            place, package = Place(disk=name, path=one.path), one.package or "no package"
+            found = Found(kind=FlagKind.SYSTEM_FILE, place=place, reason=f"{one.finding} ({package})")
+            gathering.finds(found)
+    configured = findings["configured"]
+    words = f"{known} files of packages; {configured} configuration files differ, as administrators may want"
+    gathering.looked(Check.PACKAGES, examined=known, unknown=findings["unread"], words=words)
+
+
+def _tell_graves(
+    graves: list[_Grave],
+    disk: ImageFiles | NbdExport,
+    name: str,
+    seen: Seen,
+    gathering: Gathering,
+    tools: Tools,
+) -> None:
+    """With the place of each, its digest and its original."""
+    wanted = {grave.name for grave in graves}
+    records = {called: file for file in seen if (called := name_of(file.volume, file.path)) in wanted}
+    found = [(_found(grave, records.get(grave.name), name), records.get(grave.name)) for grave in graves]
+    contents = _contents(disk, [file for one, file in found if file and tools.originals.wants(one.kind)])
+    for one, file in found:
+        if file is not None and tools.originals.wants(one.kind):
+            called = flag.name(gathering.order.vm, one.kind, one.place, one.content)
+            content = contents.get((file.volume, file.path))
+            original = tools.originals.kept(called, one.kind, one.place, one.reason, content)
+            one = msgspec.structs.replace(one, original=original)  # noqa: PLW2901
+        gathering.finds(one)
+
+
+def _found(grave: _Grave, file: FileRecord | None, disk: str) -> Found:
+    if file is None:
+        return Found(kind=grave.kind, place=Place(disk=disk, file=grave.name[:1000]), reason=grave.reason)
+    path = file.path + (b"!/" + grave.inside.encode("utf-8", "replace") if grave.inside else b"")
+    content = f"blake3:{file.blake3}" if file.blake3 else ""
+    place = Place(disk=disk, volume=file.volume, path=path)
+    return Found(kind=grave.kind, place=place, content=content, reason=grave.reason)
+
+
+def _contents(disk: ImageFiles | NbdExport, files: list[FileRecord]) -> dict[tuple[int, bytes], bytes]:
+    """Of the first of these, read once more: what is kept is rare, and nobody knew before."""
+    small = [file for file in files if file.size <= MAX_CONTENT_BYTES][:ORIGINALS_MAX]
+    if not small:
+        return {}
+    patterns = [glob.escape(file.path) for file in small]
+    told = SandboxedFiles().walk(disk, patterns)
+    return {(one.volume, one.path): one.content for one in told if isinstance(one, Content)}
