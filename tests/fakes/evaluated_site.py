@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -29,7 +29,7 @@ from korora.protocol import log, merkle, messages, statements
 from korora.protocol.decision import PolicyDecision
 from korora.protocol.handshake import SOURCE, greeting
 from korora.protocol.receipt import document
-from korora.protocol.receipt.document import Ownership
+from korora.protocol.receipt.document import Limit, Ownership
 from korora.protocol.statements import Accept, Manifest, Release, Running
 
 CONFIGURATION = """
@@ -104,7 +104,7 @@ def appraise_live(
 
 Document = dict[str, Any]
 CLOCK = Symptom("machine", "clock", True, "12:00 UTC")
-NOT_BUILT = {"second-person", "disks", "files", "malware", "flags"}
+NOT_BUILT = frozenset({"second-person"})
 
 
 def prepared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,10 @@ def evidence(document: Document) -> dict[tuple[str, str | None], Document]:
 # -- the migration -------------------------------------------------------------------------------------------
 
 
-def with_definition(told: receipts.Told | None = None) -> Ownership:
+BESIDE: Final = {"definition": sha256(b"definition"), "dossier": sha256(b"dossier")}
+
+
+def with_definition(told: receipts.Told | None = None, beside: Mapping[str, str] = BESIDE) -> Ownership:
     """The hand-over's chain, with what went beside the stream in its manifest."""
     told = told or receipts.Told()
     source, destination, move, at = KEYS["north"], KEYS["south"], told.move, receipts.AT
@@ -148,7 +151,7 @@ def with_definition(told: receipts.Told | None = None) -> Ownership:
             at=at,
             mode=told.request.mode,
             carried=told.sent,
-            files={"definition": sha256(b"definition")},
+            files=dict(beside),
         ),
         source,
     )
@@ -165,6 +168,9 @@ def near_ideal(**fields: Any) -> receipts.Told:
     best = {
         "prechecks": PRECHECKS,
         "ownership": with_definition(),
+        "inspection": receipts.INSPECTION,
+        "flags": receipts.FLAGS,
+        "limits": (Limit.VTPM_IN_STREAM,),
         "wipe": msgspec.convert(
             {"steps": [{"what": "guest memory", "method": "m", "bytes": 1, "verified": True}], "limits": []},
             type(receipts.receipt(receipts.Told()).wipe),

@@ -10,18 +10,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
 from fakes.guests_boots import FakeAppraiser
 from fakes.guests_world import FakeHypervisor, FakeVtpmAgent, World
+from fakes.inspector import FakeInspector
 from fakes.journal import MemoryJournal
 from korora.errors import IntegrityError, KororaError, RefusedError, UsageError
+from korora.model.authorization import Answer, Authorized, Denied
 from korora.model.configuration import Endpoint, HostConfiguration, SiteTrust, parse_host_configuration
 from korora.model.evidence import HostEvidence, Quote
 from korora.model.identity import Digest, HostName, OperatorName, Secret, VmName, sha256
-from korora.model.plan import Finding, Inquiry, Mode
+from korora.model.inspection_policy import InspectionPolicy
+from korora.model.plan import Finding, Inquiry, MigrationRequest, Mode
 from korora.model.question import Matter, Question, Said, Stage, Why
 from korora.ports.clock import SystemClock
 from korora.ports.tpm import Credential
 from korora.supervision.guests import Guests
+from korora.supervision.inspection.examiner import Examiner
+from korora.supervision.inspection.resolving import Resolver
+from korora.supervision.inspection.service import Inspections
 from korora.supervision.watch import Watches
 
 Object = Mapping[str, Any]
@@ -223,6 +231,30 @@ class FakeListener:
         self._diary.append(f"{self._name} stops")
 
 
+RESOLVER: Final = ed25519.Ed25519PrivateKey.from_private_bytes(b"\x06" * 32)
+
+
+class FakeAuthorizer:
+    """carol may see and resolve flags; mallory is known, and may nothing."""
+
+    def operator_key(self, operator: str) -> bytes | None:
+        return RESOLVER.public_key().public_bytes_raw() if operator in {"carol", "mallory"} else None
+
+    def operator_of(self, account: str) -> OperatorName | None:
+        return None
+
+    def decide(self, request: MigrationRequest, now: float, peer_state: str | None = None) -> Answer:
+        if (request.operator, request.procedure) in {("carol", "resolve"), ("carol", "observe")}:
+            return Authorized("the test's rule")
+        return Denied("not-allowed", "no rule", "none")
+
+    def check_policy(self, policy: str, request: MigrationRequest, author: OperatorName, now: float) -> None:
+        raise NotImplementedError
+
+    def adopt(self, name: str, policy: str) -> None:
+        raise NotImplementedError
+
+
 @dataclass(slots=True)
 class FakeServices:
     configuration: HostConfiguration
@@ -235,7 +267,10 @@ class FakeServices:
     log: FakeLog = field(default_factory=FakeLog)
     operators: FakeOperators = field(default_factory=FakeOperators)
     files: FakeFiles = field(default_factory=FakeFiles)
+    inspector: FakeInspector = field(default_factory=FakeInspector)
+    policy: InspectionPolicy = field(default_factory=InspectionPolicy)
     guests: Guests = field(init=False)
+    inspections: Inspections = field(init=False)
 
     def __post_init__(self) -> None:
         clock = SystemClock()
@@ -243,6 +278,10 @@ class FakeServices:
         hypervisor, agent = FakeHypervisor(self.world), FakeVtpmAgent(self.world)
         vms = self.configuration.state / "vms"
         self.guests = Guests(hypervisor, agent, self.journal, vms, clock=clock, watches=watches)
+        name = self.configuration.name
+        examiner = Examiner(name, self.journal, clock, self.inspector, lambda: self.policy)
+        resolver = Resolver(name, FakeAuthorizer(), self.journal, clock)
+        self.inspections = Inspections(self.guests, examiner, resolver)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fakes.faults import Daemon, Line, MemoryChannel, Plan, Port, PowerCutError, note_tasks
 from fakes.guests_boots import FakeAppraiser
 from fakes.hypervisor import FakeHypervisor, World
+from fakes.inspector import FakeInspector
 from fakes.journal import Disk, MemoryJournal
 from fakes.site import TestSite
 from fakes.tpm_structures import PCRS, MadeByHand, SoftwareAk, name_of, private_key
@@ -34,6 +35,7 @@ from korora.migration.setting import Setting
 from korora.model.authorization import Answer, Authorized, Denied
 from korora.model.evidence import HostEvidence, Quote
 from korora.model.identity import HostName, OperatorName, Secret, VmName, sha256
+from korora.model.inspection_policy import InspectionPolicy
 from korora.model.ownership import Status
 from korora.model.plan import MigrationRequest, Mode
 from korora.model.tpm import WrappedKey, WrappingKey
@@ -45,6 +47,7 @@ from korora.protocol.decision import PolicyDecision
 from korora.protocol.dsse import KeyPair
 from korora.protocol.frames import PREAMBLE_BYTES, parse_preamble
 from korora.supervision.guests import Guests
+from korora.supervision.inspection.examiner import Examiner
 from korora.supervision.watch import Watches
 
 VM = VmName("web")
@@ -183,6 +186,8 @@ class LabHost:
     disk: Disk = field(default_factory=Disk)
     tpm: WrappingTpm = field(init=False)
     premises: StubPremises = field(default_factory=StubPremises)
+    inspector: FakeInspector = field(default_factory=FakeInspector)
+    policy: InspectionPolicy = field(default_factory=InspectionPolicy)
     authorizer: StubAuthorizer = field(default_factory=StubAuthorizer)
     change: Callable[[bytes], bytes] | None = None  # what it says on channels from now on, changed
     daemon: Daemon | None = None
@@ -228,6 +233,7 @@ class LabHost:
         watches = Watches(FakeAppraiser(), CLOCK, site.process_ended, poll_s=3600)
         self.guests = Guests(hypervisor, vtpms, journal, self.directory / "vms", watches=watches, clock=CLOCK)
         self.reception = TicketReception()
+        examiner = Examiner(name, journal, CLOCK, self.inspector, lambda: self.policy)
         self.setting = Setting(
             host=name,
             state=self.directory,
@@ -246,6 +252,7 @@ class LabHost:
             reception=self.reception,
             address_of=lambda host: f"address of {host}",
             premises=self.premises,
+            examiner=examiner,
             incoming_limit=2,
         )
         self.migrations = Migrations(self.setting, pace=site.pace)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -24,7 +24,8 @@ from korora.model.evidence import (
     WipeCertificate,
     WipeStep,
 )
-from korora.model.identity import HostName, OperatorName, VmName, sha256
+from korora.model.identity import Digest, HostName, OperatorName, VmName, sha256
+from korora.model.inspection import Check, CheckResult, DiskFacts, Disposition, Inspection
 from korora.model.plan import MigrationRequest, Mode
 from korora.policy.appraisal import Platform, Presented, Trusted, Untrusted
 from korora.protocol import dsse, log, messages, statements
@@ -33,7 +34,7 @@ from korora.protocol.handshake import DESTINATION, OFFER, SOURCE, choose_rule, g
 from korora.protocol.merkle import nodes_of
 from korora.protocol.receipt import document
 from korora.protocol.receipt.case import Judge
-from korora.protocol.receipt.document import GuestBoot, HostPart, Limit, Ownership, Receipt, Timings
+from korora.protocol.receipt.document import Flags, GuestBoot, HostPart, Limit, Ownership, Receipt, Timings
 from korora.protocol.statements import Accept, Manifest, Release, Running, move_of
 
 AT = int(NOW.timestamp())
@@ -116,6 +117,36 @@ def evidence(role: str) -> HostEvidence:
     return HostEvidence(Quote(qualifying_data(role, GREETED, BINDING), b"signature"), {0: "00" * 32}, b"log")
 
 
+INSPECTION: Final = Inspection(
+    vm="web",
+    host="north",
+    at=AT - 60,
+    took_s=30,
+    running=True,
+    checks=tuple(
+        CheckResult(
+            check=check,
+            disposition=Disposition.BLOCK,
+            examined=5,
+            words="clamav: 1, yara: 1, reputation: 1" if check is Check.MALWARE else "",
+        )
+        for check in Check
+    ),
+    disks=(
+        DiskFacts(
+            name="disk0",
+            format="raw",
+            size=2**20,
+            root=Digest("blake3:" + "1" * 64),
+            files_root=Digest("blake3:" + "2" * 64),
+            files=5,
+        ),
+    ),
+    baseline=Digest("sha256:" + "3" * 64),
+)
+FLAGS: Final = Flags(record=Digest("sha256:" + "4" * 64), open=0, resolved=1)
+
+
 def receipt(told: Told) -> Receipt:
     rule = choose_rule(GREETED, tls_version="TLSv1.3", tls_group="X25519MLKEM768", streams=2)
     north, south = (host.certificate.public_bytes(Encoding.DER) for host in (told.source, told.destination))
@@ -142,13 +173,15 @@ def receipt(told: Told) -> Receipt:
             prechecks=("cpu", "memory"),
             clean_memory=CleanMemoryProof("st_blocks", 2**29, 0, clean=True),
             wrapping=None,
+            inspection=None,
+            flags=None,
             guest_boot=GuestBoot(verdict="trusted", secure_boot=True),
             ownership=ownership(told),
             wipe=WipeCertificate((WipeStep("guest memory", "overwritten", 2**29, verified=True),), ("swap",)),
             timings=Timings(phases={"transfer": 900, "commit": 40}, downtime_ms=120, total_ms=1500),
             bytes_sent=2300,
             bytes_guest=2**29,
-            limits=(Limit.VTPM_IN_STREAM,),
+            limits=(Limit.VTPM_IN_STREAM, Limit.NOT_INSPECTED),
             completed_at=AT + 2,
         )
     )

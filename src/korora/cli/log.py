@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import typer
 
@@ -14,8 +14,12 @@ from korora.errors import ExitCode, KororaError
 if TYPE_CHECKING:
     from korora.model.site import SiteHost
     from korora.protocol.decision import PolicyDecision
-    from korora.protocol.log import LogEntry
+    from korora.protocol.flag import ResolutionEntry
+    from korora.protocol.log import InspectionEntry, LogEntry
 
+    Entry: TypeAlias = LogEntry | PolicyDecision | InspectionEntry | ResolutionEntry
+
+E = TypeVar("E")
 app = group("A host's append-only log.")
 
 
@@ -76,22 +80,40 @@ def _verified(invocation: Invocation, chosen: SiteHost, *, as_json: bool) -> Exi
     )
 
 
-def _read(leaf: bytes) -> LogEntry | PolicyDecision | dict[str, str]:
+def _read(leaf: bytes) -> Entry | dict[str, str]:
     """The entry; of one that is not in the format, its bytes."""
-    from korora.protocol import canonical, decision
-    from korora.protocol.log import LogEntry
+    from korora.protocol import decision
+    from korora.protocol.flag import ResolutionEntry
+    from korora.protocol.log import InspectionEntry, LogEntry
 
     if (told := decision.read(leaf)) is not None:
         return told
+    return (
+        _decoded(leaf, LogEntry)
+        or _decoded(leaf, InspectionEntry)
+        or _decoded(leaf, ResolutionEntry)
+        or {"unknown": leaf.hex()}
+    )
+
+
+def _decoded(leaf: bytes, kind: type[E]) -> E | None:
+    from korora.protocol import canonical
+
     try:
-        return canonical.decoded(leaf, LogEntry)
+        return canonical.decoded(leaf, kind)
     except KororaError:
-        return {"unknown": leaf.hex()}
+        return None
 
 
-def _row(entry: LogEntry | PolicyDecision | dict[str, str]) -> tuple[object, ...]:
+def _row(entry: Entry | dict[str, str]) -> tuple[object, ...]:
     if isinstance(entry, dict):
         return "unknown", None, None, entry["unknown"][:40]
-    if entry.kind == "policy":
-        return entry.kind, entry.vm, entry.session[:16], f"{entry.procedure}: {entry.answer}"
-    return entry.kind, entry.vm, entry.session[:16], entry.digest
+    match entry.kind:
+        case "resolution":
+            return entry.kind, entry.vm, None, f"{entry.choice} flag {entry.flag[:8]}, by {entry.by}"
+        case "inspection" | "verification":
+            return entry.kind, entry.vm, None, entry.digest
+        case "policy":
+            return entry.kind, entry.vm, entry.session[:16], f"{entry.procedure}: {entry.answer}"
+        case _:
+            return entry.kind, entry.vm, entry.session[:16], entry.digest

@@ -28,7 +28,7 @@ _INTERRUPTED = 130  # how typer hands on a KeyboardInterrupt
 # name → module, and the line that `korora --help` shows for it without importing anything
 COMMANDS = {
     "host": ("korora.cli.host", "Hosts: list, show, attest, enroll."),
-    "vm": ("korora.cli.vm", "Virtual machines of a host: list, show, start, stop, adopt."),
+    "vm": ("korora.cli.vm", "Virtual machines: list, show, start, stop, adopt, inspect, verify."),
     "check": ("korora.cli.check", "Run the prechecks of a migration; nothing moves."),
     "migrate": ("korora.cli.migrate", "Move a VM, with its vTPM, to another host, and prove it."),
     "migration": ("korora.cli.migrations", "Migrations that run: list, watch, cancel."),
@@ -42,6 +42,7 @@ COMMANDS = {
         "korora.cli.evaluate",
         "How near a migration or an installation comes to the ideal, and why.",
     ),
+    "flags": ("korora.cli.inspection.flags", "Flags on the data of VMs: list, show, resolve, export."),
     "files": ("korora.cli.inspection.files", "Files inside of a disk image: digest, verify, diff."),
     "image": ("korora.cli.inspection.image", "Disk images: digest, verify, diff, info."),
     "doctor": ("korora.cli.doctor", "This machine: what is missing, and the command that mends it."),

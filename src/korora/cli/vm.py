@@ -108,6 +108,53 @@ def adopt(
     _tell(host, view, as_json=as_json)
 
 
+@app.command()
+def inspect(context: typer.Context, vm: VmArgument, as_json: AsJson = False) -> None:
+    """Look into its disks, files and configuration, by the host's policy; it may run on meanwhile.
+
+    Exit code 5 when something is found, 6 when nothing is and something could not be looked at.
+    """
+    from korora.cli.inspection.showing import code_of_inspection, progress, show_inspection
+    from korora.client.inspections import Inspected, Looking
+
+    invocation = Invocation.of(context)
+    host = invocation.find(vm)[0]
+    with invocation.daemon(host) as daemon, progress(quiet=as_json) as told:
+        for event in daemon.inspect(vm):
+            if isinstance(event, Looking):
+                told(event.told)
+    assert isinstance(event, Inspected)  # noqa: S101  it is the last
+    if as_json:
+        say_json(event)
+    else:
+        show_inspection(event.inspection, event.flags)
+    raise typer.Exit(code_of_inspection(event.inspection))
+
+
+@app.command()
+def verify(context: typer.Context, vm: VmArgument, as_json: AsJson = False) -> None:
+    """Hold it against what was written down when it was inspected last, here or before it came.
+
+    What differs is told, file by file. Of a VM that ran since, that may be its own work, and is no failure;
+    of one that did not run, it is: exit code 5. Exit code 6 when something could not be looked at.
+    """
+    from korora.cli.inspection.showing import code_of_verification, progress, show_verification
+    from korora.client.inspections import Looking, Verified
+
+    invocation = Invocation.of(context)
+    host = invocation.find(vm)[0]
+    with invocation.daemon(host) as daemon, progress(quiet=as_json) as told:
+        for event in daemon.verify(vm):
+            if isinstance(event, Looking):
+                told(event.told)
+    assert isinstance(event, Verified)  # noqa: S101  it is the last
+    if as_json:
+        say_json(event)
+    else:
+        show_verification(event.verification)
+    raise typer.Exit(code_of_verification(event.verification))
+
+
 def described(host: SiteHost, view: VmView) -> dict[str, object]:
     """A VM for scripts: the daemon's view, and the host it came from."""
     import msgspec

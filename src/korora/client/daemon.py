@@ -10,6 +10,13 @@ from typing import Self
 from urllib.parse import quote
 
 from korora.client.events import Event, MigrationOutcome, parse_event
+from korora.client.inspections import (
+    Failed,
+    FlagView,
+    InspectionEvent,
+    Looking,
+    parse_inspection_event,
+)
 from korora.client.transport import Transport
 from korora.client.views import (
     Activated,
@@ -24,6 +31,8 @@ from korora.client.views import (
     Started,
     VmView,
 )
+from korora.model.flag import Flag
+from korora.model.inspection import Inspection
 from korora.model.plan import Finding, Inquiry
 
 # A guest may take its time to boot under emulation, or to shut down.
@@ -149,6 +158,45 @@ class Daemon:
     def answer(self, answer: str) -> QuestionView:
         """Answer by a signed statement (a DSSE envelope's text)."""
         return self._transport.call("POST", "/v1/questions/answers", QuestionView, body={"answer": answer})
+
+    # -- to look into VMs -----------------------------------------------------------------------------
+
+    def inspect(self, vm: str) -> Iterator[InspectionEvent]:
+        """What is told while it looks; last an Inspected. Its error is raised."""
+        return self._looking(f"/v1/vms/{_segment(vm)}/inspection")
+
+    def verify(self, vm: str) -> Iterator[InspectionEvent]:
+        """The same against the VM's baseline; last a Verified."""
+        return self._looking(f"/v1/vms/{_segment(vm)}/verification")
+
+    def inspection(self, vm: str) -> Inspection:
+        """The last report. UsageError(kind="unknown-inspection") when there is none."""
+        return self._transport.call("GET", f"/v1/vms/{_segment(vm)}/inspection", Inspection)
+
+    def flags(self) -> list[FlagView]:
+        return self._transport.call("GET", "/v1/flags", list[FlagView], deadline_s=60.0)
+
+    def original(self, vm: str, flag: str) -> bytes:
+        """The bag, as a tar. UsageError(kind="no-original") when none is kept."""
+        return self._transport.read(
+            f"/v1/vms/{_segment(vm)}/flags/{_segment(flag)}/original", deadline_s=60.0
+        )
+
+    def resolve(self, resolution: str) -> Flag:
+        """Hand in a signed word on a flag (a DSSE envelope's text)."""
+        return self._transport.call("POST", "/v1/flags/resolutions", Flag, body={"resolution": resolution})
+
+    def _looking(self, path: str) -> Iterator[InspectionEvent]:
+        for line in self._transport.lines(path, deadline_s=_SILENCE_S, method="POST"):
+            if not line.strip():
+                continue
+            event = parse_inspection_event(line)
+            if isinstance(event, Failed):
+                raise event.error.as_error()
+            yield event
+            if not isinstance(event, Looking):
+                return
+        raise self._transport.lost("it ended before it told what was found")
 
     # -- evidence -------------------------------------------------------------------------------------
 

@@ -77,9 +77,9 @@ class Transport:
         """The bytes of a document, unparsed."""
         return self._answer("GET", path, None, deadline_s)
 
-    def lines(self, path: str, *, deadline_s: float) -> Iterator[bytes]:
+    def lines(self, path: str, *, deadline_s: float, method: str = "GET") -> Iterator[bytes]:
         """The whole lines of a streamed answer; ConnectionLostError when it ends within one."""
-        with self._request("GET", path, None, deadline_s) as response:
+        with self._request(method, path, None, deadline_s) as response:
             if response.is_error:
                 self._raise_if_refused(response, _bounded(response, MAX_ANSWER_BYTES))
             rest = b""

@@ -10,6 +10,7 @@ from korora.host import failures
 from korora.host.caller import Callers
 from korora.host.routes.evidence import evidence_routes
 from korora.host.routes.host import host_routes
+from korora.host.routes.inspections import inspection_routes
 from korora.host.routes.migrations import migration_routes
 from korora.host.routes.questions import question_routes
 from korora.host.routes.vms import vm_routes
@@ -36,6 +37,7 @@ def create_api(services: Services) -> FastAPI:
     for router in (
         migration_routes(services.migrations, callers),
         question_routes(services.migrations, callers),
+        inspection_routes(services.inspections, callers),
     ):
         api.include_router(router, prefix="/v1")
     return api

@@ -208,6 +208,14 @@ class QuestionAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Resolve:
+    """`resolution` is a DSSE envelope's text."""
+
+    __pydantic_config__ = _STRICT
+    resolution: str
+
+
+@dataclass(frozen=True, slots=True)
 class MigrationStarted:
     id: str
 

@@ -11,7 +11,9 @@ from typing import Any, Protocol
 from korora.errors import KororaError
 from korora.model.configuration import HostConfiguration
 from korora.model.evidence import HostEvidence
+from korora.model.flag import Flag
 from korora.model.identity import Digest, OperatorName, Secret
+from korora.model.inspection import Inspection
 from korora.model.plan import Finding, Inquiry
 from korora.model.question import Question
 from korora.ports.tpm import Credential
@@ -172,6 +174,46 @@ class SiteFiles(Protocol):
         ...
 
 
+class Inspections(Protocol):
+    """Looking into this host's VMs, and the flags that they have. Unknown VMs are UsageError(unknown-vm).
+
+    `by` as for migrations: an operator does what policies let him (observe, resolve).
+    """
+
+    def inspect(self, vm: str) -> AsyncIterator[Mapping[str, Any]]:
+        """Events: {"told": words} while it looks, and last {"inspection": model.inspection.Inspection,
+        "flags": the flags that are open}. Given up when the iterator is closed."""
+        ...
+
+    def verify(self, vm: str) -> AsyncIterator[Mapping[str, Any]]:
+        """As `inspect`, against the VM's baseline: last {"verification": model.inspection.Verification}.
+
+        UsageError(kind="no-baseline") for a VM that was never inspected.
+        """
+        ...
+
+    def report(self, vm: str) -> Inspection | None:
+        """The last one, here or on the host that the VM came from."""
+        ...
+
+    def flags(self, by: OperatorName | None = None) -> Sequence[tuple[str, Flag]]:
+        """(VM, flag) of all VMs here, open ones first, the newest of each first."""
+        ...
+
+    def original(self, vm: str, flag: str, by: OperatorName | None = None) -> bytes:
+        """The bag (RFC 8493, as a tar) in which the original is kept. UsageError(kind="unknown-flag",
+        "no-original")."""
+        ...
+
+    def resolve(self, envelope: bytes) -> Flag:
+        """Take a person's signed word on a flag (`protocol.flag.Resolution`), durably and into the log.
+
+        RefusedError not-allowed, expired-resolution, replayed-resolution, not-restored, moving;
+        UsageError unknown-flag; IntegrityError signature.
+        """
+        ...
+
+
 class Services(Protocol):
     """Everything that the API speaks to."""
 
@@ -185,6 +227,8 @@ class Services(Protocol):
     def attestation(self) -> Attestation: ...
     @property
     def enrolment(self) -> Enrolment: ...
+    @property
+    def inspections(self) -> Inspections: ...
     @property
     def receipts(self) -> Receipts: ...
     @property

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from korora.agents.dataplane import DestinationRelay
 from korora.errors import RefusedError, ToolError
+from korora.migration import inspection
 from korora.migration.crossing.cold import ColdInbound
 from korora.migration.crossing.first_run import Ran
 from korora.migration.crossing.inbound import Inbound
@@ -47,6 +48,7 @@ from korora.protocol.frames import stream_keys
 from korora.protocol.handshake import check_rule, wrap_nonce
 from korora.protocol.statements import move_of
 from korora.protocol.vtpm_blob import blob_context
+from korora.supervision.inspection import dossier
 
 T = TypeVar("T")
 # What was accepted is kept until the hand-over is settled, also what this host has declined.
@@ -79,6 +81,7 @@ class Arrival:
         self._manifest: messages.Manifest | None = None
         self._live: Inbound | None = None
         self._refusal = ""
+        self._dossier: dict[str, bytes] = {}
         self.standing: Standing | None = None
         self.dry_run = False
         self.monitor = Monitor(setting, "destination", self._subject)
@@ -128,8 +131,11 @@ class Arrival:
         await self._take_order(order)
 
     async def baseline(self) -> None:
-        """Lay ready what must be there, start the empty VM, prove its memory clean, make the wrapping key."""
-        prepare = await self._talk.expect(messages.Prepare, VISIT_DEADLINE_S)
+        """See what the source found in the VM. Lay ready what must be there, start
+        the empty VM, prove its memory clean, make the wrapping key."""
+        prepare, packed = await inspection.awaited(self._talk)
+        name = self._definition.name
+        self._dossier = inspection.take(self._at, self.file, name, packed, inspected=prepare.inspected)
         begun = Event(On.BEGUN, self._session, epoch=self._order.epoch, peer=self._talk.channel.peer)
         await known(self.standing).on(begun, {})
         directory = self._at.guests.directory(self._definition.name)
@@ -324,10 +330,11 @@ class Arrival:
     def _keep_what_came_beside(self, boots: bytes | None) -> None:
         """What is not in the stream, held against the manifest. Boots are appraised once the VM is here."""
         directory = self._at.guests.directory(self._definition.name)
-        here = survey.file_digests(directory, self._definition, boots)
+        here = survey.file_digests(directory, self._definition, boots, self.file.dossier)
         unseen = set() if self._order.cold else {survey.VARIABLES}
         handover.refuse_other_files(self.file, here, unseen=unseen)
         self._at.guests.lay_boot_record(self._definition.name, boots)
+        dossier.lay(directory, self._dossier)
 
     async def _watching(self, work: Coroutine[Any, Any, T]) -> T:
         return await while_watching(work, self._talk.listen_for_abort())

@@ -21,6 +21,7 @@ from korora.ports.tpm import Tpm
 from korora.ports.vtpm import VtpmAgent
 from korora.protocol.dsse import PublicKey, SigningKey
 from korora.supervision.guests import Guests
+from korora.supervision.inspection.examiner import Examiner
 
 
 class Reception(Protocol):
@@ -57,5 +58,6 @@ class Setting:
     reception: Reception
     address_of: Callable[[HostName], str]
     premises: Premises
+    examiner: Examiner
     incoming_limit: int
     stall_deadline_s: float = 30.0  # both sides' own: who waits longer learns it from the other

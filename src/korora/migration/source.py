@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from korora.agents.dataplane import SourceRelay
 from korora.errors import KororaError, PeerError, RefusedError
+from korora.migration import inspection
 from korora.migration.crossing.cold import take_out
 from korora.migration.crossing.first_run import is_there
 from korora.migration.crossing.outbound import SOCKET, Outbound
@@ -158,12 +159,16 @@ class Departure:
         self.file.prechecks = PRECHECKS
 
     async def baseline(self) -> None:
-        """Send what must lie ready there; receive the proof of clean memory and the key to wrap for."""
+        """Look into the VM, if policy asks for it. Send what was found, and what must lie ready there;
+        receive the proof of clean memory and the key to wrap for."""
         talk, vm = known(self._talk), self._vm.definition
         if self._vm.live is not None:
             self.file.boot = await self._at.guests.boot_verdict(vm.name)
             refuse_changed_boot(self.file.boot, vm.name, self._at.host)
-        await talk.say(messages.Prepare(survey.variables(self._vm.directory, vm)))
+        await inspection.look(self._at, talk, self._vm, self.file, self._tell)
+        await inspection.enclose(talk, self._vm, self.file)
+        store, inspected = survey.variables(self._vm.directory, vm), self.file.inspection is not None
+        await talk.say(messages.Prepare(store, inspected=inspected))
         ready = await talk.expect(messages.Ready, WORK_DEADLINE_S)
         self.file.clean_memory, self.file.wrapping = ready.clean_memory, ready.wrapping_key
         if self._vm.vtpm_in_custody:
@@ -191,7 +196,9 @@ class Departure:
         else:
             self.file.sent, self._cold_state = await take_out(self._at, self._vm, self._key, self._binding)
         self._boots = self._at.guests.boot_record(self.vm)  # all that the guest said before it stopped
-        self.file.files = survey.file_digests(self._vm.directory, self._vm.definition, self._boots)
+        self.file.files = survey.file_digests(
+            self._vm.directory, self._vm.definition, self._boots, self.file.dossier
+        )
         self.file.manifest = handover.manifest(self._at, self.file)
         self._enter_docket()
         offered = Event(On.OFFERED, self._session, peer=self.file.request.destination)

@@ -59,6 +59,7 @@ class HostConfiguration:
     file: Path | None = None  # where it was read from, if from a file
     storage: tuple[Path, ...] = ()  # where the files of VMs from elsewhere may be; see policy.storage
     api_group: str = ""  # whose members may open the API's socket as well; see host.caller for what they may
+    inspection: Path | None = None  # what is looked at in a VM before it leaves: model.inspection_policy
     multifd_channels: int = 0  # of a VM that leaves, beside the main stream; 0: one stream carries all
 
 
@@ -84,6 +85,7 @@ def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
         site=_site(table.table("site")),
         hosts=_hosts(table.table("hosts", optional=True)),
         storage=table.paths("storage", optional=True),
+        inspection=table.optional_path("inspection"),
         incoming_limit=incoming,
         stall_deadline_s=stall,
         multifd_channels=channels,
@@ -177,6 +179,9 @@ class _Table:
 
     def path(self, key: str) -> Path:
         return self._file.parent / self.text(key)
+
+    def optional_path(self, key: str) -> Path | None:
+        return self.path(key) if key in self._values else None
 
     def paths(self, key: str, *, optional: bool = False) -> tuple[Path, ...]:
         if optional and key not in self._values:

@@ -43,7 +43,7 @@ from korora.errors import UsageError
 from korora.model.identity import HostName, OperatorName, VmName, checked_name
 from korora.model.plan import MigrationRequest
 
-ACTIONS: Final = ("migrate", "approve", "govern", "cancel", "observe")
+ACTIONS: Final = ("migrate", "approve", "govern", "cancel", "observe", "resolve")
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 

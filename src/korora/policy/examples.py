@@ -38,7 +38,7 @@ class Example(
     source: str
     destination: str
     expect: Expected
-    action: Literal["migrate", "approve", "govern", "cancel", "observe"] = "migrate"
+    action: Literal["migrate", "approve", "govern", "cancel", "observe", "resolve"] = "migrate"
     mode: Mode = Mode.LIVE
     at: datetime | None = None
     peer_state: str | None = None

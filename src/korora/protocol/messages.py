@@ -82,10 +82,25 @@ class Answer(Message, frozen=True, tag="answer"):
     findings: tuple[Finding, ...]
 
 
+class Busy(Message, frozen=True, tag="busy"):
+    """Source: it still looks into the VM, and says how far it is; PREPARE comes later."""
+
+    words: Text
+
+
+class Enclosed(Message, frozen=True, tag="enclosed"):
+    """Source: the next part of the VM's dossier, in order; the whole stands in the manifest by its digest."""
+
+    data: Blob
+    last: bool
+
+
 class Prepare(Message, frozen=True, tag="prepare"):
-    """Source: what must lie at the destination before the hypervisor starts."""
+    """Source: what must lie at the destination before the hypervisor starts. `inspected`: the report in the
+    dossier is of this very move."""
 
     variables: Blob | None
+    inspected: bool = False
 
 
 class Ready(Message, frozen=True, tag="ready"):
@@ -183,6 +198,8 @@ AnyMessage = (
     | Evidence
     | Order
     | Answer
+    | Busy
+    | Enclosed
     | Prepare
     | Ready
     | TransferKey

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,6 +167,33 @@ class Guests:
         except BaseException:
             await machine.close()
             raise
+
+    # -- to look into -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def looking_into(self, name: str) -> Iterator[tuple[VmDefinition, Path, LiveVm | None]]:
+        """A VM that this host owns, as it runs or rests: nobody starts, stops or moves it meanwhile.
+
+        UsageError unknown-vm; RefusedError not-owner, moving, busy; or unresponsive.
+        """
+        record = checked_owner(self._known(name))
+        self._recovery.check(record.name)
+        with self._roster.looking_into(record.name):
+            live = self._roster.live(record.name)
+            definition = live.definition if live is not None else parse_definition(record.definition)
+            yield definition, self.directory(record.name), live
+
+    def names(self) -> list[VmName]:
+        """All VMs that this host knows."""
+        return sorted(record.name for record in self._records())
+
+    def known_directory(self, name: str) -> Path:
+        """UsageError unknown-vm."""
+        return self._vms_directory / self._known(name).name
+
+    def refuse_busy(self, name: str) -> None:
+        """RefusedError moving, or busy while it is started, stopped or looked into."""
+        self._roster.refuse_busy(VmName(name))
 
     # -- for migrations ---------------------------------------------------------------------------------
 

@@ -68,7 +68,9 @@ def moving(name: str) -> RefusedError:
 
 def busy(name: str) -> RefusedError:
     return RefusedError(
-        f"VM {name} is just being started or stopped", kind="busy", remedy="ask again when that is done"
+        f"VM {name} is just being started, stopped or looked into",
+        kind="busy",
+        remedy="ask again when that is done",
     )
 
 

@@ -6,8 +6,8 @@ Promise: one VM's start, stop, end and move exclude each other. Limit: it starts
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -20,6 +20,7 @@ from korora.ports.journal import Journal
 from korora.ports.vtpm import VtpmAgent
 from korora.supervision import refusals
 from korora.supervision.boots.record import BootVerdict
+from korora.supervision.inspection import dossier
 from korora.supervision.life import LifeNote, read_life, write_life
 from korora.supervision.live import Found, LiveVm
 from korora.supervision.watch import Watches
@@ -37,6 +38,7 @@ class Roster:
         self._clock = clock
         self._live: dict[VmName, LiveVm] = {}
         self._moves: set[VmName] = set()
+        self._looked_into: set[VmName] = set()
         self._locks: dict[VmName, asyncio.Lock] = {}
 
     def live(self, name: VmName) -> LiveVm | None:
@@ -61,19 +63,39 @@ class Roster:
 
     @asynccontextmanager
     async def alone(self, name: VmName) -> AsyncIterator[None]:
-        """The only start, stop or change of this VM, and no move meanwhile. RefusedError moving."""
-        if name in self._moves:
-            raise refusals.moving(name)
+        """The only start, stop or change of this VM, and no move or inspection meanwhile.
+
+        RefusedError moving, busy.
+        """
+        self._refuse_longer_work(name)
         async with self._lock(name):
-            if name in self._moves:  # it may have begun while we waited
-                raise refusals.moving(name)
+            self._refuse_longer_work(name)  # it may have begun while we waited
             yield
 
-    def begin_move(self, name: VmName) -> None:
-        if name in self._moves:
-            raise refusals.moving(name)
+    @contextmanager
+    def looking_into(self, name: VmName) -> Iterator[None]:
+        """Nobody starts, stops or moves this VM meanwhile; that it ends by itself is noted. RefusedError."""
+        self.refuse_busy(name)
+        self._looked_into.add(name)
+        try:
+            yield
+        finally:
+            self._looked_into.discard(name)
+
+    def refuse_busy(self, name: VmName) -> None:
+        """RefusedError moving, or busy while it is started, stopped or looked into."""
+        self._refuse_longer_work(name)
         if self._lock(name).locked():
             raise refusals.busy(name)
+
+    def _refuse_longer_work(self, name: VmName) -> None:
+        if name in self._moves:
+            raise refusals.moving(name)
+        if name in self._looked_into:
+            raise refusals.busy(name)
+
+    def begin_move(self, name: VmName) -> None:
+        self.refuse_busy(name)
         self._moves.add(name)
 
     async def end_move(self, name: VmName) -> None:
@@ -84,6 +106,7 @@ class Roster:
 
     def enter(self, live: LiveVm, reason: str) -> None:
         """From now on this VM is live and watched."""
+        dossier.note_run(live.place.directory)
         self.reenter(live)
         self._note(live, running=True, reason=reason)
 

@@ -17,6 +17,7 @@ from korora.adapters.channel import tls
 from korora.adapters.channel.listener import Listener
 from korora.adapters.channel.reception import TicketReception
 from korora.adapters.hypervisor.qemu import Qemu
+from korora.adapters.inspector.process import ProcessInspector
 from korora.adapters.journal.sqlite import SqliteJournal
 from korora.adapters.premises.local import LocalPremises
 from korora.adapters.tpm.esys import EsysTpm
@@ -36,8 +37,12 @@ from korora.protocol.host_appraisal import appraise_host
 from korora.supervision.archive import HostLog, Receipts
 from korora.supervision.boots.appraiser import GuestBootAppraiser
 from korora.supervision.guests import Guests
+from korora.supervision.inspection.examiner import Examiner
+from korora.supervision.inspection.resolving import Resolver
+from korora.supervision.inspection.service import Inspections
 from korora.wiring.anchors import SiteAnchors, SiteFiles
 from korora.wiring.identity import HostIdentity
+from korora.wiring.inspection.rules import InspectionRules
 
 DATA_CONNECT_DEADLINE_S: Final = 15.0
 
@@ -57,6 +62,7 @@ class HostServices:
 
     configuration: HostConfiguration
     guests: Guests
+    inspections: Inspections
     migrations: Migrations
     attestation: HostIdentity
     enrolment: HostIdentity
@@ -87,6 +93,9 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
     hypervisor = Qemu(state / "cache", configuration.qemu)
     vtpms = Custody(tpm, Swtpm(state / "vtpm-ca"))
     guests = Guests(hypervisor, vtpms, journal, state / "vms", appraiser=GuestBootAppraiser())
+    rules = InspectionRules(configuration.inspection)
+    examiner = Examiner(configuration.name, journal, clock, ProcessInspector(), rules)
+    resolver = Resolver(configuration.name, authorizer, journal, clock)
     reception = TicketReception()
     setting = Setting(
         host=configuration.name,
@@ -106,6 +115,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         reception=reception,
         address_of=AddressBook(configuration),
         premises=LocalPremises(storage_rule(configuration)),
+        examiner=examiner,
         incoming_limit=configuration.incoming_limit,
         stall_deadline_s=configuration.stall_deadline_s,
     )
@@ -114,13 +124,14 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
     services = HostServices(
         configuration=configuration,
         guests=guests,
+        inspections=Inspections(guests, examiner, resolver),
         migrations=migrations,
         attestation=own,
         enrolment=own,
         receipts=Receipts(state / "receipts"),
         log=HostLog(configuration.name, journal, clock, own),
         operators=authorizer,
-        files=SiteFiles((anchors.all, authorizer.check)),
+        files=SiteFiles((anchors.all, authorizer.check, rules.check)),
     )
     # Nobody is listened to before every open hand-over was looked at; what all of them use is closed last.
     return WiredHost(services, (Resources(journal, tpm), migrations, listener))
@@ -197,7 +208,7 @@ def storage_rule(configuration: HostConfiguration) -> StorageRule:
         configuration.state,
         *(configuration.api, configuration.event_log, configuration.authorization),
         configuration.authorization.parent / FOLDER,
-        *([configuration.file] if configuration.file is not None else []),
+        *(file for file in (configuration.file, configuration.inspection) if file is not None),
         *(site.authority, site.reference_values, *site.manufacturers),
     )
     return StorageRule(_real(configuration.storage), _real(own))

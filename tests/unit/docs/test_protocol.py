@@ -11,12 +11,13 @@ import pytest
 
 from korora.adapters.channel import listener, tls
 from korora.migration.crossing import outbound
-from korora.migration.greeting import conversation, gate, signed
+from korora.migration.greeting import conversation, gate
 from korora.migration.recovery import settlement as recovery
 from korora.migration.setting import Setting
 from korora.policy.precheck import PRECHECKS
 from korora.protocol import handshake, messages
 from korora.protocol.frames import PREAMBLE_MAGIC
+from korora.supervision import signed
 
 TEXT = (Path(__file__).parents[3] / "docs/PROTOCOL.md").read_text()
 

@@ -12,7 +12,7 @@ import pytest
 from fakes.hypervisor import FakeMemory
 from fakes.migration_site import DEFINITION, PATIENCE_S, VM, Site, Tell
 from korora.errors import KororaError, RefusedError, ToolError
-from korora.migration import destination
+from korora.migration import destination, inspection
 from korora.migration.greeting.conversation import Conversation
 from korora.migration.greeting.meeting import meet_as_source
 from korora.model.identity import HostName, OperatorName
@@ -257,7 +257,7 @@ def test_an_accepted_source_that_sends_nothing_soon_loses_its_place(
                     await asyncio.sleep(0.005)
             return await verdict(guests, vm)
 
-        monkeypatch.setattr(destination, "VISIT_DEADLINE_S", 0.2)
+        monkeypatch.setattr(inspection, "VISIT_DEADLINE_S", 0.2)
         monkeypatch.setattr(Guests, "boot_verdict", dawdle)
         outcome = await site.migrate("a", "b")
         assert (outcome["outcome"], outcome["error"]["kind"]) == ("failed", "silent")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from korora.cli.evaluation.gathering import Gathered, line_of
+from korora.cli.evaluation.inside import of_inside
 from korora.cli.evidence.checks import Check
 from korora.cli.evidence.receipt import Claims, claims, judged
 from korora.errors import KororaError
@@ -176,6 +177,7 @@ def _of_words(told: Claims, file: Link) -> Iterator[Finding]:
     if told.receipt.timings.downtime_ms is not None:
         yield _downtime(told.receipt.timings.downtime_ms, file)
     yield _definition(told, manifest)
+    yield from of_inside(told.receipt, file)
 
 
 def _prechecks(told: Claims, file: Link) -> Finding:

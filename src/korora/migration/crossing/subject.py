@@ -41,6 +41,8 @@ def limits_of(vm: Subject, file: MigrationFile) -> list[str]:
     limits: list[str] = []
     if file.clean_memory is None:
         limits.append(Limit.NO_MEMORY if vm.live is None else Limit.MEMORY_NOT_PROVED)
+    if file.inspection is None:
+        limits.append(Limit.NOT_INSPECTED)
     if not vm.vtpm_in_custody:
         limits.append(Limit.VTPM_IN_STREAM if vm.definition.vtpm else Limit.NO_VTPM)
     return limits

@@ -45,7 +45,7 @@ class Conversation:
         message = decode(body)
         if isinstance(message, kind):
             return message, body
-        raise self._unexpected(message, kind.__name__)
+        raise self.unexpected(message, kind.__name__)
 
     async def expect_one_of(
         self, kinds: tuple[type[M], type[N]], deadline_s: float | None = DEADLINE_S
@@ -54,12 +54,12 @@ class Conversation:
         message = decode(await self.channel.receive(deadline_s))
         if isinstance(message, kinds):
             return message
-        raise self._unexpected(message, " or ".join(kind.__name__ for kind in kinds))
+        raise self.unexpected(message, " or ".join(kind.__name__ for kind in kinds))
 
     async def listen_for_abort(self) -> None:
         """Wait for the other side to give up, and raise why. Cancel it when its time is over."""
         message = decode(await self.channel.receive(None))
-        raise self._unexpected(message, "nothing")
+        raise self.unexpected(message, "nothing")
 
     async def abort(self, error: BaseException) -> None:
         """Tell the other side why this ends. A lost connection says the same, so a failure is no concern."""
@@ -75,10 +75,11 @@ class Conversation:
         with suppress(KororaError):
             message = decode(await self.channel.receive(LAST_WORD_S))
             if isinstance(message, Abort | Closed):
-                return self._unexpected(message, "nothing")
+                return self.unexpected(message, "nothing")
         return None
 
-    def _unexpected(self, message: Message, wanted: str) -> KororaError:
+    def unexpected(self, message: Message, wanted: str) -> KororaError:
+        """The error that this message is, where another belongs."""
         peer = self.channel.peer
         if isinstance(message, Abort):
             said = f"host {peer} stopped: {message.message}"

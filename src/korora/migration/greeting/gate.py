@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from korora.errors import QuestionError, RefusedError
-from korora.migration.greeting import questions, signed
+from korora.migration.greeting import questions
 from korora.migration.setting import Setting
 from korora.model.authorization import Authorized, Denied, NeedsApproval, Uncovered
 from korora.model.identity import HostName, sha256
 from korora.model.plan import MigrationRequest
 from korora.model.question import Said, Why
 from korora.protocol import dsse, statements
+from korora.supervision import signed
 
 PROCEDURE: Final = "migrate"
 ANSWERED_NO: Final = "answered-no"

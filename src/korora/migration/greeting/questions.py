@@ -13,7 +13,6 @@ from typing import Final
 import msgspec
 
 from korora.errors import RefusedError, ToolError, UsageError
-from korora.migration.greeting import signed
 from korora.migration.setting import Setting
 from korora.model.authorization import Authorized
 from korora.model.identity import OperatorName, sha256
@@ -23,6 +22,7 @@ from korora.ports.journal import QuestionRecord
 from korora.protocol import answer as statement
 from korora.protocol.answer import Answer
 from korora.protocol.decision import PolicyDecision
+from korora.supervision import signed
 
 MOST: Final = 20_000
 LONGEST_DAYS: Final = 7

@@ -87,11 +87,15 @@ def lay_variables(directory: Path, definition: VmDefinition, store: bytes | None
         (directory / _VARIABLES_FILE).write_bytes(store)
 
 
-def file_digests(directory: Path, definition: VmDefinition, boots: bytes | None) -> dict[str, Digest]:
-    """What goes beside the stream: definition, boot record, and the variable store as it is in the file."""
+def file_digests(
+    directory: Path, definition: VmDefinition, boots: bytes | None, dossier: Digest | None
+) -> dict[str, Digest]:
+    """What goes beside the stream: definition, boot record, the variable store as it is in the file, and the
+    dossier as it was sent."""
     beside = {
         "definition": definition_text(definition).encode(),
         "boots": boots,
         VARIABLES: variables(directory, definition),
     }
-    return {name: sha256(data) for name, data in beside.items() if data is not None}
+    digests = {name: sha256(data) for name, data in beside.items() if data is not None}
+    return digests | ({"dossier": dossier} if dossier is not None else {})

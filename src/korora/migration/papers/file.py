@@ -11,9 +11,11 @@ from korora.migration.greeting.meeting import Meeting
 from korora.model.crossing import Carried
 from korora.model.evidence import CleanMemoryProof, WipeCertificate
 from korora.model.identity import Digest
+from korora.model.inspection import Inspection
 from korora.model.plan import CryptographyRule, MigrationRequest
 from korora.model.question import Said
 from korora.model.tpm import WrappingKey
+from korora.protocol.receipt.document import Flags
 from korora.protocol.statements import Move
 from korora.supervision.boots.record import BootVerdict
 
@@ -34,6 +36,9 @@ class MigrationFile:
     prechecks: tuple[str, ...] = ()
     clean_memory: CleanMemoryProof | None = None
     wrapping: WrappingKey | None = None
+    inspection: Inspection | None = None  # made for this move
+    flags: Flags | None = None
+    dossier: Digest | None = None
     files: dict[str, Digest] = field(default_factory=dict)
     sent: Carried | None = None
     received: Carried | None = None

@@ -36,6 +36,8 @@ _SEEN_BY_BOTH: Final = (
     "rule",
     "clean_memory",
     "wrapping",
+    "inspection",
+    "flags",
     "ownership",
 )
 
@@ -175,6 +177,8 @@ def _receipt(
         clean_memory=file.clean_memory,
         wrapping=file.wrapping,
         guest_boot=_guest_boot(file),
+        inspection=file.inspection,
+        flags=file.flags,
         ownership=Ownership(
             manifest=known(file.manifest),
             accept=known(file.accept),

@@ -18,7 +18,7 @@ _MADE: Final[dict[Procedure, Callable[[MigrationFile], Any]]] = {
     Procedure.CHALLENGE: lambda file: file.met and file.met.own_evidence.quote,
     Procedure.ATTEST: lambda file: file.met and file.met.peer.evidence.quote,
     Procedure.AGREE: lambda file: (file.rule, file.prechecks),
-    Procedure.BASELINE: lambda file: (file.clean_memory, file.wrapping),
+    Procedure.BASELINE: lambda file: (file.clean_memory, file.wrapping, file.inspection, file.dossier),
     Procedure.TRANSFER: lambda file: file.rule,
     Procedure.SWITCHOVER: lambda file: file.sent or file.received,
     Procedure.MEASURE: lambda file: file.manifest,

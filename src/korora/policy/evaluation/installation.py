@@ -108,9 +108,7 @@ def _asked_of_hosts(one: Criterion) -> Criterion:
     """The same question, of every host and its newest migrations."""
     if one.id == SECOND_PERSON.id:
         return SECOND_PERSON
-    built = any(need.raises != migration.NOT_YET for need in one.needs)
-    raises = _MOVE_ONE if built else migration.NOT_YET
-    recent = _host(f"{RECENT}{one.id}", "its newest migrations come up to this", raises, on="log")
+    recent = _host(f"{RECENT}{one.id}", "its newest migrations come up to this", _MOVE_ONE, on="log")
     own = _OWN.get(one.id, ())
     return Criterion(one.id, one.requirement, one.asked, one.ideal, one.weight, (*own, recent))
 

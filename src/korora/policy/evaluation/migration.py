@@ -14,7 +14,8 @@ from korora.policy.evaluation.yardstick import Criterion, Need, Yardstick
 DOWNTIME_GOOD_MS: Final = 1_000
 DOWNTIME_PARTLY_MS: Final = 10_000
 REQUEST_GOOD_S: Final = 3_600
-NOT_YET: Final = "this version of Korora takes no such evidence"
+LOOK: Final = "let the source look into the VM: `inspection = FILE` in its hostd.toml"
+VERIFY: Final = f"{LOOK}; then hold the VM against it where it is: korora vm verify"
 NOT_IN_A_RECEIPT: Final = "a receipt has no approval in it: evaluate a host of it, whose log has"
 
 _SIGNED: Final = ("bundle", "signatures")
@@ -171,7 +172,7 @@ DISKS: Final = Criterion(
     asked="Are the VM's disks the same?",
     ideal="the guest-visible content of every disk has one digest before and after",
     weight=2,
-    needs=(_told("disk-digests", "the same digests of every disk's content", NOT_YET),),
+    needs=(_told("disk-digests", "the same digests of every disk's content", VERIFY, on="inspection"),),
 )
 FILES: Final = Criterion(
     "files",
@@ -179,7 +180,7 @@ FILES: Final = Criterion(
     asked="Are the files inside the VM the same?",
     ideal="its data and system files have the same digests before and after",
     weight=2,
-    needs=(_told("file-digests", "the same digests of the files inside", NOT_YET),),
+    needs=(_told("file-digests", "the same digests of the files inside", VERIFY, on="inspection"),),
 )
 MALWARE: Final = Criterion(
     "malware",
@@ -187,7 +188,7 @@ MALWARE: Final = Criterion(
     asked="Is there anything malicious in it?",
     ideal="three engines looked at its files and found nothing, and no indicator of several sources matches",
     weight=2,
-    needs=(_told("scan", "the findings of three engines and of indicators", NOT_YET),),
+    needs=(_told("scan", "the findings of three engines and of indicators", LOOK, on="inspection"),),
 )
 FLAGS: Final = Criterion(
     "flags",
@@ -195,7 +196,11 @@ FLAGS: Final = Criterion(
     asked="Is what is wrong with it marked, and its original kept?",
     ideal="every problem is flagged in the record, and a person has looked at each flag",
     weight=2,
-    needs=(_told("flags", "the flags, each resolved", NOT_YET),),
+    needs=(
+        _told(
+            "flags", "the flags, each resolved", "korora flags list; mend each, or accept it", on="inspection"
+        ),
+    ),
 )
 
 MIGRATION: Final = Yardstick(

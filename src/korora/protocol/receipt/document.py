@@ -19,12 +19,14 @@ import msgspec
 
 from korora.errors import IntegrityError
 from korora.model.evidence import CleanMemoryProof, HostEvidence, WipeCertificate
+from korora.model.flag import FlagId, FlagKind
 from korora.model.identity import sha256
+from korora.model.inspection import Inspection
 from korora.model.plan import CryptographyRule, Mode
 from korora.model.tpm import WrappingKey
 from korora.protocol import canonical, dsse
 from korora.protocol.log import LogEntry, LogProof
-from korora.protocol.statements import Epoch, Name, Session, Time
+from korora.protocol.statements import Epoch, Name, Session, Sha256, Time
 
 VERSION: Final = 1
 RECEIPT_TYPE: Final = "application/vnd.korora.receipt+json"
@@ -42,6 +44,8 @@ class Limit(StrEnum):
     NO_MEMORY = "the VM was stopped: it had no memory to move, to prove clean or to wipe"
     VTPM_IN_STREAM = "the vTPM's state was protected by the encrypted stream alone, not by a key of its own"
     NO_VTPM = "no vTPM was in the hosts' custody"
+    NOT_INSPECTED = "nobody looked into the VM's disks, files and configuration for this move"
+    BASELINE_LEFT = "the baseline of the VM's files and chunks was too large to go with it"
 
 
 class HostPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -71,6 +75,16 @@ class GuestBoot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     secure_boot: bool | None = None
 
 
+class Flags(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The VM's flags as they went with it. `record`: SHA-256 of all of them; `listed`: names and kinds of the
+    open ones, the first 500 by name."""
+
+    record: Sha256
+    open: Bytes
+    resolved: Bytes
+    listed: tuple[tuple[FlagId, FlagKind], ...] = ()
+
+
 class Timings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """By the source's clock. `downtime_ms`: guest paused until RUNNING arrived; None when it did not run."""
 
@@ -83,8 +97,8 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """All of it. `completed_at` is the source's clock.
 
     `binding` is the channel's exporter value that both quotes cover; `wrapping` the TPM key that the vTPM's
-    key was wrapped to; `limits` say in sentences what this migration did not protect or prove: those of
-    `Limit` where one fits, or others.
+    key was wrapped to; `inspection` what was found in the VM before it left, None if nobody looked; `limits`
+    say in sentences what this migration did not protect or prove: those of `Limit` where one fits, or others.
     """
 
     version: int = VERSION
@@ -103,6 +117,8 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     clean_memory: CleanMemoryProof | None
     wrapping: WrappingKey | None
     guest_boot: GuestBoot | None
+    inspection: Inspection | None
+    flags: Flags | None
     ownership: Ownership
     wipe: WipeCertificate
     timings: Timings

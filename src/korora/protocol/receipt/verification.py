@@ -17,6 +17,7 @@ from typing import Final
 from korora.errors import KororaError
 from korora.model.evidence import VtpmIdentity
 from korora.model.identity import HostName
+from korora.model.inspection import Disposition
 from korora.policy import attest
 from korora.policy.appraisal import Untrusted
 from korora.protocol import handshake, key_wrap, log, statements
@@ -186,6 +187,26 @@ def _identity(vtpm: VtpmIdentity) -> tuple[object, ...]:
     return vtpm.ek_name, vtpm.pcrs, vtpm.nv
 
 
+def _inspection(case: Case) -> str:
+    told, sent = case.receipt, "dossier" in case.manifest().files
+    if (told.flags is not None) != sent:
+        raise bad("the manifest and the receipt do not agree on whether the VM has a dossier")
+    if told.inspection is None:
+        return _admitted(case, Limit.NOT_INSPECTED) + _flags(told.flags)
+    report = told.inspection
+    if (report.vm, report.host) != (told.vm, told.source) or not sent:
+        raise bad("the inspection is of another VM, or was made elsewhere, or did not go with the VM")
+    blocked = [one.check for one in report.checks if one.disposition is Disposition.BLOCK and one.open]
+    if blocked:
+        raise bad(f"the VM left although its source's policy keeps it for: {', '.join(blocked)}")
+    found = ", ".join(f"{one.check}: {one.found} of {one.examined}" for one in report.checks)
+    return f"found before it left, {found}{_flags(told.flags)}"
+
+
+def _flags(flags: document.Flags | None) -> str:
+    return "" if flags is None else f"; flags: {flags.open} open, {flags.resolved} resolved"
+
+
 def _wipe(case: Case) -> str:
     steps = case.receipt.wipe.steps
     if not steps and not case.receipt.wipe.limits:
@@ -241,6 +262,7 @@ CHECKS: Final[Mapping[str, Callable[[Case], str]]] = MappingProxyType(
         "ownership": _ownership,
         "arrival": _arrival,
         "vtpm-identity": _vtpm,
+        "inspection": _inspection,
         "wipe": _wipe,
         "source-log": _source_log,
         "destination-log": _destination_log,

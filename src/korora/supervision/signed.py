@@ -1,26 +1,39 @@
-"""What a person signs, a request or an answer: by a key that this host knows, and in time (S2, S5)."""
+"""What a person signs, a request, an answer or a word on a flag: by a key that this host knows, and in time.
+
+Requirements S2, S5.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from korora.errors import RefusedError
-from korora.migration.setting import Setting
+from korora.model.identity import HostName
+from korora.ports.authorizer import Authorizer
 
 CLOCK_SKEW_S: Final = 60
 DAY_S: Final = 24 * 3600
 
 
-def key_of(setting: Setting, name: str) -> Ed25519PublicKey:
+class Host(Protocol):
+    """Who is asked to believe it."""
+
+    @property
+    def host(self) -> HostName: ...
+    @property
+    def authorizer(self) -> Authorizer: ...
+
+
+def key_of(at: Host, name: str) -> Ed25519PublicKey:
     """RefusedError(kind="unknown-operator") for somebody whom this host does not know."""
-    raw = setting.authorizer.operator_key(name)
+    raw = at.authorizer.operator_key(name)
     if raw is None:
         raise RefusedError(
-            f"nobody named {name!r} may ask or answer anything of host {setting.host}",
+            f"nobody named {name!r} may ask or answer anything of host {at.host}",
             kind="unknown-operator",
-            remedy=f"add [operators.{name}] with the public key to the authorization.toml of {setting.host}",
+            remedy=f"add [operators.{name}] with the public key to the authorization.toml of {at.host}",
         )
     return Ed25519PublicKey.from_public_bytes(raw)
 

@@ -1,0 +1,62 @@
+"""What a daemon says while it looks into a VM, and of flags. NDJSON lines in, values out."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from korora.client.events import Failure
+from korora.errors import PeerError
+from korora.model.flag import Flag
+from korora.model.inspection import Inspection, Verification
+
+
+class FlagView(msgspec.Struct, frozen=True):
+    vm: str
+    flag: Flag
+
+
+class Looking(msgspec.Struct, frozen=True):
+    """How far it is."""
+
+    told: str
+
+
+class Inspected(msgspec.Struct, frozen=True):
+    """`flags`: of the VM, those that are open."""
+
+    inspection: Inspection
+    flags: tuple[Flag, ...]
+
+
+class Verified(msgspec.Struct, frozen=True):
+    verification: Verification
+
+
+class Failed(msgspec.Struct, frozen=True):
+    error: Failure
+
+
+InspectionEvent: TypeAlias = Looking | Inspected | Verified
+_KINDS: dict[str, type[Looking | Inspected | Verified | Failed]] = {
+    "told": Looking,
+    "inspection": Inspected,
+    "verification": Verified,
+    "error": Failed,
+}
+
+
+def parse_inspection_event(line: bytes) -> InspectionEvent | Failed:
+    """PeerError when it is not one known event."""
+    try:
+        said: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
+        (kind,) = (kind for name, kind in _KINDS.items() if name in said)
+        event: InspectionEvent | Failed = msgspec.json.decode(line, type=kind)
+        return event
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise PeerError(
+            f"the daemon told of an inspection in a line that is not in the contract: {error}",
+            kind="daemon-answer",
+            remedy="see that the daemon is korora hostd, of the same version as this command",
+        ) from error

@@ -1,0 +1,241 @@
+"""`korora flags`, `korora vm inspect` and `korora vm verify` against scripted daemons."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fakes import receipts
+from fakes.cli_site import CliSite, cli_site, documents, knows, vm
+from fakes.daemon import Answer, lines, refusal
+from korora.adapters.flags import bag
+from korora.cli.main import answer
+from korora.model.flag import Flag, FlagKind, Original, Place
+from korora.model.identity import sha256
+from korora.model.inspection import Check, Compared, DiskVerified, Examined, FileVerified, Found, Verification
+from korora.protocol import flag
+from korora.protocol.flag import peek
+
+Captured = pytest.CaptureFixture[str]
+FLAGS = ("GET", "/v1/flags")
+RESOLVE = ("POST", "/v1/flags/resolutions")
+CONTENT = b"what was found"
+EVIL = Found(
+    kind=FlagKind.INFECTED,
+    place=Place(disk="disk0", volume=1, path=b"/srv/\x1b[31mevil"),
+    content="blake3:" + "0" * 64,
+    reason="clamav: Eicar\x1b]0;",
+    original=Original(digest=sha256(CONTENT), size=len(CONTENT)),
+)
+CHUNK = Found(
+    kind=FlagKind.UNREADABLE,
+    place=Place(disk="disk0", offset=1 << 20, length=1 << 20),
+    reason="EIO",
+    original=Original(left="nothing of it could be read"),
+)
+RAISED = flag.raised("web", EVIL, "a", 1000)
+BROKEN = flag.raised("web", CHUNK, "b", 2000)
+
+
+def told(*flags: Flag) -> Answer:
+    return Answer([{"vm": "web", "flag": msgspec.to_builtins(one)} for one in flags])
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[CliSite]:
+    with cli_site(tmp_path) as made:
+        made.a.routes[FLAGS] = told(RAISED)
+        made.b.routes[FLAGS] = told(BROKEN)
+        knows(made.a, vm("web"))
+        knows(made.b)
+        yield made
+
+
+def test_flags_of_all_hosts_are_listed_and_no_guest_reaches_the_terminal(
+    site: CliSite, capsys: Captured
+) -> None:
+    assert answer(site.command("flags", "list")) == 0
+    out = capsys.readouterr().out
+    assert RAISED.id[:8] in out
+    assert BROKEN.id[:8] in out
+    assert "2 open flags" in out
+    assert "\x1b" not in out
+
+
+def test_a_host_that_does_not_answer_is_named_and_keeps_no_other_from_it(
+    site: CliSite, capsys: Captured
+) -> None:
+    site.b.routes[FLAGS] = refusal("not-known-here", "nobody knows you", exit_code=3, status=403)
+    assert answer(site.command("flags", "list")) == 0
+    shown = capsys.readouterr()
+    assert RAISED.id[:8] in shown.out
+    assert "nobody knows you" in shown.err
+    site.a.routes[FLAGS] = site.b.routes[FLAGS]
+    assert answer(site.command("flags", "list")) == 3
+
+
+def test_a_flag_is_shown_whole_with_its_placeholder_and_why_no_original_is_kept(
+    site: CliSite, capsys: Captured
+) -> None:
+    assert answer(site.command("flags", "show", BROKEN.id[:6])) == 0
+    out = capsys.readouterr().out
+    for said in (
+        BROKEN.id,
+        "bytes 1048576 to 2097152",
+        "nothing of it could be read",
+        "KORORA FLAG",
+        "host b",
+    ):
+        assert said in out
+    assert answer(site.command("flags", "show", RAISED.id, "--json")) == 0
+    (document,) = documents(capsys.readouterr().out)
+    assert (document["host"], document["state"], document["flag"]["id"]) == ("a", "open", RAISED.id)
+
+
+@pytest.mark.parametrize("name", ["", "7", RAISED.id[:3], "zzzz", "0" * 32])
+def test_a_name_that_is_none_is_refused(site: CliSite, name: str) -> None:
+    assert answer(site.command("flags", "show", name)) == 2
+
+
+def test_a_word_is_signed_for_just_this_flag_and_goes_to_its_host(site: CliSite, capsys: Captured) -> None:
+    sent: list[Any] = []
+
+    def resolve(body: Any) -> Answer:
+        sent.append(body)
+        return Answer(msgspec.to_builtins(flag.resolved(RAISED, body["resolution"].encode())))
+
+    site.a.routes[RESOLVE] = resolve
+    command = site.command("flags", "resolve", RAISED.id[:8], "accept", "--reason", "a test file")
+    assert answer(command) == 0, capsys.readouterr().err
+    said = peek(sent[0]["resolution"].encode())
+    assert (said.vm, said.flag, said.choice, said.reason) == ("web", RAISED.id, "accept", "a test file")
+    assert "accepted by" in capsys.readouterr().out
+    assert RESOLVE not in [(request.method, request.path) for request in site.b.asked]
+
+
+def test_a_word_that_the_host_does_not_take_is_3(site: CliSite, capsys: Captured) -> None:
+    site.a.routes[RESOLVE] = refusal("not-restored", "it was found again", exit_code=3, status=403)
+    assert answer(site.command("flags", "resolve", RAISED.id, "restore")) == 3
+    assert "it was found again" in capsys.readouterr().err
+
+
+def packed(content: bytes = CONTENT) -> bytes:
+    return bag.written(bag.Bag(RAISED.id, "web", RAISED.kind, RAISED.place, RAISED.reason, content))
+
+
+def test_an_original_is_exported_once_its_digests_fit(
+    site: CliSite, tmp_path: Path, capsys: Captured
+) -> None:
+    path = ("GET", f"/v1/vms/web/flags/{RAISED.id}/original")
+    site.a.routes[path] = Answer(packed())
+    out = tmp_path / "original.tar"
+    assert answer(site.command("flags", "export", RAISED.id, str(out))) == 0, capsys.readouterr().err
+    assert bag.opened(out.read_bytes())["data/original"] == CONTENT
+    assert out.stat().st_mode & 0o077 == 0
+    assert answer(site.command("flags", "export", RAISED.id, str(out))) == 2  # nothing is overwritten
+
+
+@pytest.mark.parametrize("wrong", [packed(b"something else"), b"noise"])
+def test_an_original_that_is_another_is_not_written(site: CliSite, tmp_path: Path, wrong: bytes) -> None:
+    site.a.routes["GET", f"/v1/vms/web/flags/{RAISED.id}/original"] = Answer(wrong)
+    assert answer(site.command("flags", "export", RAISED.id, str(tmp_path / "x.tar"))) == 5
+    assert not (tmp_path / "x.tar").exists()
+
+
+# -- looking into a VM ----------------------------------------------------------------------------------
+
+INSPECT = ("POST", "/v1/vms/web/inspection")
+VERIFY = ("POST", "/v1/vms/web/verification")
+WELL = receipts.INSPECTION
+
+
+def events(last: dict[str, Any]) -> Answer:
+    return Answer(lines({"told": "disk disk0: 1 of 2 MiB"}, json.loads(msgspec.json.encode(last))))
+
+
+def with_check(**changed: int) -> Any:
+    checks = tuple(
+        msgspec.structs.replace(one, **changed) if one.check is Check.MALWARE else one for one in WELL.checks
+    )
+    return msgspec.structs.replace(WELL, checks=checks)
+
+
+@pytest.mark.parametrize(
+    ("report", "code"),
+    [
+        (WELL, 0),
+        (with_check(found=1, open=1), 5),
+        (with_check(unknown=2), 6),
+        (with_check(found=1, unknown=1), 5),
+    ],
+)
+def test_an_inspection_is_shown_and_its_code_says_what_came_of_it(
+    site: CliSite, capsys: Captured, report: Any, code: int
+) -> None:
+    site.a.routes[INSPECT] = events({"inspection": report, "flags": [RAISED]})
+    assert answer(site.command("vm", "inspect", "web")) == code
+    out = capsys.readouterr().out
+    for said in ("malware", "disk0", WELL.disks[0].root or "", RAISED.id[:8]):
+        assert said in out
+    assert "\x1b" not in out
+    site.a.routes[INSPECT] = events({"inspection": report, "flags": [RAISED]})
+    assert answer(site.command("vm", "inspect", "web", "--json")) == code
+    (document,) = documents(capsys.readouterr().out)
+    assert document["inspection"]["vm"] == "web"
+
+
+def test_an_inspection_that_fails_in_the_middle_is_its_error(site: CliSite, capsys: Captured) -> None:
+    failure = {"kind": "inspection", "message": "it died", "remedy": "", "vm_runs_on": None, "exit_code": 6}
+    site.a.routes[INSPECT] = events({"error": failure})
+    assert answer(site.command("vm", "inspect", "web")) == 6
+    assert "it died" in capsys.readouterr().err
+
+
+def verification(**changed: Any) -> Verification:
+    compared = Compared(
+        examined=Examined(looked=(), found=changed.pop("found", ())),
+        disks=(
+            DiskVerified(
+                name="disk0",
+                before=WELL.disks[0].root,
+                now=changed.pop("now", WELL.disks[0].root),
+                chunks_same=9,
+                chunks_differ=1,
+            ),
+        ),
+        files_same=4,
+        files=changed.pop("files", ()),
+    )
+    fields = {"ran": False, "proved": True, "running": False} | changed
+    return Verification(vm="web", host="a", at=5000, of=WELL, compared=compared, **fields)
+
+
+GONE = FileVerified(disk="disk0", volume=1, path=b"/etc/\x1bpasswd", change="removed")
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({}, 0),
+        ({"ran": True, "files": (GONE,), "now": "blake3:" + "9" * 64}, 0),
+        ({"files": (GONE,)}, 5),
+        ({"now": "blake3:" + "9" * 64}, 5),
+        ({"proved": False}, 5),
+        ({"ran": True, "found": (EVIL,)}, 5),
+        ({"ran": True, "found": (CHUNK,)}, 5),
+    ],
+)
+def test_a_verification_fails_for_what_no_run_of_the_vm_explains(
+    site: CliSite, capsys: Captured, changed: dict[str, Any], code: int
+) -> None:
+    site.a.routes[VERIFY] = events({"verification": verification(**changed)})
+    assert answer(site.command("vm", "verify", "web")) == code
+    out = capsys.readouterr().out
+    assert "9 chunks the same, 1 not" in out
+    assert ("removed: disk0, volume 1: /etc/" in out) is bool(changed.get("files"))
+    assert "\x1b" not in out

@@ -1,0 +1,328 @@
+"""Looking into VMs, and their flags, over the API. All is real but inspector, hypervisor and policies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from fakes.host_services import RESOLVER, FakeServices, configuration_in
+from korora.errors import ToolError
+from korora.host.api import create_api
+from korora.host.caller import known_as
+from korora.model.flag import FlagKind, Place
+from korora.model.identity import OperatorName
+from korora.model.inspection import Check, Found
+from korora.model.inspection_policy import parse_inspection_policy
+from korora.protocol import flag
+from korora.protocol.dsse import KeyPair
+from korora.protocol.flag import Resolution
+from korora.supervision.inspection import dossier
+
+Story = Callable[[FakeServices, httpx.AsyncClient], Awaitable[None]]
+Tell = Callable[..., None]
+FLAGGING = parse_inspection_policy(
+    "[checks]\n" + "\n".join(f'{check} = "flag"' for check in Check if check is not Check.FILES), "test"
+)
+EVIL = Found(kind=FlagKind.INFECTED, place=Place(disk="disk0", path=b"/evil"), reason="clamav: Eicar")
+CAROL = KeyPair(RESOLVER)
+
+
+@pytest.fixture
+def tell(tmp_path: Path) -> Tell:
+    def told(story: Story, *, user: int = 0) -> None:
+        async def whole() -> None:
+            services = FakeServices(configuration_in(tmp_path))
+            (tmp_path / "disk.raw").write_bytes(b"d" * 3_000_000)
+            services.policy = FLAGGING
+            await services.guests.define(
+                f'name = "web"\nmemory = "64M"\n[[disks]]\npath = "{tmp_path}/disk.raw"\n'
+            )
+            transport = httpx.ASGITransport(create_api(services), client=(known_as(user), 1))
+            async with httpx.AsyncClient(transport=transport, base_url="http://daemon/v1") as http:
+                try:
+                    await asyncio.wait_for(story(services, http), 30)
+                finally:
+                    await services.guests.close()
+
+        asyncio.run(whole())
+
+    return told
+
+
+def lines(answer: httpx.Response) -> list[dict[str, Any]]:
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def kind(answer: httpx.Response) -> str:
+    assert answer.is_error, answer.text
+    return str(answer.json()["error"]["kind"])
+
+
+async def inspected(http: httpx.AsyncClient) -> dict[str, Any]:
+    return lines(await http.post("vms/web/inspection"))[-1]
+
+
+def resolution(name: str, choice: str = "accept", **changed: Any) -> dict[str, str]:
+    fields: dict[str, Any] = {
+        "by": "carol",
+        "vm": "web",
+        "flag": name,
+        "choice": choice,
+        "reason": "seen",
+        "nonce": secrets.token_hex(32),
+        "issued_at": 0,
+        "not_after": 0,
+    }
+    now = int(time.time())
+    fields |= {"issued_at": now, "not_after": now + 600} | changed
+    return {"resolution": flag.signed(Resolution(**fields), CAROL).decode()}
+
+
+def test_an_inspection_tells_how_far_it_is_and_then_what_was_found(tell: Tell) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        services.inspector.found = (EVIL,)
+        told = lines(await http.post("vms/web/inspection"))
+        assert told[0] == {"told": "looks"}
+        report, flags = told[-1]["inspection"], told[-1]["flags"]
+        assert (report["vm"], report["host"], report["running"]) == ("web", "a", False)
+        assert report["disks"][0]["root"].startswith("blake3:")
+        assert [one["kind"] for one in flags] == ["infected-file"]
+        assert (await http.get("vms/web/inspection")).json() == report
+        kinds = [json.loads(leaf)["kind"] for leaf in services.journal.log()]
+        assert kinds.count("inspection") == 1
+
+    tell(story)
+
+
+def test_an_inspection_that_fails_says_why_and_keeps_nothing(tell: Tell) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        services.inspector.error = ToolError("it died", kind="inspection")
+        assert lines(await http.post("vms/web/inspection"))[-1]["error"]["kind"] == "inspection"
+        assert kind(await http.get("vms/web/inspection")) == "unknown-inspection"
+        services.inspector.error = None
+        assert "inspection" in await inspected(http)  # nobody holds the VM any more
+
+    tell(story)
+
+
+@pytest.mark.parametrize("path", ["vms/db/inspection", "vms/db/verification"])
+def test_a_vm_that_nobody_knows_is_an_error_at_once(tell: Tell, path: str) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        assert kind(await http.post(path)) == "unknown-vm"
+
+    tell(story)
+
+
+def test_without_a_policy_nothing_is_looked_at_and_that_is_an_error(tell: Tell) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        services.policy = type(FLAGGING)()
+        assert kind(await http.post("vms/web/inspection")) == "no-inspection"
+
+    tell(story)
+
+
+def test_nobody_starts_or_moves_a_vm_that_is_looked_into(tell: Tell) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        services.inspector.gate = asyncio.Event()
+        work = asyncio.ensure_future(http.post("vms/web/inspection"))
+        while not services.inspector.orders:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        assert kind(await http.post("vms/web/start")) == "busy"
+        assert kind(await http.post("vms/web/verification")) == "busy"
+        services.inspector.gate.set()
+        lines(await work)
+        assert (await http.post("vms/web/start")).status_code == 200
+
+    tell(story)
+
+
+# -- verification ---------------------------------------------------------------------------------------
+
+
+def test_a_vm_that_did_not_run_is_the_same_and_a_changed_chunk_is_flagged(tell: Tell, tmp_path: Path) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        await inspected(http)
+        same = lines(await http.post("vms/web/verification"))[-1]["verification"]
+        assert (same["ran"], same["proved"], same["compared"]["disks"][0]["chunks_differ"]) == (
+            False,
+            True,
+            0,
+        )
+        with (tmp_path / "disk.raw").open("r+b") as disk:
+            disk.seek(2_500_000)
+            disk.write(b"!")
+        other = lines(await http.post("vms/web/verification"))[-1]["verification"]
+        assert other["compared"]["disks"][0]["chunks_differ"] == 1
+        (raised,) = [one["flag"] for one in (await http.get("flags")).json()]
+        assert (raised["kind"], raised["place"]["offset"]) == ("chunk-differs", 2 << 20)
+
+    tell(story)
+
+
+def test_what_differs_after_a_run_is_told_and_not_flagged(tell: Tell, tmp_path: Path) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        await inspected(http)
+        await services.guests.start("web")
+        await services.guests.stop("web", force=True)
+        (tmp_path / "disk.raw").write_bytes(b"e" * 3_000_000)
+        told = lines(await http.post("vms/web/verification"))[-1]["verification"]
+        assert (told["ran"], told["compared"]["disks"][0]["chunks_differ"]) == (True, 3)
+        assert (await http.get("flags")).json() == []
+
+    tell(story)
+
+
+def test_a_vm_that_was_never_inspected_cannot_be_verified(tell: Tell) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        assert kind(await http.post("vms/web/verification")) == "no-baseline"
+
+    tell(story)
+
+
+def test_a_baseline_that_was_changed_proves_nothing(tell: Tell, tmp_path: Path) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        await inspected(http)
+        place = dossier.folder(services.guests.directory("web"))
+        path = place / "baseline-disk0.chunks"
+        path.write_bytes(b"\0" * len(path.read_bytes()))
+        told = lines(await http.post("vms/web/verification"))[-1]["verification"]
+        assert not told["proved"]
+
+    tell(story)
+
+
+# -- flags ----------------------------------------------------------------------------------------------
+
+
+async def one_flag(services: FakeServices, http: httpx.AsyncClient) -> str:
+    services.inspector.found = (EVIL,)
+    return str((await inspected(http))["flags"][0]["id"])
+
+
+def test_a_flag_is_accepted_by_a_person_and_stays_so(tell: Tell) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        name = await one_flag(services, http)
+        answer = await http.post("flags/resolutions", json=resolution(name))
+        assert answer.status_code == 200, answer.text
+        assert (await inspected(http))["flags"] == []
+        leaf = json.loads(services.journal.log()[-2])
+        assert (leaf["kind"], leaf["by"], leaf["choice"], leaf["flag"]) == (
+            "resolution",
+            "carol",
+            "accept",
+            name,
+        )
+
+    tell(story)
+
+
+def test_a_flag_is_restored_only_once_an_inspection_did_not_find_it_again(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        name = await one_flag(services, http)
+        refused = await http.post("flags/resolutions", json=resolution(name, "restore"))
+        assert kind(refused) == "not-restored"
+        services.inspector.found = ()
+        await asyncio.sleep(1.1)  # the host counts in whole seconds
+        assert [one["id"] for one in (await inspected(http))["flags"]] == [name]  # open until a person says
+        answer = await http.post("flags/resolutions", json=resolution(name, "restore"))
+        assert answer.status_code == 200, answer.text
+        services.inspector.found = (EVIL,)
+        assert [one["id"] for one in (await inspected(http))["flags"]] == [name]  # and open again
+
+    tell(story)
+
+
+def test_what_could_not_be_looked_at_is_not_restored(tell: Tell) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        name = await one_flag(services, http)
+        services.inspector.found = ()
+        services.policy = parse_inspection_policy('[checks]\nmalware = "off"', "test")
+        await asyncio.sleep(1.1)
+        await inspected(http)
+        assert kind(await http.post("flags/resolutions", json=resolution(name, "restore"))) == "not-restored"
+
+    tell(story)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"by": "mallory"}, "not-allowed"),
+        ({"by": "nobody"}, "unknown-operator"),
+        ({"flag": "0" * 32}, "unknown-flag"),
+        ({"vm": "db"}, "unknown-vm"),
+        ({"issued_at": 1, "not_after": 2}, "expired-resolution"),
+        ({"not_after": 2_000_000_000}, "bad-validity"),
+    ],
+)
+def test_a_word_that_is_not_good_closes_nothing(tell: Tell, changed: dict[str, Any], error: str) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        name = await one_flag(services, http)
+        fields: dict[str, Any] = {"name": name} | changed
+        fields["name"] = fields.pop("flag", name)
+        said = resolution(**fields)
+        assert kind(await http.post("flags/resolutions", json=said)) == error
+        assert len((await inspected(http))["flags"]) == 1
+
+    tell(story)
+
+
+def test_a_word_counts_once(tell: Tell) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        name = await one_flag(services, http)
+        said = resolution(name)
+        assert (await http.post("flags/resolutions", json=said)).status_code == 200
+        assert kind(await http.post("flags/resolutions", json=said)) == "replayed-resolution"
+
+    tell(story)
+
+
+def test_a_word_by_another_key_is_not_believed(tell: Tell) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        name = await one_flag(services, http)
+        said = resolution(name)["resolution"].replace("c", "d", 1)
+        answer = await http.post("flags/resolutions", json={"resolution": said})
+        assert answer.is_error
+        assert len((await inspected(http))["flags"]) == 1
+
+    tell(story)
+
+
+def test_an_original_is_given_and_one_that_was_not_kept_says_why(tell: Tell) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        name = await one_flag(services, http)
+        assert kind(await http.get(f"vms/web/flags/{name}/original")) == "no-original"
+        dossier.original(services.guests.directory("web"), name).write_bytes(b"a bag")
+        assert (await http.get(f"vms/web/flags/{name}/original")).content == b"a bag"
+        assert kind(await http.get(f"vms/web/flags/{'0' * 32}/original")) == "unknown-flag"
+
+    tell(story)
+
+
+@pytest.mark.parametrize(("operator", "sees"), [("carol", 1), ("mallory", 0)])
+def test_an_operator_sees_the_flags_that_policies_let_him_see(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch, operator: str, sees: int
+) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        services.inspector.found = (EVIL,)
+        async for _ in services.inspections.inspect("web"):
+            pass
+        monkeypatch.setattr(services.operators, "operator_of", lambda account: OperatorName(operator))
+        assert len((await http.get("flags")).json()) == sees
+        name = services.inspections.flags()[0][1].id
+        answer = await http.get(f"vms/web/flags/{name}/original")
+        assert kind(answer) == ("no-original" if sees else "not-allowed")
+        assert kind(await http.post("vms/web/inspection")) == "administrators-only"
+
+    tell(story, user=4242)
