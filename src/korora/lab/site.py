@@ -27,6 +27,7 @@ from korora.lab.guest.image import KERNELS, cache_folder
 from korora.lab.host_tpm import manufacturer_certificates
 from korora.lab.layout import LabHost, Layout
 from korora.lab.measured_boot import MeasuredBoot
+from korora.model.inspection import Check
 from korora.policy.reference_values import rendered
 
 _PLAIN_PEM = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -47,6 +48,7 @@ def write_site(layout: Layout, hosts: tuple[LabHost, ...], boot: MeasuredBoot) -
     (layout.site / "policies").mkdir(exist_ok=True)
     _write(layout.site / "policies" / "lab.cedar", _POLICY)
     _write(layout.site / "examples.toml", _EXAMPLES)
+    _write(inspection(layout), _INSPECTION)
     _write(layout.configuration, _korora_text(layout, hosts, {}, OPERATOR))
     for host in hosts:
         _write(host.configuration, _hostd_text(layout, host, hosts))
@@ -79,6 +81,11 @@ def reference_values(layout: Layout) -> Path:
 
 def authorization(layout: Layout) -> Path:
     return layout.site / "authorization.toml"
+
+
+def inspection(layout: Layout) -> Path:
+    """What is looked at in a VM before it leaves, on every host."""
+    return layout.site / "inspection.toml"
 
 
 def operator_key(layout: Layout, name: str = OPERATOR) -> Path:
@@ -117,10 +124,21 @@ _POLICY: Final = f"""// {OPERATOR} may migrate every VM between all hosts. What 
 @id("{OPERATOR} migrates")
 permit (principal == Operator::"{OPERATOR}", action == Action::"migrate", resource);
 
+// {OPERATOR} closes flags on the data of VMs; in a site of more people that would be somebody else.
+@id("{OPERATOR} resolves")
+permit (principal == Operator::"{OPERATOR}", action == Action::"resolve", resource);
+
 // Where a second person is asked for, {APPROVER} may agree.
 @id("{APPROVER} approves")
 permit (principal == Operator::"{APPROVER}", action in [Action::"approve", Action::"govern"], resource);
 """
+_INSPECTION: Final = "".join(
+    (
+        "# Nothing is looked at in a VM before it moves. Write report, flag or block to have it looked at.\n",
+        "[checks]\n",
+        *(f'{check} = "off"\n' for check in Check),
+    )
+)
 _EXAMPLES: Final = f"""# What the policy is meant to say: korora policy test
 [[example]]
 operator = "{OPERATOR}"
@@ -157,7 +175,7 @@ def _hostd_text(layout: Layout, host: LabHost, hosts: tuple[LabHost, ...]) -> st
     text = (
         f'name = "{host.name}"\nstate = {_text(host.state)}\nlisten = "{host.address}"\n'
         f'api = {_text(host.api)}\ntpm = "{host.tpm}"\nevent_log = {_text(host.event_log)}\n'
-        f"authorization = {_text(authorization(layout))}\n"
+        f"authorization = {_text(authorization(layout))}\ninspection = {_text(inspection(layout))}\n"
         f"storage = [{', '.join(map(_text, _storage(layout)))}]\n\n[site]\n{_trust(layout)}"
     )
     for other in hosts:

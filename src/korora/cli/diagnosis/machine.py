@@ -44,6 +44,7 @@ LAB_PROGRAMS = {
     "lvm": ("lvm2", "cuts disks for the tests"),
     "nbdkit": ("nbdkit", "makes broken disks for the tests"),
     "debootstrap": ("debootstrap", "makes a root to measure with"),
+    "clamdscan": ("clamdscan", "looks for malware in the benchmark"),
     "nbdcopy": ("libnbd-bin", "reads images in the benchmark"),
     "losetup": ("mount", "cuts disks for the tests"),
     "certtool": ("gnutls-bin", "certificates for QEMU's own TLS, in the benchmark"),
