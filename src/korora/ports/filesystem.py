@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 from korora.model.files import Told
@@ -11,11 +11,17 @@ from korora.model.image import ImageFiles, NbdExport
 
 class FileReader(Protocol):
     def walk(
-        self, disk: ImageFiles | NbdExport, contents: Sequence[bytes] = (), *, pieces: bool = False
-    ) -> Iterator[Told]:
+        self,
+        disk: ImageFiles | NbdExport,
+        contents: Sequence[bytes] = (),
+        *,
+        pieces: bool = False,
+        stopped: Callable[[], bool] = ...,
+    ) -> Generator[Told, None, None]:
         """Everything in all volumes, a directory before what is in it; ends with Done, or with a Problem.
 
         `contents`: shell patterns of paths whose whole content is told as well, right after their record.
         `pieces`: the content of every file is told, as it is read, before its record.
+        `stopped`: asked now and then while nothing comes; once it says so, the reading ends with a Problem.
         """
         ...

@@ -6,25 +6,24 @@ a volume that nobody can read, is *unknown* to every engine and in the digest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
 from korora.agents.integrity.files import dpkg
 from korora.agents.integrity.files.digest import shown
+from korora.agents.integrity.files.tapping import name_of, tapped
 from korora.agents.integrity.malware.passing import Passage
 from korora.errors import ToolError
-from korora.model.files import Begun, Ended, FileRecord, Piece, Problem, Told
+from korora.model.files import FileRecord, Problem, Told
 from korora.model.image import ImageFiles, NbdExport
+from korora.ports.filesystem import FileReader
 from korora.wiring.image_files import Reading, Tell, chosen, read_from
 from korora.wiring.indicator_matching import Matching
 from korora.wiring.scanning import Engines, Scanned
 
-
-def name_of(volume: int, path: bytes) -> str:
-    """How a file inside is named, where the results of several volumes stand together."""
-    return f"volume {volume}: {shown(path)}"
+__all__ = ["FilesInside", "name_of"]
 
 
 def _silent(_: FileRecord) -> None:
@@ -33,19 +32,29 @@ def _silent(_: FileRecord) -> None:
 
 @dataclass(slots=True)
 class FilesInside:
-    """`paths`: shell patterns of the files to look at; none: all."""
+    """`paths`: shell patterns of the files to look at; none: all. `contents`: of the paths whose content is
+    kept in the reading, for the packages' databases.
+    """
 
     disk: ImageFiles | NbdExport
     engines: Engines | None = None
     matching: Matching | None = None
     paths: Sequence[str] = ()
     tell: Tell = _silent
+    contents: Sequence[bytes] = dpkg.WANTED
+    reader: FileReader = field(default_factory=SandboxedFiles)
     _reading: Reading | None = None
 
     def unread(self) -> list[Problem]:
-        """What is unknown beside single files: volumes, tables of partitions, the reader's end."""
+        """What is unknown beside single files: volumes, tables of partitions, the reader's end, or all of it
+        where there was nothing to look at."""
+        digest = self.reading.digest
         files = {shown(file.path) for file in self.reading.files.values() if file.problem}
-        return [one for one in self.reading.digest.problems if one.where not in files]
+        unread = [one for one in digest.problems if one.where not in files]
+        if not digest.files and not unread:
+            why = "no file in it fits the patterns" if self.paths else "there is no file in it"
+            unread.append(Problem("the disk", why))
+        return unread
 
     @property
     def reading(self) -> Reading:
@@ -63,36 +72,26 @@ class FilesInside:
             yield from self.engines.scan(streams)
 
     def _read(self, passage: Passage | None) -> None:
-        wanted = self.engines is not None or self.matching is not None
-        with closing(SandboxedFiles().walk(self.disk, dpkg.WANTED, pieces=wanted)) as told:
-            self._reading = read_from(self._tapped(told, passage), self.tell, self.paths)
-
-    def _tapped(self, told: Iterator[Told], passage: Passage | None) -> Iterator[Told]:
-        """Everything but the pieces, which go to whoever takes them."""
         takers = [one for one in (passage, self.matching) if one is not None]
-        on = False
-        for one in told:
-            match one:
-                case Begun():
-                    on = chosen(one, self.paths)
-                    if on:
-                        self._begin(one, passage)
-                case Piece(data) if on:
-                    for taker in takers:
-                        taker.piece(data)
-                case Ended(problem) if on:
-                    for taker in takers:
-                        taker.end(problem)
-                case Piece() | Ended():
-                    pass
-                case _:
-                    yield one
-            if passage is not None and passage.stopped:
-                return
+        walk = self.reader.walk(
+            self.disk,
+            self.contents,
+            pieces=bool(takers),
+            stopped=lambda: passage is not None and passage.stopped,
+        )
+        with (
+            closing(walk),
+            closing(_wanted(walk, passage)) as told,
+            closing(tapped(told, takers, lambda one: chosen(one, self.paths))) as through,
+        ):
+            reading = read_from(through, self.tell, self.paths)
+        if passage is None or not passage.stopped:
+            self._reading = reading
 
-    def _begin(self, file: Begun, passage: Passage | None) -> None:
-        name = name_of(file.volume, file.path)
-        if passage is not None:
-            passage.begin(name, file.size)
-        if self.matching is not None:
-            self.matching.begin(name)
+
+def _wanted(told: Iterator[Told], passage: Passage | None) -> Generator[Told, None, None]:
+    """Until nobody wants any more."""
+    for one in told:
+        if passage is not None and passage.stopped:
+            return
+        yield one

@@ -107,7 +107,7 @@ def begun(store: IndicatorStore, now: int) -> Matching:
 
 
 class Matching:
-    """Files compared one after another, in pieces as they come."""
+    """Files compared one after another, in pieces as they come. It is a `tapping.Taker`."""
 
     def __init__(self, store: IndicatorStore, wanted: Known, now: int) -> None:
         self.comparison = Comparison(wanted.count)
@@ -115,7 +115,7 @@ class Matching:
         self._wanted = wanted
         self._now = now
 
-    def begin(self, name: str, *, digests: bool = True) -> None:
+    def begin(self, name: str, _size: int | None = None, *, digests: bool = True) -> None:
         """`digests` False where the whole has no meaning."""
         self._examined = Examined(name)
         self._scan, self._tally = Scan(self._wanted, digests=digests), _Tally(self._examined)

@@ -75,7 +75,7 @@ class Contents:
                 offset += len(piece)
                 if wanted:
                     parts.append(piece)
-        except (OSError, RuntimeError, ValueError, TypeError) as error:
+        except (OSError, RuntimeError, ValueError, TypeError, OverflowError) as error:
             return (None, None), words_of(error)
         self._held = b"".join(parts) if wanted else None
         return (whole.hexdigest(), other.hexdigest()), ""

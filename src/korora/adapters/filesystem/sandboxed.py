@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,12 @@ from korora.model.image import ImageFiles, NbdExport
 
 MAX_RECORD_BYTES: Final = 20 << 20
 WITHIN_S: Final = 6 * 3600.0
+_ASKED_EVERY_S: Final = 0.2
 _DECODER: Final = msgspec.msgpack.Decoder(Told)
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,12 @@ class SandboxedFiles:
     within_s: float = WITHIN_S
 
     def walk(
-        self, disk: ImageFiles | NbdExport, contents: Sequence[bytes] = (), *, pieces: bool = False
+        self,
+        disk: ImageFiles | NbdExport,
+        contents: Sequence[bytes] = (),
+        *,
+        pieces: bool = False,
+        stopped: Callable[[], bool] = _never,
     ) -> Generator[Told, None, None]:
         deadline = time.monotonic() + self.within_s
         with _served(disk) as export, tempfile.TemporaryFile() as errors:
@@ -47,7 +57,7 @@ class SandboxedFiles:
             words = [*command, *(os.fsdecode(pattern) for pattern in contents)]
             process = Sandbox(_python(), export.socket.parent).start(words, subprocess.PIPE, errors)
             try:
-                yield from _records(process, errors, deadline)
+                yield from _records(_Reading(process, deadline, stopped), process, errors)
             finally:
                 end(process)
                 if process.stdout is not None:
@@ -70,8 +80,7 @@ def _python() -> dict[str, Path]:
     return {str(place): place for place in sorted(places) if not place.is_relative_to("/usr")}
 
 
-def _records(process: subprocess.Popen[bytes], errors: IO[bytes], deadline: float) -> Iterator[Told]:
-    reading = _Reading(process, deadline)
+def _records(reading: _Reading, process: subprocess.Popen[bytes], errors: IO[bytes]) -> Iterator[Told]:
     while True:
         try:
             told = _DECODER.decode(reading.exactly(reading.length()))
@@ -84,12 +93,15 @@ def _records(process: subprocess.Popen[bytes], errors: IO[bytes], deadline: floa
 
 
 class _Reading:
-    """Bytes of a pipe until a deadline."""
+    """Bytes of a pipe until a deadline, or until nobody wants any more."""
 
-    def __init__(self, process: subprocess.Popen[bytes], deadline: float) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], deadline: float, stopped: Callable[[], bool]
+    ) -> None:
         assert process.stdout is not None  # noqa: S101  it is a pipe
         self._pipe = process.stdout.fileno()
         self._deadline = deadline
+        self._stopped = stopped
         self._ready = selectors.DefaultSelector()
         self._ready.register(self._pipe, selectors.EVENT_READ)
         self._held = bytearray()
@@ -102,8 +114,7 @@ class _Reading:
 
     def exactly(self, length: int) -> bytes:
         while len(self._held) < length:
-            if not self._ready.select(max(0.0, self._deadline - time.monotonic())):
-                raise TimeoutError("it did not end in time")
+            self._wait()
             piece = os.read(self._pipe, 1 << 18)
             if not piece:
                 raise EOFError("it ended early")
@@ -111,6 +122,13 @@ class _Reading:
         told = bytes(self._held[:length])
         del self._held[:length]
         return told
+
+    def _wait(self) -> None:
+        while not self._ready.select(max(0.0, min(_ASKED_EVERY_S, self._deadline - time.monotonic()))):
+            if time.monotonic() >= self._deadline:
+                raise TimeoutError("it did not end in time")
+            if self._stopped():
+                raise EOFError("nobody wants any more")
 
 
 def _last_words(process: subprocess.Popen[bytes], errors: IO[bytes], error: Exception) -> str:

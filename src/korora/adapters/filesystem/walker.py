@@ -71,6 +71,8 @@ def main(words: Sequence[str], output: BinaryIO) -> int:
         record = encoder.encode(told)
         output.write(len(record).to_bytes(4, "big"))
         output.write(record)
+        if isinstance(told, Volume | Ended):  # who waits for these knows them before a long file begins
+            output.flush()
 
     socket, export, what, *patterns = words
     disk = Disk(socket, export)

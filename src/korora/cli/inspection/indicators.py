@@ -186,9 +186,8 @@ def _inside(
     from korora.wiring.images import looked_at
     from korora.wiring.indicator_matching import Examined
 
-    inside = FilesInside(
-        only_disk(looked_at(image, declared, allow or ())), matching=matching, paths=patterns or ()
-    )
+    disk = only_disk(looked_at(image, declared, allow or ()))
+    inside = FilesInside(disk, matching=matching, paths=patterns or (), contents=())
     for _ in inside.look():
         pass
     matching.comparison.examined += [Examined(one.where, unknown=one.problem) for one in inside.unread()]

@@ -87,7 +87,7 @@ def _inside(
     from korora.wiring.images import looked_at
 
     disk = only_disk(looked_at(image, declared, allow or ()))
-    return FilesInside(disk, engines=engines, paths=patterns or ())
+    return FilesInside(disk, engines=engines, paths=patterns or (), contents=())
 
 
 def _settings(config: Path | None) -> tuple[ScanSettings, Path]:

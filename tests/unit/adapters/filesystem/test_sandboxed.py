@@ -15,7 +15,18 @@ import pytest
 from blake3 import blake3
 
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
-from korora.model.files import Content, Done, FileRecord, Problem, Told, Volume
+from korora.model.files import (
+    MAX_PIECE_BYTES,
+    Begun,
+    Content,
+    Done,
+    Ended,
+    FileRecord,
+    Piece,
+    Problem,
+    Told,
+    Volume,
+)
 from korora.model.image import Format, ImageFiles
 
 MIB = 1 << 20
@@ -299,3 +310,68 @@ def test_an_empty_disk_has_no_files(tmp_path: Path) -> None:
     make(tmp_path / "disk", 8)
     told = walked(tmp_path / "disk")
     assert [type(one) for one in told] == [Volume, Done]
+
+
+# -- contents in pieces -------------------------------------------------------------------------------------
+
+
+def in_pieces(image: Path) -> dict[bytes, tuple[bytes, str, FileRecord]]:
+    """What came of each file, how it ended, and the record right after it."""
+    told = list(SandboxedFiles(120.0).walk(ImageFiles(image, Format.RAW), pieces=True))
+    found: dict[bytes, tuple[bytes, str, FileRecord]] = {}
+    for at, one in enumerate(told):
+        if not isinstance(one, Begun):
+            continue
+        came = b""
+        for following in told[at + 1 :]:
+            at += 1  # noqa: PLW2901
+            if not isinstance(following, Piece):
+                break
+            assert 0 < len(following.data) <= MAX_PIECE_BYTES
+            came += following.data
+        ended, record = told[at], told[at + 1]
+        assert isinstance(ended, Ended)
+        assert isinstance(record, FileRecord)
+        assert (record.path, record.size) == (one.path, one.size)
+        found[one.path] = (came, ended.problem, record)
+    return found
+
+
+def test_the_content_of_every_file_comes_in_pieces_before_its_record(tree: Path, ext4: Path) -> None:
+    found = in_pieces(ext4)
+    expected = {path: where for path, seen, where in truth(tree) if stat.S_ISREG(seen.st_mode)}
+    assert found.keys() == expected.keys()
+    for path, (came, problem, record) in found.items():
+        assert (came, problem) == (expected[path].read_bytes(), "")
+        assert record.blake3 == blake3(came).hexdigest()
+
+
+def test_without_being_asked_no_content_is_told(ext4: Path) -> None:
+    assert not [one for one in walked(ext4) if isinstance(one, Begun | Piece | Ended)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_pieces_of_a_damaged_file_system_are_whole_or_end_with_a_problem(
+    tmp_path: Path, ext4: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    content = bytearray(ext4.read_bytes())
+    for _ in range(400):
+        content[chance.randrange(3 * MIB)] = chance.randrange(256)
+    (tmp_path / "bad.img").write_bytes(content)
+    for came, problem, record in in_pieces(tmp_path / "bad.img").values():
+        assert problem or (len(came) == record.size and record.blake3 == blake3(came).hexdigest())
+
+
+def test_who_wants_no_more_is_not_kept_waiting(tmp_path: Path) -> None:
+    """The image has a sparse file that takes longer than anybody waits."""
+    (tmp_path / "root").mkdir()
+    with (tmp_path / "root" / "sparse").open("wb") as file:
+        file.truncate(8 << 40)
+    make(tmp_path / "disk.img", 64)
+    run("mkfs.ext4", "-q", "-d", tmp_path / "root", tmp_path / "disk.img")
+    stopped = False
+    told = SandboxedFiles().walk(ImageFiles(tmp_path / "disk.img", Format.RAW), stopped=lambda: stopped)
+    assert isinstance(next(told), Volume)
+    stopped = True
+    assert [one.problem for one in told if isinstance(one, Problem)] == ["nobody wants any more"]
