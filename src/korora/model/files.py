@@ -9,8 +9,10 @@ import msgspec
 MAX_PATH_BYTES = 65_536
 MAX_CONTENT_BYTES = 16 << 20
 MAX_PIECE_BYTES = 1 << 20
+MAX_RUNS = 4096
 Path = Annotated[bytes, msgspec.Meta(max_length=MAX_PATH_BYTES)]
 Kind = Literal["file", "directory", "symlink", "character-device", "block-device", "fifo", "socket", "other"]
+Place = Annotated[int, msgspec.Meta(ge=0, le=1 << 61)]
 Words = Annotated[str, msgspec.Meta(max_length=4096)]
 
 
@@ -75,6 +77,18 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     problem: Words = ""
 
 
+class Located(msgspec.Struct, frozen=True, tag="located"):
+    """Where a name's content lies on the disk: (offset, length) in bytes; more records may follow for it.
+
+    `path` empty: where the volume itself lies. What is inside of a file system's tables has no runs.
+    """
+
+    volume: int
+    path: Path
+    kind: Kind
+    runs: Annotated[tuple[tuple[Place, Place], ...], msgspec.Meta(max_length=MAX_RUNS)]
+
+
 class Problem(msgspec.Struct, frozen=True, tag="problem"):
     """Something that was not read. While there is one, nothing is known of what lies there."""
 
@@ -88,4 +102,4 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     files: int
 
 
-Told: TypeAlias = Volume | FileRecord | Content | Begun | Piece | Ended | Problem | Done
+Told: TypeAlias = Volume | FileRecord | Content | Begun | Piece | Ended | Located | Problem | Done

@@ -25,3 +25,11 @@ class FileReader(Protocol):
         `stopped`: asked now and then while nothing comes; once it says so, the reading ends with a Problem.
         """
         ...
+
+
+class FileLocator(Protocol):
+    def locate(self, disk: ImageFiles | NbdExport) -> Generator[Told, None, None]:
+        """Where the volumes and the files in them lie, without reading any content: `Volume`, `Located`; ends
+        with Done, or with a Problem. Not where a logical volume lies, nor a folder of XFS.
+        """
+        ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -17,12 +17,16 @@ from korora.model.files import (
     Content,
     Ended,
     FileRecord,
+    Located,
     Piece,
     Problem,
 )
 
 PIECE_BYTES: Final = MAX_PIECE_BYTES
 Read = Callable[[int, int], bytes]
+Run = tuple[int, int]
+"""(offset, length) in bytes."""
+Walked = FileRecord | Content | Located | Problem
 Digests = tuple[str | None, str | None]
 
 
@@ -88,6 +92,10 @@ class Contents:
             where = f"volume {record.volume}: {record.path.decode('utf-8', 'backslashreplace')[:2000]}"
             yield Problem(where, record.problem or f"larger than {MAX_CONTENT_BYTES} bytes")
         self._held = None
+
+    def located(self, record: FileRecord, runs: Iterable[Run]) -> Iterator[Located | Problem]:
+        """Where it lies, for who asks for that; nobody does here."""
+        yield from ()
 
     def _is_wanted(self, path: bytes) -> bool:
         text = path.decode("latin-1")

@@ -38,7 +38,7 @@ def _never() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SandboxedFiles:
-    """Implements `ports.filesystem.FileReader`."""
+    """Implements `ports.filesystem.FileReader` and `FileLocator`."""
 
     within_s: float = WITHIN_S
 
@@ -50,9 +50,17 @@ class SandboxedFiles:
         pieces: bool = False,
         stopped: Callable[[], bool] = _never,
     ) -> Generator[Told, None, None]:
+        return self._told(disk, "pieces" if pieces else "files", contents, stopped)
+
+    def locate(self, disk: ImageFiles | NbdExport) -> Generator[Told, None, None]:
+        return self._told(disk, "places", (), _never)
+
+    def _told(
+        self, disk: ImageFiles | NbdExport, what: str, contents: Sequence[bytes], stopped: Callable[[], bool]
+    ) -> Generator[Told, None, None]:
         deadline = time.monotonic() + self.within_s
         with _served(disk) as export, tempfile.TemporaryFile() as errors:
-            where = [f"/run/{export.socket.name}", export.name, "pieces" if pieces else "files"]
+            where = [f"/run/{export.socket.name}", export.name, what]
             command = [sys.executable, "-I", "-m", "korora.adapters.filesystem.walker", *where]
             words = [*command, *(os.fsdecode(pattern) for pattern in contents)]
             process = Sandbox(_python(), export.socket.parent).start(words, subprocess.PIPE, errors)

@@ -13,9 +13,9 @@ from typing import Any, Final
 import pyfsext
 import pytsk3
 
-from korora.adapters.filesystem.contents import Contents, Digests
+from korora.adapters.filesystem.contents import Contents, Digests, Run, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, ForSleuthKit, words_of
-from korora.model.files import MAX_PATH_BYTES, Content, FileRecord, Kind, Problem
+from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
 
 MAX_DEPTH: Final = 1024
 _SUPERBLOCK: Final = 1024
@@ -28,6 +28,7 @@ _KINDS: Final[dict[int, Kind]] = {
     pytsk3.TSK_FS_META_TYPE_FIFO: "fifo",
     pytsk3.TSK_FS_META_TYPE_SOCK: "socket",
 }
+_NOWHERE: Final = int(pytsk3.TSK_FS_ATTR_RUN_FLAG_FILLER) | int(pytsk3.TSK_FS_ATTR_RUN_FLAG_SPARSE)
 _NAMES: Final = {
     pytsk3.TSK_FS_TYPE_EXT2: "ext2",
     pytsk3.TSK_FS_TYPE_EXT3: "ext3",
@@ -54,13 +55,11 @@ class SleuthKitVolume:
         self._extras = _Extras(part) if self.filesystem.startswith("ext") else None
         self._above: set[int] = set()
 
-    def walk(self, contents: Contents) -> Iterator[FileRecord | Content | Problem]:
+    def walk(self, contents: Contents) -> Iterator[Walked]:
         root = self._files.open_dir(inode=self._files.info.root_inum)
         yield from self._inside(root, b"", int(self._files.info.root_inum), contents)
 
-    def _inside(
-        self, directory: Any, path: bytes, inode: int, contents: Contents
-    ) -> Iterator[FileRecord | Content | Problem]:
+    def _inside(self, directory: Any, path: bytes, inode: int, contents: Contents) -> Iterator[Walked]:
         if inode in self._above or len(self._above) >= MAX_DEPTH:
             yield self._problem(path, "a directory that leads back into itself, or too deep")
             return
@@ -73,7 +72,7 @@ class SleuthKitVolume:
         finally:
             self._above.discard(inode)
 
-    def _told(self, entry: Any, above: bytes, contents: Contents) -> Iterator[FileRecord | Content | Problem]:
+    def _told(self, entry: Any, above: bytes, contents: Contents) -> Iterator[Walked]:
         name, meta = bytes(entry.info.name.name), entry.info.meta
         if (
             name in {b".", b".."}
@@ -90,12 +89,11 @@ class SleuthKitVolume:
             record = self._record(entry, path, meta, contents)
             yield record
             yield from contents.wanted(record)
+            yield from contents.located(record, self._runs(entry))
             if record.kind == "directory":
                 yield from self._deeper(entry, path, int(meta.addr), contents)
 
-    def _deeper(
-        self, entry: Any, path: bytes, inode: int, contents: Contents
-    ) -> Iterator[FileRecord | Content | Problem]:
+    def _deeper(self, entry: Any, path: bytes, inode: int, contents: Contents) -> Iterator[Walked]:
         try:
             directory = entry.as_directory()
         except OSError as error:
@@ -128,6 +126,14 @@ class SleuthKitVolume:
             md5=digests[1],
             problem=problem or more,
         )
+
+    def _runs(self, entry: Any) -> Iterator[Run]:
+        """Of all its attributes: content, blocks that say where content lies, a folder's names."""
+        size = int(self._files.info.block_size)
+        for attribute in entry:
+            for run in attribute:
+                if not int(run.flags) & _NOWHERE:
+                    yield int(run.addr) * size, int(run.len) * size
 
     def _problem(self, path: bytes, words: str) -> Problem:
         return Problem(

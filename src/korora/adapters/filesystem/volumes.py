@@ -6,37 +6,46 @@ Limit: LVM on several disks is not put together: its volumes that reach to anoth
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import pytsk3
-import pyvslvm
 
-from korora.adapters.filesystem.disk import AsFile, Bytes, ForSleuthKit, Part, words_of
+from korora.adapters.filesystem import lvm
+from korora.adapters.filesystem.disk import Bytes, ForSleuthKit, Part
 from korora.model.files import Problem
 
 MAX_PARTS: Final = 1024
-_LVM_LABEL: Final = b"LABELONE"
-_SECTOR: Final = 512
+
+
+Stretch = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A part, and where it lies on the disk; a logical volume lies in its partition."""
+    """A part, and where it lies on the disk; a logical volume lies in its partition.
+
+    `lies`: where its bytes are, as (offset in it, offset on the disk, length). OSError where nobody can say.
+    """
 
     start: int
     content: Bytes
+    lies: Callable[[], list[Stretch]]
 
 
 def found_in(disk: Bytes) -> Iterator[Found | Problem]:
     parts = list(_partitions(disk))
     yield from _overlaps(parts)
-    for part in parts or [Found(0, disk)]:
-        if isinstance(part, Found) and _is_lvm(part.content):
+    for part in parts or [_plain(0, disk)]:
+        if isinstance(part, Found) and lvm.is_one(part.content):
             yield from _logical(part)
         else:
             yield part
+
+
+def _plain(start: int, content: Bytes) -> Found:
+    return Found(start, content, lambda: [(0, start, content.size)])
 
 
 def _partitions(disk: Bytes) -> Iterator[Found | Problem]:
@@ -57,7 +66,7 @@ def _partitions(disk: Bytes) -> Iterator[Found | Problem]:
         if start + length > disk.size:
             yield Problem(f"partition at byte {start}", "it reaches beyond the end of the disk")
         if start < disk.size:
-            yield Found(start, Part(disk, start, length))
+            yield _plain(start, Part(disk, start, length))
 
 
 def _overlaps(parts: list[Found | Problem]) -> Iterator[Problem]:
@@ -68,33 +77,6 @@ def _overlaps(parts: list[Found | Problem]) -> Iterator[Problem]:
         end = max(end, part.start + part.content.size)
 
 
-def _is_lvm(part: Bytes) -> bool:
-    """A physical volume has its label in one of the first four sectors."""
-    head = part.read(0, 4 * _SECTOR)
-    return any(head[at : at + 8] == _LVM_LABEL for at in range(0, 4 * _SECTOR, _SECTOR))
-
-
-class _Logical:
-    """A logical volume's bytes."""
-
-    def __init__(self, volume: pyvslvm.logical_volume, keep: tuple[object, ...]) -> None:
-        self._volume = volume
-        self._keep = keep  # what the library needs for as long as this is used
-        self.size = int(volume.size)
-
-    def read(self, offset: int, length: int) -> bytes:
-        length = max(0, min(length, self.size - offset))
-        return bytes(self._volume.read_buffer_at_offset(length, offset)) if length else b""
-
-
 def _logical(part: Found) -> Iterator[Found | Problem]:
-    try:
-        file = AsFile(part.content)
-        handle = pyvslvm.handle()
-        handle.open_file_object(file)
-        handle.open_physical_volume_files_as_file_objects([AsFile(part.content)])
-        group = handle.get_volume_group()
-        for number in range(min(MAX_PARTS, group.number_of_logical_volumes)):
-            yield Found(part.start, _Logical(group.get_logical_volume(number), (file, handle, group)))
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
-        yield Problem(f"LVM at byte {part.start}", words_of(error))
+    for one in lvm.volumes(part.content, part.start, MAX_PARTS):
+        yield one if isinstance(one, Problem) else Found(part.start, one, one.lies)

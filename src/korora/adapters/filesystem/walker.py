@@ -3,7 +3,7 @@
 Records are MessagePack, each after its length (4 bytes, big-endian). Whatever a hostile file system does to
 it, it can write records, and end.
 
-Run: python -m korora.adapters.filesystem.walker SOCKET EXPORT files|pieces [PATTERN ...]
+Run: python -m korora.adapters.filesystem.walker SOCKET EXPORT files|pieces|places [PATTERN ...]
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import msgspec
 from korora.adapters.filesystem.contents import Contents
 from korora.adapters.filesystem.disk import Disk, words_of
 from korora.adapters.filesystem.names import name_of
+from korora.adapters.filesystem.places import Places
 from korora.adapters.filesystem.sleuthkit import SleuthKitVolume
 from korora.adapters.filesystem.volumes import Found, found_in
 from korora.adapters.filesystem.xfs import XfsVolume
@@ -29,16 +30,42 @@ UNREAD = {"swap": "", "luks": "it is encrypted", "btrfs": "there is no reader fo
 
 def told_of(disk: Disk, patterns: Sequence[bytes], tell: Tell | None = None) -> Iterator[Told]:
     """`tell` takes the pieces of files' contents; they belong before the record that comes next."""
-    files, number = 0, 0
-    for found in found_in(disk):
+    files = 0
+    for number, found in _numbered(disk):
         if isinstance(found, Problem):
             yield found
             continue
-        number += 1
         for told in _volume(number, found, Contents(patterns, number, tell)):
             files += isinstance(told, FileRecord)
             yield told
     yield Done(files)
+
+
+def located_in(disk: Disk) -> Iterator[Told]:
+    """Volumes, and where their files lie."""
+    files = 0
+    for number, found in _numbered(disk):
+        if isinstance(found, Problem):
+            yield found
+            continue
+        try:
+            places = Places(number, found.lies())
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            yield Problem(f"volume {number}", f"where it lies: {words_of(error)}")
+            continue
+        yield from places.of_itself()
+        for told in _volume(number, found, places):
+            files += isinstance(told, FileRecord)
+            if not isinstance(told, FileRecord):
+                yield told
+    yield Done(files)
+
+
+def _numbered(disk: Disk) -> Iterator[tuple[int, Found | Problem]]:
+    number = 0
+    for found in found_in(disk):
+        number += isinstance(found, Found)
+        yield number, found
 
 
 def _volume(number: int, found: Found, contents: Contents) -> Iterator[Told]:
@@ -76,7 +103,11 @@ def main(words: Sequence[str], output: BinaryIO) -> int:
 
     socket, export, what, *patterns = words
     disk = Disk(socket, export)
-    for told in told_of(disk, [word.encode() for word in patterns], tell if what == "pieces" else None):
+    wanted = [word.encode() for word in patterns]
+    all_of_it = (
+        located_in(disk) if what == "places" else told_of(disk, wanted, tell if what == "pieces" else None)
+    )
+    for told in all_of_it:
         tell(told)
     output.flush()
     return 0

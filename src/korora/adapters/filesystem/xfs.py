@@ -8,15 +8,17 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pyfsxfs
 
-from korora.adapters.filesystem.contents import Contents, Digests
+from korora.adapters.filesystem.contents import Contents, Digests, Run, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, words_of
-from korora.model.files import MAX_PATH_BYTES, Content, FileRecord, Kind, Problem
+from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
 
 MAX_DEPTH: Final = 1024
+_SPARSE: Final = 1
 _FAILURES: Final = (OSError, RuntimeError, ValueError, TypeError, OverflowError)
 _KINDS: Final[dict[int, Kind]] = {
     stat.S_IFREG: "file",
@@ -29,6 +31,30 @@ _KINDS: Final[dict[int, Kind]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Allocation groups. The library gives a block's number as XFS writes it, group above block, as a place.
+
+    Source: XFS Algorithms & Data Structures, "Superblocks": sb_blocksize, sb_agblocks, sb_agblklog.
+    """
+
+    block_bytes: int
+    blocks: int
+    bits: int
+
+    @classmethod
+    def of(cls, superblock: bytes) -> _Groups:
+        """`superblock`: what libfsxfs has opened already."""
+        return cls(
+            int.from_bytes(superblock[4:8], "big"), int.from_bytes(superblock[84:88], "big"), superblock[124]
+        )
+
+    def place_of(self, offset: int) -> int:
+        number, within = divmod(offset, self.block_bytes)
+        group, block = number >> self.bits, number & ((1 << self.bits) - 1)
+        return (group * self.blocks + block) * self.block_bytes + within
+
+
 class XfsVolume:
     """OSError when it is none."""
 
@@ -39,13 +65,14 @@ class XfsVolume:
         self._file = AsFile(part)
         self._volume = pyfsxfs.volume()
         self._volume.open_file_object(self._file)
+        self._groups = _Groups.of(part.read(0, 512))
 
-    def walk(self, contents: Contents) -> Iterator[FileRecord | Content | Problem]:
+    def walk(self, contents: Contents) -> Iterator[Walked]:
         yield from self._inside(self._volume.get_root_directory(), b"", (), contents)
 
     def _inside(
         self, directory: Any, path: bytes, above: tuple[int, ...], contents: Contents
-    ) -> Iterator[FileRecord | Content | Problem]:
+    ) -> Iterator[Walked]:
         inode = int(directory.inode_number)
         if inode in above or len(above) >= MAX_DEPTH:
             yield self._problem(path, "a directory that leads back into itself, or too deep")
@@ -68,6 +95,7 @@ class XfsVolume:
                 continue
             yield record
             yield from contents.wanted(record)
+            yield from contents.located(record, self._runs(entry, record.kind))
             if record.kind == "directory":
                 yield from self._inside(entry, inside, (*above, inode), contents)
 
@@ -101,6 +129,15 @@ class XfsVolume:
             md5=digests[1],
             problem=problem,
         )
+
+    def _runs(self, entry: Any, kind: Kind) -> Iterator[Run]:
+        """Of files alone: of folders the library does not tell."""
+        if kind != "file" or not entry.size:
+            return
+        for number in range(entry.number_of_extents):
+            offset, length, flags = entry.get_extent(number)
+            if not flags & _SPARSE:
+                yield self._groups.place_of(offset), length
 
     def _problem(self, path: bytes, words: str) -> Problem:
         return Problem(

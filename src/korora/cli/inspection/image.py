@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from korora.cli.inspection.differences import described, names
 from korora.cli.options import AsJson, group
-from korora.cli.render import fields, mark, say, say_json, size, table
+from korora.cli.render import fields, mark, say, say_json, size, table, warn
 from korora.errors import ExitCode, IntegrityError, UsageError
 from korora.model.image import Format
 
@@ -121,26 +122,42 @@ def diff(
     allow: Allowed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Where a guest would see two disks differ, by chunks of 1 MiB. Exit code 5 if it would."""
+    """Where a guest would see two disks differ, by chunks of 1 MiB, and which files lie there.
+
+    Exit code 5 if it would.
+    """
+    from korora.wiring.image_differences import located
     from korora.wiring.images import differing, looked_at
 
     seen = looked_at(image, declared, allow or ()), looked_at(other, other_format, allow or ())
     with _shown(quiet=as_json) as tell:
         found = list(differing(*seen, tell))
+        where = located(*seen, found)
     different = sum(one.length for one in found)
     sizes = [one.disks[0].facts.virtual_size for one in seen]
     if as_json:
-        ranges = [{"offset": one.offset, "length": one.length} for one in found]
         say_json(
-            {"same": not found, "sizes": sizes, "bytes_in_differing_chunks": different, "ranges": ranges}
+            {
+                "same": not found,
+                "sizes": sizes,
+                "bytes_in_differing_chunks": different,
+                "ranges": [described(one, where.ranges.get(number)) for number, one in enumerate(found)],
+                "problems": [{"where": one.where, "problem": one.problem} for one in where.problems],
+            }
         )
     elif not found:
         say("✓ the same to a guest")
     else:
         say(f"✗ {size(different)} in {len(found)} ranges differ" + _other_size(sizes))
-        table(("FROM BYTE", "LENGTH"), [(one.offset, size(one.length)) for one in found[:DIFFERENCES_SHOWN]])
+        rows = [
+            (one.offset, size(one.length), names(where.ranges.get(number)))
+            for number, one in enumerate(found[:DIFFERENCES_SHOWN])
+        ]
+        table(("FROM BYTE", "LENGTH", "WHAT LIES THERE"), rows)
         if len(found) > DIFFERENCES_SHOWN:
             say(f"… and {len(found) - DIFFERENCES_SHOWN} more: see --json")
+        for problem in where.problems[:DIFFERENCES_SHOWN]:
+            warn(f"files unknown: {problem.where}: {problem.problem}")
     raise typer.Exit(ExitCode.INTEGRITY if found else ExitCode.DONE)
 
 

@@ -15,6 +15,7 @@ from fakes.disk_images import MIB, converted, disk_content, qemu_img, root_of
 from korora.cli.main import answer
 
 CONTENT = disk_content()
+UNREAD = {"files": [], "more_files": False, "beside": ["volume 1 (unknown), whose files are not read"]}
 SPACE = "http://schemas.dmtf.org/ovf/envelope/1"
 
 
@@ -82,8 +83,16 @@ def test_diff_names_the_chunks_that_differ(image: Command, tmp_path: Path) -> No
         "same": False,
         "sizes": [8 * MIB, 8 * MIB + 512],
         "bytes_in_differing_chunks": MIB + 512,
-        "ranges": [{"offset": 2 * MIB, "length": MIB}, {"offset": 8 * MIB, "length": 512}],
+        "ranges": [
+            {"offset": 2 * MIB, "length": MIB} | UNREAD,
+            {"offset": 8 * MIB, "length": 512} | UNREAD,
+        ],
+        "problems": told["problems"],
     }
+    assert [one["where"] for one in told["problems"]] == [
+        "a.vdi: volume 1 (unknown)",
+        "b.raw: volume 1 (unknown)",
+    ]
     code, text = image.run("diff", copy, changed)
     assert (code, "2 ranges differ; one has 8388608 bytes, the other 8389120" in text) == (5, True)
 

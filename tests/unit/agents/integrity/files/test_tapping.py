@@ -99,6 +99,11 @@ def test_another_files_record_does_not_stand_for_a_file_whose_content_never_came
     ]
 
 
+def test_a_second_record_has_no_part_in_the_content_that_came_once() -> None:
+    kept, _ = taken(Begun(1, b"/a", 1), Piece(b"x"), Ended(), record(b"/a", 1), record(b"/a", 1))
+    assert [bool(problem) for _, _, problem in kept.files] == [False, True]
+
+
 def test_what_is_not_wanted_is_not_taken() -> None:
     kept, passed = taken(Begun(1, b"/a", 1), Piece(b"x"), Ended(), record(b"/a", 1), wanted=False)
     assert kept.files == []
