@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from korora.adapters.flags import bag
+from korora.model.flag import FlagId
 
 
-def original_in(packed: bytes) -> bytes:
-    """The original, once all digests of the bag were compared. IntegrityError(kind="bad-bag")."""
-    return bag.opened(packed)["data/original"]
+def original_in(packed: bytes, flag: FlagId) -> bytes:
+    """The original of this flag, once all digests were compared. IntegrityError(kind="bad-bag")."""
+    return bag.opened(packed, flag)["data/original"]

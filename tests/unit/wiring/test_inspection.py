@@ -121,7 +121,7 @@ def test_originals_of_what_is_flagged_are_kept_as_they_were(
         (one,) = (one for one in found.found if one.kind is kind)
         name = flag.name("web", one.kind, one.place, one.content)
         packed = (tmp_path / "out" / f"original-{name}.tar").read_bytes()
-        assert bag.opened(packed)["data/original"] == content
+        assert bag.opened(packed, name)["data/original"] == content
         assert one.original.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
         assert (tmp_path / "out" / f"original-{name}.tar").stat().st_mode & 0o077 == 0
 
@@ -268,5 +268,5 @@ esac
     assert (one.kind, one.place.offset, one.place.length) == (FlagKind.UNREADABLE, MIB, MIB)
     assert (found.disks[0].root is None, found.disks[0].placeholders) == (False, 1)
     name = flag.name("web", one.kind, one.place, "")
-    kept = bag.opened((tmp_path / "out" / f"original-{name}.tar").read_bytes())["data/original"]
+    kept = bag.opened((tmp_path / "out" / f"original-{name}.tar").read_bytes(), name)["data/original"]
     assert kept == b"d" * (MIB // 2) + flag.placeholder(name, 4096) * (MIB // 2 // 4096)

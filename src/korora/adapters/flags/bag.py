@@ -13,22 +13,24 @@ Limit: the original lies in it as it is: malware is malware.
 from __future__ import annotations
 
 import hashlib
-import io
-import tarfile
+import json
 from dataclasses import dataclass
 from typing import Final
 
 from korora.errors import IntegrityError
 from korora.model.flag import FlagId, FlagKind, Place, shown
-from korora.protocol import canonical
+from korora.protocol import canonical, packing
 
 MAX_BAG_BYTES: Final = 128 << 20
 _DECLARATION: Final = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
+_BAGIT: Final = "bagit.txt"
 _INFO: Final = "bag-info.txt"
 _ORIGINAL: Final = "data/original"
 _MANIFEST: Final = "manifest-sha256.txt"
 _TAGS: Final = "tagmanifest-sha256.txt"
+_FILES: Final = (_BAGIT, _INFO, _ORIGINAL, _MANIFEST, _TAGS)
 _WIDTH: Final = 79
+_FOLD: Final = "\n  "
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,80 +47,75 @@ class Bag:
 
 def written(bag: Bag) -> bytes:
     """The tar file."""
-    files = {"bagit.txt": _DECLARATION, _INFO: _info(bag), _ORIGINAL: bag.content}
+    files = {_BAGIT: _DECLARATION, _INFO: _info(bag), _ORIGINAL: bag.content}
     files[_MANIFEST] = _line(_ORIGINAL, bag.content)
-    files[_TAGS] = b"".join(_line(name, files[name]) for name in ("bagit.txt", _INFO, _MANIFEST))
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(f"{bag.flag}/{name}")
-            member.size, member.mode = len(data), 0o600
-            archive.addfile(member, io.BytesIO(data))
-    return packed.getvalue()
+    files[_TAGS] = _tags(files)
+    return packing.packed({f"{bag.flag}/{name}": data for name, data in files.items()})
 
 
-def opened(packed: bytes) -> dict[str, bytes]:
-    """The files of the bag by name, `data/original` among them, once all digests were compared.
+def opened(packed: bytes, flag: FlagId) -> dict[str, bytes]:
+    """The files of this flag's bag by name, `data/original` among them, once all digests were compared.
 
     IntegrityError(kind="bad-bag") for anything else.
     """
-    found = _members(packed)
-    if set(found) != {"bagit.txt", _INFO, _ORIGINAL, _MANIFEST, _TAGS} or found["bagit.txt"] != _DECLARATION:
-        raise _bad("it has other files than a bag of a flag has")
-    if found[_MANIFEST] != _line(_ORIGINAL, found[_ORIGINAL]):
-        raise _bad("the original is not the one that was kept")
-    if found[_TAGS] != b"".join(_line(name, found[name]) for name in ("bagit.txt", _INFO, _MANIFEST)):
-        raise _bad("what is said of the original is not what was said")
-    return found
-
-
-def _members(packed: bytes) -> dict[str, bytes]:
     if len(packed) > MAX_BAG_BYTES:
         raise _bad("it is too large")
-    found: dict[str, bytes] = {}
-    folders = set()
     try:
-        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:") as archive:
-            for member in archive:
-                folder, _, name = member.name.partition("/")
-                file = archive.extractfile(member) if member.isreg() and not member.issparse() else None
-                if file is None or name in found:
-                    raise _bad(f"{member.name[:100]!r} does not belong into it")
-                folders.add(folder)
-                found[name] = file.read()
-    except (tarfile.TarError, ValueError, EOFError, OSError) as problem:
-        raise _bad(str(problem)[:200]) from problem
-    if len(folders) != 1:
-        raise _bad("it is not one folder")
-    return found
+        found = packing.unpacked(packed)
+    except IntegrityError as problem:
+        raise _bad(problem.message) from problem
+    if list(found) != [f"{flag}/{name}" for name in _FILES]:
+        raise _bad(f"it has not just the files that the bag of flag {flag} has")
+    files = {name: found[f"{flag}/{name}"] for name in _FILES}
+    _check(files, flag)
+    return files
+
+
+def _check(files: dict[str, bytes], flag: FlagId) -> None:
+    if files[_MANIFEST] != _line(_ORIGINAL, files[_ORIGINAL]):
+        raise _bad("the original is not the one that was kept")
+    if files[_TAGS] != _tags(files):
+        raise _bad("what is said of the original is not what was said")
+    if files[_BAGIT] != _DECLARATION or not files[_INFO].startswith(_head(flag)):
+        raise _bad("it says that it is about something else")
+
+
+def _tags(files: dict[str, bytes]) -> bytes:
+    return b"".join(_line(name, files[name]) for name in (_BAGIT, _INFO, _MANIFEST))
+
+
+def _head(flag: FlagId) -> bytes:
+    return f"Source-Organization: Korora\nExternal-Identifier: {flag}\n".encode()
 
 
 def _info(bag: Bag) -> bytes:
     """RFC 8493, section 2.2.2: one element a line, folded with white space at the front."""
     said = {
-        "Source-Organization": "Korora",
-        "External-Identifier": bag.flag,
         "External-Description": f"{bag.kind} in {shown(bag.place)} of VM {bag.vm}: {bag.reason}",
         "Payload-Oxum": f"{len(bag.content)}.1",
         "Korora-VM": bag.vm,
         "Korora-Kind": bag.kind.value,
         "Korora-Place": canonical.encoded(bag.place).decode(),
     }
-    return "".join(_folded(f"{name}: {_plain(text)}") for name, text in said.items()).encode()
+    lines = (_folded(f"{name}: {_plain(text)}") for name, text in said.items())
+    return _head(bag.flag) + "".join(lines).encode()
 
 
 def _plain(text: str) -> str:
-    """What a guest wrote stays on its line."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    """What a guest wrote stays on its line, escaped as JSON does it."""
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def _folded(line: str) -> str:
-    parts = [line[:_WIDTH]]
-    rest = line[_WIDTH:]
-    while rest:
-        parts.append("  " + rest[: _WIDTH - 2])
-        rest = rest[_WIDTH - 2 :]
-    return "\n".join(parts) + "\n"
+    """Between two characters that are no spaces: tools take those away at the ends of a line."""
+    parts, width = [], _WIDTH
+    while len(line) > width:
+        cuts = (at for at in range(width, 0, -1) if not line[at - 1].isspace() and not line[at].isspace())
+        if (cut := next(cuts, 0)) == 0:
+            break
+        parts.append(line[:cut])
+        line, width = line[cut:], _WIDTH - len(_FOLD) + 1
+    return _FOLD.join([*parts, line]) + "\n"
 
 
 def _line(name: str, data: bytes) -> bytes:

@@ -133,7 +133,7 @@ def _check(packed: bytes, flag: Flag) -> None:
     from korora.model.identity import sha256
     from korora.wiring.bags import original_in
 
-    if sha256(original_in(packed)) != flag.original.digest:
+    if sha256(original_in(packed, flag.id)) != flag.original.digest:
         raise IntegrityError(
             f"the original that is kept of flag {flag.id[:8]} is not the one that the flag names",
             kind="bad-bag",

@@ -135,7 +135,7 @@ def test_an_original_is_exported_once_its_digests_fit(
     site.a.routes[path] = Answer(packed())
     out = tmp_path / "original.tar"
     assert answer(site.command("flags", "export", RAISED.id, str(out))) == 0, capsys.readouterr().err
-    assert bag.opened(out.read_bytes())["data/original"] == CONTENT
+    assert bag.opened(out.read_bytes(), RAISED.id)["data/original"] == CONTENT
     assert out.stat().st_mode & 0o077 == 0
     assert answer(site.command("flags", "export", RAISED.id, str(out))) == 2  # nothing is overwritten
 
