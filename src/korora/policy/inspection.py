@@ -1,7 +1,7 @@
 """What findings lead to: the site's dispositions over what was found, and what a person has accepted (E5).
 
-Pure. Promise: a check that was asked for and could not look at something says *unknown*, and whoever blocks
-the unknown blocks that.
+Pure. Promise: a check that was asked for and could not look at something, or was not come to at all, says
+*unknown*, and whoever blocks the unknown blocks that. A finding that blocks does so with or without a flag.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def flagged(checks: Mapping[Check, Disposition], examined: Examined) -> list[Fou
 
 def judged(checks: Mapping[Check, Disposition], examined: Examined, flags: Iterable[Flag]) -> Judged:
     """`flags`: of the VM, those of this inspection among them."""
+    flags = tuple(flags)
     still_open = [flag for flag in flags if flag.is_open]
     found = Counter(CHECK_OF[one.kind] for one in examined.found)
     for kind, dropped in examined.dropped.items():
@@ -46,7 +47,22 @@ def judged(checks: Mapping[Check, Disposition], examined: Examined, flags: Itera
         if disposition is not Disposition.OFF
     )
     blocking = tuple(flag for flag in still_open if checks[CHECK_OF[flag.kind]] is Disposition.BLOCK)
-    return Judged(results, blocking, tuple(_beyond(checks, examined, looked)))
+    beyond = (*_without_flag(checks, examined, flags), *_beyond(checks, examined, looked))
+    return Judged(results, blocking, beyond)
+
+
+def _without_flag(
+    checks: Mapping[Check, Disposition], examined: Examined, flags: Iterable[Flag]
+) -> Iterator[str]:
+    """A record is bounded, and whoever fills it with flags must not hide a finding behind them."""
+    known = {(flag.kind, flag.place, flag.content) for flag in flags}
+    left = Counter(
+        one.kind
+        for one in dict.fromkeys(examined.found)
+        if checks[CHECK_OF[one.kind]] is Disposition.BLOCK and (one.kind, one.place, one.content) not in known
+    )
+    for kind, count in left.items():
+        yield f"{count} findings of the kind {kind} for which the record of flags has no room"
 
 
 def _beyond(
@@ -70,6 +86,6 @@ def _result(
         examined=looked.examined if looked else 0,
         found=found,
         open=opened,
-        unknown=looked.unknown if looked else 0,
+        unknown=looked.unknown if looked else 1,
         words=looked.words if looked else "it was not come to",
     )

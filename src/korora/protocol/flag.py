@@ -14,7 +14,7 @@ filled up with spaces; the last line as long as there is room. docs/FLAGS.md has
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -30,6 +30,8 @@ VERSION: Final = 1
 TYPE: Final = "application/vnd.korora.resolution+json"
 MAX_RESOLUTION_BYTES: Final = 16 * 1024
 MAX_FLAGS: Final = 10_000
+MAX_FOUND_BYTES: Final = 8 << 20
+"""Of a record when flags are put into it: guests choose how long paths are. Resolutions come on top."""
 LINE_BYTES: Final = 512
 _NAMED: Final = "Korora 2026 flag"
 SETTING_PREFIX: Final = "korora-flag:"
@@ -93,14 +95,24 @@ def parse_record(text: bytes, vm: str) -> FlagRecord:
 def with_found(record: FlagRecord, found: Iterable[Flag]) -> FlagRecord:
     """These were seen (again). One that was said to be mended is open once more; one accepted stays so.
 
-    Beyond MAX_FLAGS resolved ones give way first, then the newest are left out.
+    Beyond MAX_FLAGS, and beyond MAX_FOUND_BYTES, resolved ones give way first, then the newest are left out.
     """
     flags = {flag.id: flag for flag in record.flags}
     for flag in found:
         known = flags.get(flag.id)
         flags[flag.id] = flag if known is None else _seen_again(known, flag)
-    kept = sorted(flags.values(), key=lambda one: (not one.is_open, one.raised_at, one.id))[:MAX_FLAGS]
+    by_weight = sorted(flags.values(), key=lambda one: (not one.is_open, one.raised_at, one.id))
+    kept = _first(by_weight[:MAX_FLAGS], MAX_FOUND_BYTES)
     return FlagRecord(vm=record.vm, flags=tuple(sorted(kept, key=lambda one: one.id)))
+
+
+def _first(flags: Iterable[Flag], room: int) -> Iterator[Flag]:
+    """As many of the first as have room, in bytes."""
+    for flag in flags:
+        room -= len(canonical.encoded(flag)) + 1
+        if room < 0:
+            return
+        yield flag
 
 
 def _seen_again(known: Flag, now: Flag) -> Flag:

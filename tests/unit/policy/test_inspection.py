@@ -74,3 +74,43 @@ def test_a_check_that_was_not_come_to_blocks_where_the_unknown_does() -> None:
     assert judged(lenient, examined, []).beyond == ()
     off = everything(Disposition.BLOCK) | {Check.MALWARE: Disposition.OFF}
     assert judged(off, examined, []).beyond == ()
+
+
+def test_a_check_that_was_not_come_to_is_unknown_in_the_report_and_never_clean() -> None:
+    examined = Examined(looked=tuple(one for one in LOOKED if one.check is not Check.MALWARE))
+    results = {one.check: one for one in judged(everything(Disposition.REPORT), examined, []).results}
+    assert (results[Check.MALWARE].unknown, results[Check.MALWARE].examined) == (1, 0)
+    assert not any(one.unknown for check, one in results.items() if check is not Check.MALWARE)
+
+
+@given(st.sets(st.sampled_from(FlagKind)), st.sets(st.sampled_from(FlagKind)))
+def test_a_finding_that_blocks_and_has_no_flag_blocks_all_the_same(
+    kinds: set[FlagKind], with_room: set[FlagKind]
+) -> None:
+    examined = Examined(looked=LOOKED, found=tuple(map(found, kinds)) * 2)
+    flags = [flag_of(found(kind)) for kind in kinds & with_room]
+    said = judged(everything(Disposition.BLOCK), examined, flags)
+    assert {one.kind for one in said.blocking} == kinds & with_room
+    assert len(said.beyond) == len(kinds - with_room)
+    assert all(f"1 findings of the kind {kind} " in " ".join(said.beyond) for kind in kinds - with_room)
+    assert judged(everything(Disposition.FLAG), examined, flags).beyond == ()
+
+
+def test_a_finding_that_a_person_accepted_does_not_block_though_its_flag_is_closed() -> None:
+    one = found(FlagKind.INFECTED)
+    accepted = flag.resolved(flag_of(one), b"a word")
+    said = judged(everything(Disposition.BLOCK), Examined(looked=LOOKED, found=(one,)), [accepted])
+    assert (said.blocking, said.beyond) == ((), ())
+
+
+def test_a_record_that_was_filled_up_hides_no_finding_that_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flag, "MAX_FLAGS", 3)
+    checks = everything(Disposition.FLAG) | {Check.MALWARE: Disposition.BLOCK}
+    noise = [flag_of(found(FlagKind.UNREAD, f"disk{number}")) for number in range(5)]
+    full = flag.with_found(flag.FlagRecord(vm="web"), noise)
+    evil = found(FlagKind.INFECTED)
+    examined = Examined(looked=LOOKED, found=(evil,))
+    later = [flag.raised("web", one, "a", 2) for one in flagged(checks, examined)]
+    record = flag.with_found(full, later)
+    assert evil.kind not in {one.kind for one in record.flags}
+    assert judged(checks, examined, record.flags).beyond

@@ -98,6 +98,22 @@ def test_a_placeholder_has_the_length_that_is_asked_for_and_names_its_flag_in_ev
         assert line == whole.ljust(flag.LINE_BYTES)[: len(line)]
 
 
+def test_no_part_of_a_name_can_be_moved_into_another() -> None:
+    """The vectors of what a careless joining of the parts would take for the same."""
+    names = [
+        flag.name("web", FlagKind.UNREAD, Place(disk="a", setting="b"), ""),
+        flag.name("web", FlagKind.UNREAD, Place(disk="ab"), ""),
+        flag.name("web", FlagKind.UNREAD, Place(file="a", setting="b"), ""),
+        flag.name("web", FlagKind.UNREAD, Place(path=b"a", setting="b"), ""),
+        flag.name("web", FlagKind.UNREAD, Place(file='a","setting":"b'), ""),
+        flag.name('web","unread', FlagKind.UNREAD, Place(disk="a", setting="b"), ""),
+        flag.name("web", FlagKind.UNREAD, Place(offset=0), ""),
+        flag.name("web", FlagKind.UNREAD, Place(length=0), ""),
+        flag.name("web", FlagKind.UNREAD, Place(), ""),
+    ]
+    assert len(set(names)) == len(names)
+
+
 # -- the record -----------------------------------------------------------------------------------------
 
 
@@ -137,6 +153,31 @@ def test_flags_that_are_not_what_they_are_named_for_are_refused(change: object) 
     changed = FlagRecord(vm="web", flags=change(*two()))  # type: ignore[operator]
     with pytest.raises(IntegrityError):
         flag.parse_record(canonical.encoded(changed), "web")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[" * 100_000,
+        b'{"vm":"web"}',
+        b'{"version":2,"vm":"web","flags":[]}',
+        b'{"version":1,"vm":"web","flags":[],"more":1}',
+        b'{"version":1,"vm":"web","flags":[]} ',
+        b'{"version":1,"vm":"web","vm":"web","flags":[]}',
+        b'{"version":1,"vm":"w\xff","flags":[]}',
+        b'{"version":1,"vm":"web","flags":[{"id":"' + b"0" * 32 + b'"}]}',
+        b'{"version":1,"vm":"web","flags":[{"id":"'
+        + b"0" * 32
+        + b'","kind":"unread","place":{"volume":1'
+        + b"0" * 30
+        + b'},"reason":"","raised_by":"a","raised_at":1,"seen_at":1}]}',
+    ],
+    ids=lambda text: text[:40].decode("ascii", "replace"),
+)
+def test_a_record_that_nobody_here_writes_is_refused(text: bytes) -> None:
+    with pytest.raises(IntegrityError) as refused:
+        flag.parse_record(text, "web")
+    assert refused.value.kind == "malformed-statement"
 
 
 @given(st.binary(max_size=200))
@@ -194,6 +235,35 @@ def test_open_flags_are_kept_when_there_is_no_room_for_all(monkeypatch: pytest.M
     done = flag.resolved(flags[0], resolution(flags[0]))
     kept = record(done, *flags[1:]).flags
     assert {one.id for one in kept} == {flags[1].id, flags[2].id}
+
+
+def test_a_record_has_a_bound_in_bytes_too_since_a_guest_chooses_how_long_its_paths_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places = [Place(disk="disk0", path=b"/" + bytes([number]) * 3000) for number in range(97, 117)]
+    flags = [
+        raised(Found(kind=FlagKind.INFECTED, place=place, reason=""), number)
+        for number, place in enumerate(places)
+    ]
+    one = len(canonical.encoded(flags[0])) + 1
+    monkeypatch.setattr(flag, "MAX_FOUND_BYTES", 5 * one)
+    kept = record(*reversed(flags))
+    assert {each.id for each in kept.flags} == {each.id for each in flags[:5]}  # the oldest
+    assert flag.with_found(kept, kept.flags) == kept
+    done = flag.resolved(kept.flags[0], resolution(kept.flags[0]))
+    less = flag.with_found(FlagRecord(vm="web", flags=(done, *kept.flags[1:])), ())
+    assert set(less.flags) == set(kept.flags[1:])  # it has grown by a resolution, and gives way
+
+
+@given(st.lists(FOUND, max_size=6), st.integers(0, 3000))
+def test_whatever_room_there_is_the_record_can_be_read_and_keeps_within_it(
+    found: list[Found], room: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flag, "MAX_FOUND_BYTES", room)
+        kept = record(*map(raised, found))
+    assert sum(len(canonical.encoded(one)) + 1 for one in kept.flags) <= room
+    assert flag.parse_record(canonical.encoded(kept), "web") == kept
 
 
 # -- a person's word ------------------------------------------------------------------------------------
