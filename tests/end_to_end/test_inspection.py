@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -22,23 +23,21 @@ from korora.lab.site import inspection
 pytestmark = pytest.mark.end_to_end
 
 MIB = 1 << 20
-ARCHIVE = LabMachine(
-    "archive",
-    24,
-    memory="192M",
-    workload=Workload(dirty_mib=4, dirty_rate_mib=1, fill_mib=8, verify_rate_mib=2),
-)
+NUMBERS = itertools.count(31)  # each test has a VM that no host has known
+LIGHT = Workload(dirty_mib=4, dirty_rate_mib=1, fill_mib=8, verify_rate_mib=2)
 POLICY = '[checks]\nmalware = "block"\npackages = "report"\nindicators = "off"\nunknown = "report"\n'
 
 
 class Archive:
     """A guest with a second disk, on which lies a file system with a virus in it."""
 
-    def __init__(self, lab: Lab, observer: Observer) -> None:
+    def __init__(self, lab: Lab, observer: Observer, machine: LabMachine) -> None:
         self.lab = lab
         self.observer = observer
-        self.ip = ARCHIVE.ip(lab.layout)
-        self.data = lab.layout.storage / "archive-data.raw"
+        self.machine = machine
+        self.name = machine.name
+        self.ip = machine.ip(lab.layout)
+        self.data = lab.layout.storage / f"{machine.name}-data.raw"
 
     def ended(self, *words: str) -> tuple[int, Any, str]:
         done = self.lab.korora(*words, "--json")
@@ -46,16 +45,18 @@ class Archive:
         return done.returncode, json.loads(lines[-1]) if lines else None, done.stderr
 
     def where(self) -> str:
-        (view,) = (one for one in self.lab.answer("vm", "list") if one["name"] == "archive" and one["owned"])
+        (view,) = (one for one in self.lab.answer("vm", "list") if one["name"] == self.name and one["owned"])
         return str(view["host"])
 
     def flags(self) -> list[dict[str, Any]]:
-        return [one for one in self.lab.answer("flags", "list", "--all") if one["vm"] == "archive"]
+        return [one for one in self.lab.answer("flags", "list", "--all") if one["vm"] == self.name]
 
 
 @pytest.fixture
 def archive(lab: Lab, observer: Observer, tmp_path: Path) -> Iterator[Archive]:
-    made, before = Archive(lab, observer), inspection(lab.layout).read_text()
+    number = next(NUMBERS)
+    made = Archive(lab, observer, LabMachine(f"archive-{number}", number, memory="192M", workload=LIGHT))
+    before = inspection(lab.layout).read_text()
     tree = tmp_path / "tree"
     (tree / "srv").mkdir(parents=True)
     (tree / "srv" / "evil.com").write_bytes(eicar())
@@ -63,7 +64,7 @@ def archive(lab: Lab, observer: Observer, tmp_path: Path) -> Iterator[Archive]:
     with made.data.open("wb") as file:
         file.truncate(16 * MIB)
     subprocess.run(["mkfs.ext4", "-q", "-d", tree, made.data], check=True, capture_output=True, timeout=60)
-    path = write_machine(lab.layout, ARCHIVE, guest_image())
+    path = write_machine(lab.layout, made.machine, guest_image())
     definition = path.read_text()
     disk = f'\n[[disks]]\nname = "data"\npath = {json.dumps(str(made.data))}\nformat = "raw"\n'
     path.write_text(definition.replace("\n[[networks]]", f"{disk}\n[[networks]]"))
@@ -74,12 +75,12 @@ def archive(lab: Lab, observer: Observer, tmp_path: Path) -> Iterator[Archive]:
         yield made
     finally:
         inspection(lab.layout).write_text(before)
-        lab.korora("vm", "stop", "archive", "--force")
+        lab.korora("vm", "stop", made.name, "--force")
 
 
 def test_a_guest_with_a_virus_is_kept_let_go_by_a_person_and_verified_where_it_went(archive: Archive) -> None:
     begun = time.monotonic()
-    code, found, said = archive.ended("vm", "inspect", "archive")
+    code, found, said = archive.ended("vm", "inspect", archive.name)
     assert code == 5, said
     disks = {disk["name"]: disk for disk in found["inspection"]["disks"]}
     assert set(disks) == {"disk0", "data"}
@@ -91,7 +92,7 @@ def test_a_guest_with_a_virus_is_kept_let_go_by_a_person_and_verified_where_it_w
     assert (seen.reboots, seen.doubled) == (0, 0)
     assert archive.observer.report(archive.ip)["disk"]["errors"] == 0
 
-    code, outcome, said = archive.ended("migrate", "archive", "--to", "b")
+    code, outcome, said = archive.ended("migrate", archive.name, "--to", "b")
     assert (code, outcome["outcome"], outcome["error"]["kind"]) == (3, "refused", "flagged"), said
     assert "/srv/evil.com" in outcome["error"]["message"]
     assert archive.where() == "a"
@@ -104,7 +105,7 @@ def test_a_guest_with_a_virus_is_kept_let_go_by_a_person_and_verified_where_it_w
     assert code == 3, said  # it is still there
     archive.lab.answer("flags", "resolve", name, "accept", "--reason", "the scanners' own test file")
 
-    code, outcome, said = archive.ended("migrate", "archive", "--to", "b")
+    code, outcome, said = archive.ended("migrate", archive.name, "--to", "b")
     assert (code, outcome["outcome"]) == (0, "completed"), (outcome, said)
     checks = {
         one["name"]: one for one in archive.lab.answer("receipt", "verify", outcome["receipt"])["checks"]
@@ -119,7 +120,7 @@ def test_a_guest_with_a_virus_is_kept_let_go_by_a_person_and_verified_where_it_w
     assert eicar() in original.read_bytes()
     original.unlink()
 
-    code, verified, said = archive.ended("vm", "verify", "archive")
+    code, verified, said = archive.ended("vm", "verify", archive.name)
     told = verified["verification"]
     by_name = {disk["name"]: disk for disk in told["compared"]["disks"]}
     assert (told["host"], told["ran"], told["proved"]) == ("b", True, True)
@@ -132,19 +133,19 @@ def test_a_guest_with_a_virus_is_kept_let_go_by_a_person_and_verified_where_it_w
 
 def test_a_stopped_guest_whose_disk_is_changed_on_the_way_is_found_out(archive: Archive) -> None:
     inspection(archive.lab.layout).write_text(POLICY.replace("block", "flag"))
-    archive.lab.answer("vm", "stop", "archive", "--force")
+    archive.lab.answer("vm", "stop", archive.name, "--force")
     here = archive.where()
     there = "b" if here == "a" else "a"
-    code, outcome, said = archive.ended("migrate", "archive", "--to", there, "--mode", "offline")
+    code, outcome, said = archive.ended("migrate", archive.name, "--to", there, "--mode", "offline")
     assert (code, outcome["outcome"]) == (0, "completed"), (outcome, said)
-    code, verified, said = archive.ended("vm", "verify", "archive")
+    code, verified, said = archive.ended("vm", "verify", archive.name)
     told = verified["verification"]
     assert (told["host"], told["ran"], told["proved"]) == (there, False, True)
     assert {disk["chunks_differ"] for disk in told["compared"]["disks"]} == {0}
     with archive.data.open("r+b") as disk:
         disk.seek(9 * MIB + 17)
         disk.write(b"changed")
-    code, verified, said = archive.ended("vm", "verify", "archive")
+    code, verified, said = archive.ended("vm", "verify", archive.name)
     assert code == 5, said
     changed = [one["flag"] for one in archive.flags() if one["flag"]["kind"] == "chunk-differs"]
     assert [(one["place"]["disk"], one["place"]["offset"]) for one in changed] == [("data", 9 * MIB)]

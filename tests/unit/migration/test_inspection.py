@@ -135,6 +135,7 @@ def test_a_stopped_vm_is_looked_into_and_arrives_as_one_that_has_not_run_since(t
         assert report is not None
         assert not report.running
         assert not dossier.has_run(directory(site, "b"))
+        await site.recover()
         await site["b"].do(lambda: site["b"].guests.start(VM))
         assert dossier.has_run(directory(site, "b"))
 
