@@ -50,17 +50,23 @@ class FakeClamd:
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
+        """One command, or those of a session, whose answers are numbered."""
+        session, number = False, 0
         with connection, connection.makefile("rb") as reading:
-            command = b""
-            while not command.endswith(b"\0"):
-                byte = reading.read(1)
-                if not byte:
+            while command := _command(reading.read):
+                if command == b"zIDSESSION\0":
+                    session = True
+                    continue
+                if command == b"zEND\0":
                     return
-                command += byte
-            try:
-                connection.sendall(self._reply(command, reading.read))
-            except OSError:
-                return
+                number += 1
+                reply = self._reply(command, reading.read)
+                try:
+                    connection.sendall(b"%d: %s" % (number, reply) if session and reply else reply)
+                except OSError:
+                    return
+                if not session or not reply.endswith(b"\0") or b"limit exceeded" in reply:
+                    return
 
     def _reply(self, command: bytes, read: Callable[[int], bytes]) -> bytes:
         if command == b"zPING\0":
@@ -81,3 +87,13 @@ class FakeClamd:
             if sum(map(len, pieces)) + length > self._limit:
                 return b"INSTREAM size limit exceeded. ERROR\0"
             pieces.append(read(length))
+
+
+def _command(read: Callable[[int], bytes]) -> bytes:
+    command = b""
+    while not command.endswith(b"\0"):
+        byte = read(1)
+        if not byte:
+            return b""
+        command += byte
+    return command

@@ -9,23 +9,18 @@ from __future__ import annotations
 
 import calendar
 import re
-import select
-import socket
-import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from korora.adapters.scanner.clamd_process import Clamd
+from korora.adapters.scanner.clamd_session import Sessions, connected, reply
 from korora.adapters.scanner.signature_folder import Signatures
 from korora.model.scan import Answer, EngineAnswer, EngineFacts
 from korora.ports.scanner import Stream
 
 NAME: Final = "clamav"
-REPLY_MAX_BYTES: Final = 64 << 10
 _ASKED_WITHIN_S: Final = 5.0
-_END: Final = struct.pack(">I", 0)
 _FOUND: Final = re.compile(r"stream: (.+) FOUND")
 # What clamd "finds" when it gave up: AlertExceedsMax, AlertEncrypted.
 _GAVE_UP: Final = ("Heuristics.Limits.Exceeded", "Heuristics.Encrypted")
@@ -43,6 +38,7 @@ class ClamAv:
         note: str = "",
     ) -> None:
         self._place = place
+        self._sessions = Sessions(place)
         self._signatures = signatures
         self._process = process
         self._note = note
@@ -70,14 +66,17 @@ class ClamAv:
         if self._closed:
             return EngineAnswer(NAME, Answer.UNKNOWN, "it is closed")
         try:
-            with self._connected(within_s) as connection:
-                _pour(connection, stream.blocks, deadline)
-                return understood(_reply(connection, deadline))
+            session = self._sessions.take(within_s)
+            try:
+                return understood(session.scan(stream.blocks, deadline))
+            finally:
+                self._sessions.give_back(session)
         except OSError as error:
             return EngineAnswer(NAME, Answer.UNKNOWN, self._silent(error))
 
     def close(self) -> None:
         self._closed = True
+        self._sessions.close()
         if self._process is not None:
             self._process.end()
 
@@ -89,68 +88,18 @@ class ClamAv:
 
     def _asked(self, command: bytes) -> bytes:
         deadline = time.monotonic() + _ASKED_WITHIN_S
-        with self._connected(_ASKED_WITHIN_S) as connection:
+        with connected(self._place, _ASKED_WITHIN_S) as connection:
             connection.sendall(command)
-            return _reply(connection, deadline)
-
-    def _connected(self, within_s: float) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.settimeout(max(0.01, within_s))
-            connection.connect(str(self._place))
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+            return reply(connection, deadline)
 
     def _silent(self, error: OSError) -> str:
         said = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
         return f"clamd at {self._place}: {said}"
 
 
-def _pour(connection: socket.socket, blocks: Iterator[bytes], deadline: float) -> None:
-    """INSTREAM: pieces, each after its length in four bytes, then a length of none.
-
-    Ends early when clamd has something to say before: that it takes no more.
-    """
-    connection.sendall(b"zINSTREAM\0")
-    try:
-        for block in blocks:
-            if not block:
-                continue
-            if select.select([connection], [], [], 0)[0]:
-                return
-            connection.settimeout(_left(deadline))
-            connection.sendall(struct.pack(">I", len(block)) + block)
-        connection.sendall(_END)
-    except (BrokenPipeError, ConnectionResetError):
-        return  # it may have said why
-
-
-def _reply(connection: socket.socket, deadline: float) -> bytes:
-    """One sentence, without the zero byte that ends it. OSError when there is no whole one."""
-    said = b""
-    while len(said) < REPLY_MAX_BYTES:
-        connection.settimeout(_left(deadline))
-        piece = connection.recv(4096)
-        if not piece:
-            break
-        said += piece
-        if b"\0" in piece:
-            return said.split(b"\0")[0]
-    raise OSError(f"it ended in the middle of its answer ({said[:80]!r})" if said else "it ended unheard")
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def understood(reply: bytes) -> EngineAnswer:
+def understood(said: bytes) -> EngineAnswer:
     """clamd's sentence as an answer; whatever is not understood is *unknown*."""
-    text = reply.decode("utf-8", "backslashreplace").strip()
+    text = said.decode("utf-8", "backslashreplace").strip()
     if text == "stream: OK":
         return EngineAnswer(NAME, Answer.CLEAN, "OK")
     found = _FOUND.fullmatch(text)
@@ -161,9 +110,9 @@ def understood(reply: bytes) -> EngineAnswer:
     return EngineAnswer(NAME, Answer.SUSPICIOUS if found[1].startswith(_HINTS) else Answer.INFECTED, found[1])
 
 
-def understood_version(reply: bytes) -> tuple[str, int | None]:
+def understood_version(said: bytes) -> tuple[str, int | None]:
     """`ClamAV 1.4.3/27750/Tue Sep  2 08:27:33 2025`; without its own signatures only the first part."""
-    version, *rest = reply.decode("utf-8", "backslashreplace").strip().split("/", 2)
+    version, *rest = said.decode("utf-8", "backslashreplace").strip().split("/", 2)
     if len(rest) < 2:
         return version, None
     try:

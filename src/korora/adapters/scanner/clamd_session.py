@@ -1,0 +1,152 @@
+"""clamd's IDSESSION: one connection for many files, which costs clamd a tenth of a connection for each.
+
+Promise: an answer is the one to the file that was sent, by its number; a session in which anything went
+otherwise is never used again. Limit: one file at a time in each session.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+REPLY_MAX_BYTES: Final = 64 << 10
+SENT_BYTES: Final = 128 << 10
+"""At once, where there is so much."""
+_END: Final = struct.pack(">I", 0)
+
+
+class Session:
+    """One connection. OSError for whatever goes wrong with it."""
+
+    def __init__(self, place: Path, within_s: float) -> None:
+        self._count = 0
+        self._usable = True
+        self._connection = connected(place, within_s)
+        try:
+            self._connection.sendall(b"zIDSESSION\0")
+        except BaseException:
+            self._connection.close()
+            raise
+
+    @property
+    def usable(self) -> bool:
+        """Nothing is left over, and clamd has not ended it: it ends those that are idle for long."""
+        return self._usable and not select.select([self._connection], [], [], 0)[0]
+
+    def scan(self, blocks: Iterator[bytes], deadline: float) -> bytes:
+        """clamd's sentence on this content."""
+        self._usable = False
+        self._count += 1
+        whole = self._pour(blocks, deadline)
+        number, separator, said = reply(self._connection, deadline).partition(b": ")
+        if not separator or number != str(self._count).encode():
+            # Before it takes a command clamd speaks without a number; an answer to another file is none.
+            if number.isdigit():
+                raise OSError("it answered to another file")
+            return number + separator + said
+        self._usable = whole
+        return said
+
+    def close(self) -> None:
+        if self._usable:
+            with suppress(OSError):
+                self._connection.sendall(b"zEND\0")
+        self._connection.close()
+
+    def _pour(self, blocks: Iterator[bytes], deadline: float) -> bool:
+        """Pieces, each after its length in four bytes, then a length of none; whether all of it was taken.
+
+        Ends early when clamd has something to say before: that it takes no more. A small file goes as one:
+        over a command whose content comes a moment later clamd sleeps for milliseconds.
+        """
+        waiting = bytearray(b"zINSTREAM\0")
+        try:
+            for block in blocks:
+                if not block:
+                    continue
+                waiting += struct.pack(">I", len(block)) + block
+                if len(waiting) >= SENT_BYTES:
+                    if select.select([self._connection], [], [], 0)[0]:
+                        return False
+                    self._send(waiting, deadline)
+                    waiting.clear()
+            self._send(waiting + _END, deadline)
+        except (BrokenPipeError, ConnectionResetError):
+            return False  # it may have said why
+        return True
+
+    def _send(self, data: bytearray, deadline: float) -> None:
+        self._connection.settimeout(left(deadline))
+        self._connection.sendall(data)
+
+
+class Sessions:
+    """Those with one clamd: as many as files at a time."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._idle: list[Session] = []
+        self._lock = threading.Lock()
+
+    def take(self, within_s: float) -> Session:
+        """OSError when there is none to be had."""
+        while True:
+            with self._lock:
+                session = self._idle.pop() if self._idle else None
+            if session is None:
+                return Session(self._place, within_s)
+            if session.usable:
+                return session
+            session.close()
+
+    def give_back(self, session: Session) -> None:
+        if not session.usable:
+            session.close()
+            return
+        with self._lock:
+            self._idle.append(session)
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.close()
+
+
+def connected(place: Path, within_s: float) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(max(0.01, within_s))
+        connection.connect(str(place))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def reply(connection: socket.socket, deadline: float) -> bytes:
+    """One sentence, without the zero byte that ends it. OSError when there is no whole one."""
+    said = b""
+    while len(said) < REPLY_MAX_BYTES:
+        connection.settimeout(left(deadline))
+        piece = connection.recv(4096)
+        if not piece:
+            break
+        said += piece
+        if b"\0" in piece:
+            return said.split(b"\0")[0]
+    raise OSError(f"it ended in the middle of its answer ({said[:80]!r})" if said else "it ended unheard")
+
+
+def left(deadline: float) -> float:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        raise TimeoutError
+    return remaining
