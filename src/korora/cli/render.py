@@ -39,8 +39,8 @@ def say_json(value: Any) -> None:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Left-aligned columns under a header; an empty cell shows as a dash."""
-    cells = [[_cell(value) for value in row] for row in rows]
+    """Left-aligned columns under a header; an empty cell shows as a dash, and no cell makes a line."""
+    cells = [[one_line(_cell(value)) for value in row] for row in rows]
     widths = [max(len(line[column]) for line in [list(header), *cells]) for column in range(len(header))]
     for line in [list(header), *cells]:
         say("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
@@ -83,6 +83,11 @@ def error_object(error: KororaError) -> dict[str, object]:
 def clean(text: str) -> str:
     """The text without control characters and without half characters, which a terminal could obey."""
     return "".join(_visible(character) for character in text)
+
+
+def one_line(text: str) -> str:
+    """As `clean`, with its line ends and tabs written out: words from a guest make no line of their own."""
+    return clean(text.replace("\n", "\\n").replace("\t", "\\t"))
 
 
 def size(count: float | None) -> str:

@@ -8,10 +8,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from korora.cli.render import clean, fields, mark, say, size, table
+from korora.cli.render import fields, mark, one_line, say, size, table
 from korora.errors import ExitCode
 from korora.model.flag import Flag, FlagKind, shown
-from korora.model.inspection import CheckResult, DiskFacts, FileVerified, Inspection, Verification
+from korora.model.inspection import (
+    CheckResult,
+    DiskFacts,
+    DiskVerified,
+    FileVerified,
+    Inspection,
+    Verification,
+)
 
 FILES_SHOWN = 50
 _LINE_EVERY_S = 10.0
@@ -29,9 +36,11 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
         return
     from rich.console import Console
     from rich.status import Status
+    from rich.text import Text
 
-    with Status("looking", console=Console(stderr=True, markup=False, highlight=False)) as status:
-        yield lambda words: status.update(clean(words))
+    # As Text: a status takes a string for markup, which `[/x]` in a name breaks.
+    with Status("looking", console=Console(stderr=True, highlight=False)) as status:
+        yield lambda words: status.update(Text(one_line(words)))
 
 
 class _Lines:
@@ -41,7 +50,7 @@ class _Lines:
     def see(self, words: str) -> None:
         if time.monotonic() - self._at >= _LINE_EVERY_S:
             self._at = time.monotonic()
-            print(clean(words), file=sys.stderr, flush=True)
+            print(one_line(words), file=sys.stderr, flush=True)
 
 
 def when(at: int) -> str:
@@ -54,7 +63,8 @@ def show_inspection(report: Inspection, flags: Iterable[Flag]) -> None:
     table(("CHECK", "LEADS TO", "LOOKED AT", "FOUND", "OPEN", "UNKNOWN", ""), map(_check, report.checks))
     _disks(report.disks)
     for one in report.configuration:
-        say(f"{one.file} ({one.format}): {one.digest or 'unknown: not all of it can be read'}")
+        told = one.digest or "unknown: not all of it can be read"
+        say(one_line(f"{one.file} ({one.format}): {told}"))
     show_flags([(report.vm, flag) for flag in flags])
 
 
@@ -111,7 +121,9 @@ def show_flag(vm: str, host: str, flag: Flag) -> None:
     from korora.protocol.flag import peek, placeholder
 
     kept = flag.original
-    original = f"{size(kept.size)}, {kept.digest}" if kept.digest else f"not kept: {kept.left or '–'}"
+    original = (
+        f"{size(kept.size)}, {kept.digest}" if kept.digest else f"not kept: {one_line(kept.left) or '–'}"
+    )
     stands = flag.kind is FlagKind.UNREADABLE and placeholder(flag.id, flag.place.length or 0)[:72].decode()
     said = peek(flag.resolution) if flag.resolution else None
     fields(
@@ -119,16 +131,16 @@ def show_flag(vm: str, host: str, flag: Flag) -> None:
             ("flag", flag.id),
             ("VM", f"{vm} (on {host})"),
             ("kind", flag.kind),
-            ("place", shown(flag.place)),
-            ("reason", flag.reason),
+            ("place", one_line(shown(flag.place))),
+            ("reason", one_line(flag.reason)),
             ("content", flag.content),
             ("raised", f"{when(flag.raised_at)} by host {flag.raised_by}"),
             ("seen last", when(flag.seen_at)),
             ("original", original),
             ("in its place", stands or None),
             ("state", state(flag)),
-            ("because", said.reason if said else None),
-            ("signed", when(said.issued_at) if said else None),
+            ("because", one_line(said.reason) if said else None),
+            ("signed", f"{when(said.issued_at)}; the signature is not checked here" if said else None),
         ]
     )
 
@@ -138,27 +150,34 @@ def show_verification(one: Verification) -> None:
     say(f"{one.vm} on {one.host}, held against its inspection on {before}")
     say(f"{mark(one.proved)} the baseline is {'the one' if one.proved else 'not the one'} of that report")
     say("– it ran since: what differs may be its own work" if one.ran else "– it has not run since")
+    _compared_disks(one)
+    if one.compared.files_same is not None:
+        changed = len(one.compared.files) + one.compared.files_more
+        say(f"{mark(not changed)} {one.compared.files_same:,} files the same, {changed:,} not")
+    for file in one.compared.files[:FILES_SHOWN]:
+        say(f"    {one_line(_file(file))}")
+    more = len(one.compared.files) + one.compared.files_more - FILES_SHOWN
+    if more > 0:
+        say(f"    … and {more:,} more: see --json")
+    for found in one.compared.examined.found:
+        say(one_line(f"✗ {found.kind}: {shown(found.place)[:200]}: {found.reason[:_WORDS]}"))
+
+
+def _compared_disks(one: Verification) -> None:
     for disk in one.compared.disks:
         if disk.chunks_differ is None:
             say(f"– disk {disk.name}: there is no baseline of its chunks")
             continue
         counted = f"{disk.chunks_same} chunks the same, {disk.chunks_differ} not"
-        say(f"{mark(disk.before == disk.now)} disk {disk.name}: {counted} (chunks of 1 MiB)")
-    if one.compared.files_same is not None:
-        changed = len(one.compared.files) + one.compared.files_more
-        say(f"{mark(not changed)} {one.compared.files_same:,} files the same, {changed:,} not")
-    for file in one.compared.files[:FILES_SHOWN]:
-        say(f"    {_file(file)}")
-    more = len(one.compared.files) + one.compared.files_more - FILES_SHOWN
-    if more > 0:
-        say(f"    … and {more:,} more: see --json")
-    for found in one.compared.examined.found:
-        say(f"✗ {found.kind}: {shown(found.place)[:200]}: {found.reason[:_WORDS]}")
+        good = None if _is_unknown(disk) else not _differs(disk)
+        say(f"{mark(good)} disk {disk.name}: {counted} (chunks of 1 MiB)")
+    for name in _not_compared(one):
+        say(f"– disk {name}: it was inspected then, and could not be looked at now")
 
 
 def _file(one: FileVerified) -> str:
     what = f": {'; '.join(one.what)}" if one.what else ""
-    path = one.path.decode("utf-8", "backslashreplace").replace("\n", "\\n")
+    path = one.path.decode("utf-8", "backslashreplace")
     return f"{one.change}: {one.disk}, volume {one.volume}: {path}{what}"
 
 
@@ -177,7 +196,35 @@ def code_of_verification(one: Verification) -> ExitCode:
     grave = [found for found in compared.examined.found if found.kind is not FlagKind.UNREAD]
     if one.ran:
         grave = [found for found in grave if found.kind is not FlagKind.DIFFERS]
-    differs = not one.ran and (compared.files or any(disk.before != disk.now for disk in compared.disks))
+    differs = not one.ran and (compared.files or compared.files_more or any(map(_differs, compared.disks)))
     if grave or differs or not one.proved:
         return ExitCode.INTEGRITY
-    return ExitCode.TOOL if any(one.unknown for one in compared.examined.looked) else ExitCode.DONE
+    return ExitCode.TOOL if _leaves_unknown(one) else ExitCode.DONE
+
+
+def _leaves_unknown(one: Verification) -> bool:
+    """Whether anything that was inspected then was not held against it now."""
+    compared, looked = one.compared, {seen.check for seen in one.compared.examined.looked}
+    files_then = any(disk.files for disk in one.of.disks)
+    return (
+        any(seen.unknown for seen in compared.examined.looked)
+        or any(then.check not in looked for then in one.of.checks)
+        or any(map(_is_unknown, compared.disks))
+        or bool(_not_compared(one))
+        or (files_then and compared.files_same is None)
+    )
+
+
+def _not_compared(one: Verification) -> list[str]:
+    """Disks whose chunks were measured then, and that nobody came to now."""
+    now = {disk.name for disk in one.compared.disks}
+    return [disk.name for disk in one.of.disks if disk.root is not None and disk.name not in now]
+
+
+def _is_unknown(disk: DiskVerified) -> bool:
+    return disk.before is None or disk.now is None or disk.chunks_differ is None
+
+
+def _differs(disk: DiskVerified) -> bool:
+    known = disk.before is not None and disk.now is not None
+    return bool(disk.chunks_differ) or (known and disk.before != disk.now)

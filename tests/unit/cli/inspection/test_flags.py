@@ -9,17 +9,30 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from fakes import receipts
 from fakes.cli_site import CliSite, cli_site, documents, knows, vm
 from fakes.daemon import Answer, lines, refusal
 from korora.adapters.flags import bag
+from korora.cli.inspection.showing import progress
 from korora.cli.main import answer
 from korora.model.flag import Flag, FlagKind, Original, Place
 from korora.model.identity import sha256
-from korora.model.inspection import Check, Compared, DiskVerified, Examined, FileVerified, Found, Verification
+from korora.model.inspection import (
+    Check,
+    Compared,
+    ConfigurationFacts,
+    DiskVerified,
+    Examined,
+    FileVerified,
+    Found,
+    Looked,
+    Verification,
+)
 from korora.protocol import flag
-from korora.protocol.flag import peek
+from korora.protocol.dsse import KeyPair
+from korora.protocol.flag import Resolution, peek
 
 Captured = pytest.CaptureFixture[str]
 FLAGS = ("GET", "/v1/flags")
@@ -196,46 +209,146 @@ def test_an_inspection_that_fails_in_the_middle_is_its_error(site: CliSite, caps
     assert "it died" in capsys.readouterr().err
 
 
-def verification(**changed: Any) -> Verification:
+ROOT = WELL.disks[0].root
+ANOTHER = "blake3:" + "9" * 64
+LOOKED = tuple(Looked(check=check, examined=5) for check in Check)
+SAME = DiskVerified(name="disk0", before=ROOT, now=ROOT, chunks_same=9, chunks_differ=0)
+GONE = FileVerified(
+    disk="disk0", volume=1, path=b"/etc/\x1bpasswd\n\xe2\x9c\x93 all is well", change="removed"
+)
+DIFFERS = Found(kind=FlagKind.DIFFERS, place=CHUNK.place, reason="it is not the chunk that was measured")
+
+
+def disk(**changed: Any) -> DiskVerified:
+    return msgspec.structs.replace(SAME, **changed)
+
+
+def verification(
+    disks: tuple[DiskVerified, ...] = (SAME,),
+    files: tuple[FileVerified, ...] = (),
+    files_same: int | None = 4,
+    found: tuple[Found, ...] = (),
+    looked: tuple[Looked, ...] = LOOKED,
+    more: int = 0,
+    **changed: Any,
+) -> Verification:
     compared = Compared(
-        examined=Examined(looked=(), found=changed.pop("found", ())),
-        disks=(
-            DiskVerified(
-                name="disk0",
-                before=WELL.disks[0].root,
-                now=changed.pop("now", WELL.disks[0].root),
-                chunks_same=9,
-                chunks_differ=1,
-            ),
-        ),
-        files_same=4,
-        files=changed.pop("files", ()),
+        examined=Examined(looked=looked, found=found),
+        disks=disks,
+        files_same=files_same,
+        files=files,
+        files_more=more,
     )
     fields = {"ran": False, "proved": True, "running": False} | changed
     return Verification(vm="web", host="a", at=5000, of=WELL, compared=compared, **fields)
 
 
-GONE = FileVerified(disk="disk0", volume=1, path=b"/etc/\x1bpasswd", change="removed")
+OTHER = disk(now=ANOTHER, chunks_same=8, chunks_differ=1)
 
 
 @pytest.mark.parametrize(
     ("changed", "code"),
     [
         ({}, 0),
-        ({"ran": True, "files": (GONE,), "now": "blake3:" + "9" * 64}, 0),
+        ({"ran": True, "files": (GONE,), "disks": (OTHER,), "found": (DIFFERS,)}, 0),
         ({"files": (GONE,)}, 5),
-        ({"now": "blake3:" + "9" * 64}, 5),
+        ({"more": 1}, 5),
+        ({"disks": (OTHER,)}, 5),
+        ({"disks": (disk(now=None, chunks_same=8, chunks_differ=1),)}, 5),
+        ({"disks": (disk(now=ANOTHER, chunks_same=None, chunks_differ=None),)}, 5),
         ({"proved": False}, 5),
         ({"ran": True, "found": (EVIL,)}, 5),
         ({"ran": True, "found": (CHUNK,)}, 5),
+        ({"found": (EVIL,), "looked": ()}, 5),
+        # Nothing unread is called clean:
+        ({"disks": ()}, 6),
+        ({"ran": True, "disks": ()}, 6),
+        ({"disks": (disk(now=None),)}, 6),
+        ({"disks": (disk(before=None),)}, 6),
+        ({"disks": (disk(chunks_same=None, chunks_differ=None),)}, 6),
+        ({"files_same": None}, 6),
+        ({"looked": LOOKED[:-2] + LOOKED[-1:]}, 6),
+        ({"looked": (*LOOKED[:-1], Looked(check=Check.UNKNOWN, unknown=1))}, 6),
     ],
+    ids=str,
 )
-def test_a_verification_fails_for_what_no_run_of_the_vm_explains(
+def test_a_verification_fails_for_what_no_run_explains_and_is_unknown_where_nobody_looked(
     site: CliSite, capsys: Captured, changed: dict[str, Any], code: int
 ) -> None:
-    site.a.routes[VERIFY] = events({"verification": verification(**changed)})
+    said = verification(**changed)
+    site.a.routes[VERIFY] = events({"verification": said})
     assert answer(site.command("vm", "verify", "web")) == code
     out = capsys.readouterr().out
-    assert "9 chunks the same, 1 not" in out
     assert ("removed: disk0, volume 1: /etc/" in out) is bool(changed.get("files"))
     assert "\x1b" not in out
+    assert "\n✓ all is well" not in out
+    assert ("✓ disk disk0" in out) is (said.compared.disks == (SAME,))
+    assert ("could not be looked at now" in out) is (said.compared.disks == ())
+
+
+def test_words_of_a_guest_make_no_line_of_their_own(site: CliSite, capsys: Captured) -> None:
+    forged = "x\n✓ nothing was found\tby anybody\r\x9b2J"
+    evil = Found(
+        kind=FlagKind.INFECTED,
+        place=Place(disk="disk0", path=b"/a\n\xe2\x9c\x93 forged", file=forged),
+        reason=forged,
+        original=Original(left=forged),
+    )
+    site.a.routes[FLAGS] = told(raised := flag.raised("web", evil, "a", 1000))
+    checks = tuple(msgspec.structs.replace(one, words=forged) for one in WELL.checks)
+    settings = (ConfigurationFacts(file=forged, format="toml"),)
+    report = msgspec.structs.replace(WELL, checks=checks, configuration=settings)
+    site.a.routes[INSPECT] = events({"inspection": report, "flags": [raised]})
+    site.a.routes[VERIFY] = events({"verification": verification(found=(evil,))})
+    for words in (
+        ["flags", "list"],
+        ["flags", "show", raised.id],
+        ["vm", "inspect", "web"],
+        ["vm", "verify", "web"],
+    ):
+        answer(site.command(*words))
+        out = capsys.readouterr().out
+        assert "forged" in out or "nothing was found" in out
+        assert not [line for line in out.splitlines() if line.startswith(("✓ nothing", "✓ forged"))]
+        assert not set(out) & {"\r", "\t", "\x9b", "\x1b"}
+
+
+def test_a_name_that_looks_like_markup_is_told_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with progress(quiet=False) as tell:
+        tell("disk [/x]: [red]1 of 2 MiB\x1b]0;")
+
+
+def test_who_resolved_a_flag_is_told_with_his_reason_and_that_nobody_checked_his_signature_here(
+    site: CliSite, capsys: Captured
+) -> None:
+    said = Resolution(
+        by="carol",
+        vm="web",
+        flag=RAISED.id,
+        choice="restore",
+        reason="mended\nstate  open",
+        nonce="0" * 64,
+        issued_at=1000,
+        not_after=2000,
+    )
+    key = KeyPair(ed25519.Ed25519PrivateKey.generate())
+    site.a.routes[FLAGS] = told(flag.resolved(RAISED, flag.signed(said, key)))
+    assert answer(site.command("flags", "show", RAISED.id)) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "restored by carol",
+        "mended\\nstate",
+        "1970-01-01 00:16:40Z",
+        "signature is not checked here",
+    ):
+        assert words in out
+    assert answer(site.command("flags", "list")) == 0
+    assert RAISED.id[:8] not in capsys.readouterr().out
+    assert answer(site.command("flags", "list", "--all", "--vm", "web")) == 0
+    out = capsys.readouterr().out
+    assert out.index(BROKEN.id[:8]) < out.index(RAISED.id[:8])  # open ones first
+    assert answer(site.command("flags", "list", "--all", "--vm", "db", "--json")) == 0
+    assert documents(capsys.readouterr().out) == [[]]
