@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 from urllib.parse import quote
 
 from korora.client.events import Event, MigrationOutcome, parse_event
 from korora.client.inspections import (
     Failed,
     FlagView,
-    InspectionEvent,
+    Inspected,
     Looking,
+    Verified,
     parse_inspection_event,
+    unexpected,
 )
 from korora.client.transport import Transport
 from korora.client.views import (
@@ -39,6 +41,10 @@ from korora.model.plan import Finding, Inquiry
 _SLOW_S = 300.0
 # The daemon tells of a running migration about once a second; so long a silence means that it is stuck.
 _SILENCE_S = 120.0
+# Ten thousand flags, or as many changed files, with long names.
+_FOUND_MAX_BYTES = 128 * 1024 * 1024
+
+Last = TypeVar("Last", Inspected, Verified)
 
 
 class Daemon:
@@ -161,13 +167,13 @@ class Daemon:
 
     # -- to look into VMs -----------------------------------------------------------------------------
 
-    def inspect(self, vm: str) -> Iterator[InspectionEvent]:
+    def inspect(self, vm: str) -> Iterator[Looking | Inspected]:
         """What is told while it looks; last an Inspected. Its error is raised."""
-        return self._looking(f"/v1/vms/{_segment(vm)}/inspection")
+        return self._looking(f"/v1/vms/{_segment(vm)}/inspection", Inspected)
 
-    def verify(self, vm: str) -> Iterator[InspectionEvent]:
+    def verify(self, vm: str) -> Iterator[Looking | Verified]:
         """The same against the VM's baseline; last a Verified."""
-        return self._looking(f"/v1/vms/{_segment(vm)}/verification")
+        return self._looking(f"/v1/vms/{_segment(vm)}/verification", Verified)
 
     def inspection(self, vm: str) -> Inspection:
         """The last report. UsageError(kind="unknown-inspection") when there is none."""
@@ -186,13 +192,16 @@ class Daemon:
         """Hand in a signed word on a flag (a DSSE envelope's text)."""
         return self._transport.call("POST", "/v1/flags/resolutions", Flag, body={"resolution": resolution})
 
-    def _looking(self, path: str) -> Iterator[InspectionEvent]:
-        for line in self._transport.lines(path, deadline_s=_SILENCE_S, method="POST"):
+    def _looking(self, path: str, last: type[Last]) -> Iterator[Looking | Last]:
+        """To the `last`, which a host may make long: of many files each has its name in it."""
+        for line in self._transport.lines(path, deadline_s=_SILENCE_S, method="POST", limit=_FOUND_MAX_BYTES):
             if not line.strip():
                 continue
             event = parse_inspection_event(line)
             if isinstance(event, Failed):
                 raise event.error.as_error()
+            if not isinstance(event, (Looking, last)):
+                raise unexpected(type(event).__name__)
             yield event
             if not isinstance(event, Looking):
                 return

@@ -52,11 +52,16 @@ def parse_inspection_event(line: bytes) -> InspectionEvent | Failed:
     try:
         said: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
         (kind,) = (kind for name, kind in _KINDS.items() if name in said)
-        event: InspectionEvent | Failed = msgspec.json.decode(line, type=kind)
+        event: InspectionEvent | Failed = msgspec.convert(said, kind)
         return event
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise PeerError(
-            f"the daemon told of an inspection in a line that is not in the contract: {error}",
-            kind="daemon-answer",
-            remedy="see that the daemon is korora hostd, of the same version as this command",
-        ) from error
+        raise unexpected(str(error)) from error
+
+
+def unexpected(what: str) -> PeerError:
+    """Of a line that has no place where it came."""
+    return PeerError(
+        f"the daemon told of an inspection in a line that is not in the contract: {what}",
+        kind="daemon-answer",
+        remedy="see that the daemon is korora hostd, of the same version as this command",
+    )

@@ -77,17 +77,24 @@ class Transport:
         """The bytes of a document, unparsed."""
         return self._answer("GET", path, None, deadline_s)
 
-    def lines(self, path: str, *, deadline_s: float, method: str = "GET") -> Iterator[bytes]:
-        """The whole lines of a streamed answer; ConnectionLostError when it ends within one."""
+    def lines(
+        self, path: str, *, deadline_s: float, method: str = "GET", limit: int = MAX_LINE_BYTES
+    ) -> Iterator[bytes]:
+        """The whole lines of a streamed answer, each of at most about `limit` bytes; ConnectionLostError when
+        it ends within one."""
         with self._request(method, path, None, deadline_s) as response:
             if response.is_error:
                 self._raise_if_refused(response, _bounded(response, MAX_ANSWER_BYTES))
-            rest = b""
+            rest = bytearray()
             for piece in response.iter_bytes():
-                *whole, rest = (rest + piece).split(b"\n")
-                yield from whole
-                if len(rest) > MAX_LINE_BYTES:
+                first, *more = piece.split(b"\n")
+                rest += first
+                if len(rest) > limit:
                     raise self._garbage(path, "a line that does not end")
+                if more:
+                    yield bytes(rest)
+                    yield from more[:-1]
+                    rest = bytearray(more[-1])
             if rest:
                 raise self.lost("its answer broke off in the middle of a line")
 

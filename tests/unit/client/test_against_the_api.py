@@ -7,14 +7,19 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fakes.host_services import FakeServices, configuration_in
 from korora.client import Daemon, MigrationOutcome, MigrationProgress
-from korora.errors import RefusedError, UsageError
+from korora.client.inspections import Inspected, Looking, Verified
+from korora.errors import IntegrityError, RefusedError, ToolError, UsageError
 from korora.host.api import create_api
 from korora.host.front import Front
+from korora.model.flag import FlagKind, Place
 from korora.model.identity import HostName, VmName
+from korora.model.inspection import Found
+from korora.model.inspection_policy import parse_inspection_policy
 from korora.model.plan import Inquiry
 
 WEB = 'name = "web"\nmemory = "64M"\n'
@@ -139,6 +144,62 @@ def test_an_unknown_migration_is_said_to_be_unknown(client: Daemon) -> None:
         with pytest.raises(UsageError) as caught:
             ask()
         assert caught.value.kind == "unknown-migration"
+
+
+FOUND = tuple(
+    Found(
+        kind=FlagKind.INFECTED,
+        place=Place(disk="disk0", path=b"/" + bytes([number % 256, 255]) * 2000),
+        content="blake3:" + f"{number:064x}",
+        reason="clamav: Eicar",
+    )
+    for number in range(1000)
+)
+
+
+def test_a_vm_is_looked_into_and_verified_and_what_was_found_may_be_long(client: Daemon, host: _Host) -> None:
+    client.define('name = "found"\nmemory = "64M"\n', start=False)
+    with pytest.raises(UsageError) as caught:
+        list(client.verify("found"))
+    assert caught.value.kind == "no-baseline"
+    host.services.policy = parse_inspection_policy('[checks]\nmalware = "flag"', "test")
+    host.services.inspector.found = FOUND
+    *told, last = client.inspect("found")
+    assert told == [Looking("looks")] * len(told)
+    assert isinstance(last, Inspected)
+    assert {one.place for one in last.flags} == {one.place for one in FOUND}
+    assert client.inspection("found") == last.inspection
+    assert {one.flag for one in client.flags() if one.vm == "found"} == set(last.flags)
+    assert len(msgspec.json.encode(last)) > 4 << 20
+    *_, verified = client.verify("found")
+    assert isinstance(verified, Verified)
+    assert verified.verification.of == last.inspection
+
+
+def test_what_goes_wrong_while_a_vm_is_looked_into_is_raised(client: Daemon, host: _Host) -> None:
+    for ask in (client.inspect, client.verify):
+        with pytest.raises(UsageError) as unknown:
+            list(ask("nobody"))
+        assert unknown.value.kind == "unknown-vm"
+    host.services.policy = parse_inspection_policy("", "test")
+    host.services.inspector.error = ToolError("it died", kind="inspection")
+    client.define('name = "dies"\nmemory = "64M"\n', start=False)
+    with pytest.raises(ToolError) as failed:
+        list(client.inspect("dies"))
+    host.services.inspector.error = None
+    assert failed.value.kind == "inspection"
+    with pytest.raises(UsageError) as none:
+        client.inspection("dies")
+    assert none.value.kind == "unknown-inspection"
+
+
+def test_originals_and_words_on_flags_that_nobody_knows_are_refused(client: Daemon) -> None:
+    client.define('name = "plain"\nmemory = "64M"\n', start=False)
+    with pytest.raises(UsageError) as caught:
+        client.original("plain", "0" * 32)
+    assert caught.value.kind == "unknown-flag"
+    with pytest.raises(IntegrityError):
+        client.resolve("no envelope")
 
 
 def test_a_receipt_is_given_byte_by_byte(client: Daemon) -> None:

@@ -202,6 +202,36 @@ def test_an_inspection_is_shown_and_its_code_says_what_came_of_it(
     assert document["inspection"]["vm"] == "web"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        lines({"told": "looks"}),
+        lines({"told": "looks"}, {"surprise": 1}),
+        lines({"told": 1}),
+        lines({"told": "looks"}, {"inspection": {}, "flags": []}),
+        lines({"told": "looks", "error": {}}),
+        iter([b'{"told":"looks"}\n', b"[" * 100_000, b"\n"]),
+        iter([b'{"told":"looks"}\n{"inspection":']),
+        lines({"verification": json.loads(msgspec.json.encode(receipts.INSPECTION))}),
+    ],
+)
+def test_a_daemon_that_says_something_else_is_an_error_and_no_result(
+    site: CliSite, capsys: Captured, said: Iterator[bytes]
+) -> None:
+    site.a.routes[INSPECT] = Answer(said)
+    assert answer(site.command("vm", "inspect", "web")) not in {0, 1}
+    shown = capsys.readouterr()
+    assert "korora:" in shown.err
+    assert "Traceback" not in shown.err
+    assert shown.out == ""
+
+
+def test_a_verification_is_no_inspection(site: CliSite, capsys: Captured) -> None:
+    site.a.routes[INSPECT] = events({"verification": verification()})
+    assert answer(site.command("vm", "inspect", "web")) not in {0, 1}
+    assert "not in the contract" in capsys.readouterr().err
+
+
 def test_an_inspection_that_fails_in_the_middle_is_its_error(site: CliSite, capsys: Captured) -> None:
     failure = {"kind": "inspection", "message": "it died", "remedy": "", "vm_runs_on": None, "exit_code": 6}
     site.a.routes[INSPECT] = events({"error": failure})
