@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from enum import StrEnum
@@ -102,7 +103,9 @@ def resolve(
 def export(
     context: typer.Context,
     flag: Id,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the bag: a new tar file.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Where to write the bag: a new tar file, or a folder.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Write the original of what was flagged as a bag (RFC 8493), once its digests were compared.
@@ -114,18 +117,34 @@ def export(
     with invocation.daemon(host) as daemon:
         packed = daemon.original(vm, found.id)
     _check(packed, found)
-    try:
-        with file.open("xb") as out:
-            file.chmod(0o600)
-            out.write(packed)
-    except OSError as error:
-        raise UsageError(
-            f"{file} cannot be written: {error.strerror}", kind="output", remedy="name a new file"
-        ) from error
+    file = file / f"original-{found.id}.tar" if file.is_dir() else file
+    _write_new(file, packed)
     if as_json:
         say_json({"flag": found.id, "vm": vm, "host": host.name, "file": file, "bytes": len(packed)})
     else:
         say(f"✓ {file}: the original of flag {found.id[:8]} of {vm}, {found.original.digest}")
+
+
+def _write_new(file: Path, packed: bytes) -> None:
+    """Readable for its owner alone, whole or not at all. UsageError(kind="output")."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise _unwritable(file, error) from error
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(packed)
+    except OSError as error:
+        file.unlink(missing_ok=True)
+        raise _unwritable(file, error) from error
+
+
+def _unwritable(file: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"{file} cannot be written: {error.strerror}",
+        kind="output",
+        remedy="name a new file, where there is room",
+    )
 
 
 def _check(packed: bytes, flag: Flag) -> None:

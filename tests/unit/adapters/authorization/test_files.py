@@ -42,6 +42,27 @@ def asked(authorizer: Authorizer) -> Answer:
     return authorizer.decide(REQUEST, 0.0)
 
 
+def test_who_resolves_flags_is_allowed_that_and_nothing_else_by_it(path: Path) -> None:
+    policy(path).write_text(
+        '@id("web team mends") permit(principal, action == Action::"resolve", resource == Vm::"web")'
+        ' when { context.source == Host::"a" && context.destination == Host::"a" };'
+    )
+    word = replace(
+        REQUEST, procedure="resolve", destination=HostName("a"), nonce="", issued_at=0, not_after=0
+    )
+    authorizer = FileAuthorizer(path)
+    assert authorizer.decide(word, 0.0) == Authorized("web team mends")
+    for other in (
+        replace(word, vm=VmName("db")),
+        replace(word, source=HostName("b"), destination=HostName("b")),
+        *(replace(word, procedure=one) for one in ("migrate", "approve", "govern", "cancel", "observe")),
+        replace(word, operator=OperatorName("mallory")),
+    ):
+        assert not isinstance(authorizer.decide(other, 0.0), Authorized), other
+    policy(path).write_text('permit(principal, action == Action::"migrate", resource);')
+    assert not isinstance(authorizer.decide(word, 0.0), Authorized)
+
+
 def test_the_next_decision_uses_the_edited_policy(path: Path) -> None:
     authorizer = FileAuthorizer(path)
     assert asked(authorizer) == Authorized("web moves")

@@ -153,7 +153,40 @@ def test_an_original_is_exported_once_its_digests_fit(
     assert answer(site.command("flags", "export", RAISED.id, str(out))) == 2  # nothing is overwritten
 
 
-@pytest.mark.parametrize("wrong", [packed(b"something else"), b"noise"])
+def test_an_original_goes_into_a_folder_by_its_flags_name(site: CliSite, tmp_path: Path) -> None:
+    site.a.routes["GET", f"/v1/vms/web/flags/{RAISED.id}/original"] = Answer(packed())
+    (tmp_path / "originals").mkdir()
+    assert answer(site.command("flags", "export", RAISED.id, str(tmp_path / "originals"))) == 0
+    (written,) = (tmp_path / "originals").iterdir()
+    assert (written.name, written.read_bytes()) == (f"original-{RAISED.id}.tar", packed())
+
+
+def test_an_original_for_which_there_is_no_room_leaves_no_piece_of_it(
+    site: CliSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def full(descriptor: int, mode: str) -> Any:
+        out = open(descriptor, mode)  # noqa: SIM115
+        out.write = lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))  # type: ignore[method-assign]
+        return out
+
+    site.a.routes["GET", f"/v1/vms/web/flags/{RAISED.id}/original"] = Answer(packed())
+    monkeypatch.setattr("korora.cli.inspection.flags.os.fdopen", full)
+    assert answer(site.command("flags", "export", RAISED.id, str(tmp_path / "x.tar"))) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert not (tmp_path / "x.tar").exists()
+
+
+def test_nothing_is_written_through_a_link(site: CliSite, tmp_path: Path) -> None:
+    site.a.routes["GET", f"/v1/vms/web/flags/{RAISED.id}/original"] = Answer(packed())
+    (tmp_path / "link.tar").symlink_to(tmp_path / "elsewhere")
+    assert answer(site.command("flags", "export", RAISED.id, str(tmp_path / "link.tar"))) == 2
+    assert not (tmp_path / "elsewhere").exists()
+
+
+OTHERS = bag.written(bag.Bag(BROKEN.id, "web", RAISED.kind, RAISED.place, RAISED.reason, CONTENT))
+
+
+@pytest.mark.parametrize("wrong", [packed(b"something else"), b"noise", OTHERS])
 def test_an_original_that_is_another_is_not_written(site: CliSite, tmp_path: Path, wrong: bytes) -> None:
     site.a.routes["GET", f"/v1/vms/web/flags/{RAISED.id}/original"] = Answer(wrong)
     assert answer(site.command("flags", "export", RAISED.id, str(tmp_path / "x.tar"))) == 5
