@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,6 +191,34 @@ def test_what_goes_wrong_while_a_vm_is_looked_into_is_raised(client: Daemon, hos
     assert failed.value.kind == "inspection"
     with pytest.raises(UsageError) as none:
         client.inspection("dies")
+    assert none.value.kind == "unknown-inspection"
+
+
+def test_who_stops_listening_stops_the_look_and_the_vm_is_free_again(client: Daemon, host: _Host) -> None:
+    client.define('name = "left"\nmemory = "64M"\n', start=False)
+    host.services.policy = parse_inspection_policy("", "test")
+    host.services.inspector.gate = asyncio.Event()  # which nobody opens
+    try:
+        with Daemon(host.api, "a") as other:
+            events = other.inspect("left")
+            assert next(events) == Looking("looks")
+            with pytest.raises(RefusedError) as busy:
+                client.start("left")
+            assert busy.value.kind == "busy"
+            del events
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                assert client.start("left").state == "running"
+                break
+            except RefusedError:
+                time.sleep(0.05)
+        else:
+            pytest.fail("it is looked into still")
+    finally:
+        host.services.inspector.gate = None
+    with pytest.raises(UsageError) as none:
+        client.inspection("left")
     assert none.value.kind == "unknown-inspection"
 
 
