@@ -92,7 +92,16 @@ def test_an_account_of_an_operator_asks_as_that_operator(open_folder: Path) -> N
 
 @pytest.mark.parametrize(
     "request_line",
-    ["GET /v1/host", "GET /v1/vms", "POST /v1/vms/web/stop", "GET /v1/log", "GET /v1/receipts"],
+    [
+        "GET /v1/host",
+        "GET /v1/vms",
+        "POST /v1/vms/web/stop",
+        "GET /v1/log",
+        "GET /v1/receipts",
+        "POST /v1/vms/web/inspection",
+        "POST /v1/vms/web/verification",
+        "GET /v1/vms/web/inspection",
+    ],
 )
 def test_an_operator_is_no_administrator(open_folder: Path, request_line: str) -> None:
     (answer,), _ = asked(open_folder, NOBODY, request_line)
@@ -100,7 +109,18 @@ def test_an_operator_is_no_administrator(open_folder: Path, request_line: str) -
     assert "administrators-only" in answer
 
 
-@pytest.mark.parametrize("request_line", ["GET /v1/migrations", "GET /v1/host", "GET /v1/questions"])
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        "GET /v1/migrations",
+        "GET /v1/host",
+        "GET /v1/questions",
+        "GET /v1/flags",
+        "POST /v1/flags/resolutions",
+        f"GET /v1/vms/web/flags/{32 * chr(48)}/original",
+        "POST /v1/vms/web/inspection",
+    ],
+)
 def test_an_account_that_no_operator_has_is_refused_whatever_it_asks(
     open_folder: Path, request_line: str
 ) -> None:
