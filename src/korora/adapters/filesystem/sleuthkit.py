@@ -1,7 +1,7 @@
 """ext2 to ext4, NTFS, FAT, exFAT and HFS+, by The Sleuth Kit; of ext, what that does not tell, by libfsext.
 
 Promise: every name that is allocated is told of once, in bytes; a directory that leads back to itself is not
-followed twice. Limit: attributes of NTFS (alternate data streams, access lists) are not read.
+followed twice. Limit: NTFS's access lists are not read.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, Final
 
+import msgspec
 import pyfsext
 import pytsk3
 
+from korora.adapters.filesystem import ntfs
 from korora.adapters.filesystem.contents import Contents, Digests, Run, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, ForSleuthKit, words_of
 from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
@@ -90,6 +92,8 @@ class SleuthKitVolume:
             yield record
             yield from contents.wanted(record)
             yield from contents.located(record, self._runs(entry))
+            if self.filesystem == "ntfs":
+                yield from self._streams(entry, record, contents)
             if record.kind == "directory":
                 yield from self._deeper(entry, path, int(meta.addr), contents)
 
@@ -106,6 +110,8 @@ class SleuthKitVolume:
         digests: Digests = (None, None)
         problem = ""
         if kind == "file":
+            problem = ntfs.unreadable(entry) if self.filesystem == "ntfs" else ""
+        if kind == "file" and not problem:
             digests, problem = contents.digested(entry.read_random, int(meta.size), path)
         xattrs, device, more = (
             self._extras.of(int(meta.addr), kind, int(meta.nlink)) if self._extras else (None, None, "")
@@ -126,6 +132,28 @@ class SleuthKitVolume:
             md5=digests[1],
             problem=problem or more,
         )
+
+    def _streams(self, entry: Any, of: FileRecord, contents: Contents) -> Iterator[Walked]:
+        """Each as a file of its own, with the name of the file or folder before a colon."""
+        for stream in ntfs.streams(entry, of.path):
+            path = of.path + b":" + stream.name
+            if len(path) > MAX_PATH_BYTES:
+                yield self._problem(of.path, "a stream with a name too long")
+                continue
+            digests: Digests = (None, None)
+            problem = stream.problem
+            if not problem:
+                digests, problem = contents.digested(stream.read, stream.size, path)
+            yield msgspec.structs.replace(
+                of,
+                path=path,
+                kind="file",
+                size=stream.size,
+                target=b"",
+                blake3=digests[0],
+                md5=digests[1],
+                problem=problem,
+            )
 
     def _runs(self, entry: Any) -> Iterator[Run]:
         """Of all its attributes: content, blocks that say where content lies, a folder's names."""

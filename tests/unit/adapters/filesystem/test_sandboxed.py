@@ -189,6 +189,30 @@ def test_fat_and_ntfs_are_told_with_their_contents(tmp_path: Path) -> None:
         assert files_of(told)[b"/A long name.txt"].blake3 == blake3(b"hello" * 5000).hexdigest()
 
 
+def test_named_streams_of_ntfs_are_files_and_packed_content_is_a_problem(tmp_path: Path) -> None:
+    stream = random.Random(3).randbytes(300_000)
+    (tmp_path / "note").write_bytes(b"hello" * 5000)
+    (tmp_path / "stream").write_bytes(stream)
+    image = tmp_path / "ntfs.img"
+    make(image, 16)
+    run("mkntfs", "-q", "-F", "-f", image)
+    for name in ("/plain", "/packed", "/$looks-like-its-own"):
+        run("ntfscp", image, tmp_path / "note", name)
+    run("ntfscp", "-N", "hidden", image, tmp_path / "stream", "/plain")
+    run("ntfscp", "-N", "hidden", image, tmp_path / "stream", "/$looks-like-its-own")
+    run("ntfscp", "-N", "WofCompressedData", image, tmp_path / "stream", "/packed")
+    told = walked(image)
+    found = files_of(told)
+    assert problems_of(told) == []
+    assert found[b"/plain"].blake3 == blake3(b"hello" * 5000).hexdigest()
+    assert (found[b"/plain:hidden"].kind, found[b"/plain:hidden"].size) == ("file", len(stream))
+    assert found[b"/plain:hidden"].blake3 == blake3(stream).hexdigest()
+    assert (found[b"/packed"].blake3, "packed by Windows" in found[b"/packed"].problem) == (None, True)
+    own = [path for path in found if path.startswith(b"/$") and b":" in path]
+    assert own == [b"/$looks-like-its-own:hidden"]
+    assert in_pieces(image)[b"/plain:hidden"][:2] == (stream, "")
+
+
 def test_partitions_of_a_gpt_are_volumes_of_their_own(tmp_path: Path, ext4: Path) -> None:
     disk = tmp_path / "disk.img"
     make(disk, 80)

@@ -105,6 +105,24 @@ def test_clamavs_own_test_files_are_told_inside_as_outside(
         assert inside["verdicts"] == outside["verdicts"]
 
 
+def test_malware_in_a_named_stream_is_found_and_packed_content_is_unknown(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    root = tree(tmp_path)
+    for name in ("a", "b"):
+        (root / name).write_bytes(b"nothing to see here\n")
+    image = ntfs(root)
+    (tmp_path / "eicar").write_bytes(eicar())
+    run("ntfscp", "-N", "hidden", image, tmp_path / "eicar", "/a")
+    run("ntfscp", "-N", "WofCompressedData", image, root / "a", "/b")
+    code, inside = told(capsys, "scan", "--image", image, "--paths", "/[ab]*")
+    assert code == 5
+    assert {one["path"]: one["verdict"] for one in inside["examined"]} == {
+        "volume 1: /a:hidden": "infected",
+        "volume 1: /b": "unknown",
+    }
+
+
 def test_names_have_their_volume_and_their_place(tmp_path: Path, capsys: Captured) -> None:
     root = tree(tmp_path)
     (root / "var").mkdir()
