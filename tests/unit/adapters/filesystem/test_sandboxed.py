@@ -8,12 +8,17 @@ import random
 import shutil
 import stat
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from korora.adapters.filesystem import sandboxed
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
 from korora.model.files import (
     MAX_PIECE_BYTES,
@@ -399,3 +404,56 @@ def test_who_wants_no_more_is_not_kept_waiting(tmp_path: Path) -> None:
     assert isinstance(next(told), Volume)
     stopped = True
     assert [one.problem for one in told if isinstance(one, Problem)] == ["nobody wants any more"]
+
+
+# -- the pipe -----------------------------------------------------------------------------------------------
+
+
+class Writer:
+    """A process of which only its output matters: these bytes, in such portions."""
+
+    def __init__(self, content: bytes, portions: list[int]) -> None:
+        reading, writing = os.pipe()
+        self.stdout = os.fdopen(reading, "rb")
+        self._thread = threading.Thread(target=self._write, args=(writing, content, portions), daemon=True)
+        self._thread.start()
+
+    def _write(self, writing: int, content: bytes, portions: list[int]) -> None:
+        with os.fdopen(writing, "wb", buffering=0) as out:
+            at = 0
+            for portion in (*portions, len(content)):
+                at += out.write(content[at : at + portion]) or 0
+            while at < len(content):
+                at += out.write(content[at:]) or 0
+
+    def end(self) -> None:
+        self._thread.join(30)
+        self.stdout.close()
+
+
+def reading_of(writer: Writer) -> sandboxed._Reading:
+    return sandboxed._Reading(writer, time.monotonic() + 60, lambda: False)  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(st.sampled_from([0, 1, 3, 70, 65_535, 65_536, 65_537, 200_000]), max_size=8),
+    st.lists(st.integers(1, 100_000), max_size=8),
+)
+@settings(deadline=None, max_examples=40)
+def test_records_come_out_of_the_pipe_as_they_went_in(sizes: list[int], portions: list[int]) -> None:
+    records = [random.Random(number).randbytes(size) for number, size in enumerate(sizes)]
+    content = b"".join(len(one).to_bytes(4, "big") + one for one in records)
+    writer = Writer(content, portions)
+    reading = reading_of(writer)
+    assert [bytes(reading.exactly(reading.length())) for _ in records] == records
+    with pytest.raises(EOFError):
+        reading.length()
+    writer.end()
+
+
+@pytest.mark.parametrize("size", [100, 300_000])
+def test_a_record_that_is_cut_short_is_an_end_and_no_record(size: int) -> None:
+    writer = Writer(bytes(size - 1), [])
+    with pytest.raises(EOFError, match="ended early"):
+        reading_of(writer).exactly(size)
+    writer.end()
