@@ -594,3 +594,107 @@ def test_disks_are_not_read_while_the_vms_state_is_sent(run: Run) -> None:
             assert refused.value.kind == "moving"
 
     run(story)
+
+
+def test_where_a_vm_does_not_run_its_disks_are_not_read(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        async with moving(bench) as (source, destination):
+            await moved(source, destination)
+            for machine in (source, destination):
+                with pytest.raises(RefusedError) as refused:
+                    async with machine.disks_at_one_moment(bench.base):
+                        pass
+                assert refused.value.kind == "moving"
+            await destination.resume()
+            async with destination.disks_at_one_moment(bench.base) as disks:
+                assert disks == {}
+
+    run(story)
+
+
+def test_disks_are_shown_once_at_a_time_and_no_state_is_sent_meanwhile(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        machine = await bench.start("a", vm=with_disks(bench.base, 1))
+        async with machine.disks_at_one_moment(bench.base) as disks:
+            with pytest.raises(RefusedError) as refused:
+                async with machine.disks_at_one_moment(bench.base):
+                    pass
+            assert refused.value.kind == "disks-shown"
+            with pytest.raises(RefusedError) as refused:
+                await machine.send(bench.base / "stream.sock", StreamSettings())
+            assert refused.value.kind == "disks-shown"
+            assert await read(disks["disk0"]) == bytes([1]) * 3 * MIB
+            assert await machine.run_state() is RunState.RUNNING
+
+    run(story)
+
+
+def test_a_vm_moves_after_its_disks_were_read(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        source = await bench.start("a", vm=with_disks(bench.base, 1))
+        async with source.disks_at_one_moment(bench.base):
+            pass
+        destination = await bench.start("b", incoming=True, vm=source.definition)
+        socket = bench.base / "stream.sock"
+        await destination.listen(socket, StreamSettings())
+        await source.send(socket, StreamSettings())
+        await states_until(source, StreamState.PRE_SWITCHOVER)
+        await moved(source, destination)
+        await destination.resume()
+        async with destination.disks_at_one_moment(bench.base) as disks:
+            assert await read(disks["disk0"]) == bytes([1]) * 3 * MIB
+
+    run(story)
+
+
+def test_whoever_stops_reading_leaves_nothing_behind(run: Run) -> None:
+    class GivenUpError(Exception):
+        pass
+
+    async def story(bench: Bench) -> None:
+        machine = await bench.start("a", vm=with_disks(bench.base, 2))
+        scratch = bench.base / "scratch"
+        scratch.mkdir(mode=0o700)
+
+        async def given_up(error: type[BaseException]) -> None:
+            async with machine.disks_at_one_moment(scratch) as disks:
+                await read(disks["disk1"])
+                raise error
+
+        for error in (GivenUpError, asyncio.CancelledError):
+            with pytest.raises(error):
+                await given_up(error)
+            assert not list(scratch.iterdir())
+            assert await machine.run_state() is RunState.RUNNING
+        async with machine.disks_at_one_moment(scratch) as disks:
+            assert await read(disks["disk1"]) == bytes([2]) * 3 * MIB
+        assert not list(scratch.iterdir())
+
+    run(story)
+
+
+def test_a_daemon_that_ends_while_disks_are_read_leaves_a_vm_that_runs_and_can_be_read(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        machine = await bench.start("a", vm=with_disks(bench.base, 2))
+        first, second = bench.base / "first", bench.base / "second"
+        first.mkdir(mode=0o700)
+        second.mkdir(mode=0o700)
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_exit(_swallow)
+            await undo.enter_async_context(machine.disks_at_one_moment(first))
+            await machine.close()
+            found = await bench.again().attach(VM, bench.place("a"))
+            assert found is not None
+            bench.started.append(found)
+            assert await found.run_state() is RunState.RUNNING
+            async with found.disks_at_one_moment(second) as disks:
+                assert await read(disks["disk1"]) == bytes([2]) * 3 * MIB
+        await bench.write(found, "disk0", 9)
+        assert (bench.base / "disk0.raw").read_bytes()[:MIB] == bytes([9]) * MIB
+
+    run(story)
+
+
+async def _swallow(_kind: object, error: BaseException | None, _where: object) -> bool:
+    """What the daemon that ended would have said."""
+    return isinstance(error, ToolError)

@@ -210,6 +210,7 @@ class FakeMachine:
         self._world = world
         self._memory = FakeMemory(guest, world)
         self._held = True
+        self._shown = False
 
     @property
     def definition(self) -> VmDefinition:
@@ -255,11 +256,15 @@ class FakeMachine:
     @asynccontextmanager
     async def disks_at_one_moment(self, scratch: Path) -> AsyncIterator[dict[str, NbdExport]]:
         """Copies, which another program serves."""
-        if self.guest.stream not in {StreamState.NONE, StreamState.FAILED, StreamState.CANCELLED}:
-            raise RefusedError("its state is just being sent", kind="moving")
+        self._refuse_shown()
+        moving = self.guest.stream in {StreamState.ACTIVE, StreamState.PRE_SWITCHOVER, StreamState.DEVICE}
+        if moving or self.guest.state in {RunState.INCOMING, RunState.MIGRATED}:
+            raise RefusedError("its state is just being moved", kind="moving")
         async with self._step("disks_at_one_moment"):
             copies = {disk.name: Path(disk.path).read_bytes() for disk in self.definition.disks}
         with ExitStack() as undo:
+            self._shown = True
+            undo.callback(setattr, self, "_shown", False)
             exports = {}
             for name, content in copies.items():
                 folder = scratch / name
@@ -282,6 +287,7 @@ class FakeMachine:
             await arrived
 
     async def send(self, socket: Path, settings: StreamSettings) -> None:
+        self._refuse_shown()
         async with self._step("send"):
             self.guest.go.clear()
             self.guest.sent_bytes = 0
@@ -342,6 +348,10 @@ class FakeMachine:
 
     async def close(self) -> None:
         self._held = False
+
+    def _refuse_shown(self) -> None:
+        if self._shown:
+            raise RefusedError("its disks are shown", kind="disks-shown")
 
     def _alive(self) -> None:
         if self.guest.dead.is_set():

@@ -123,9 +123,11 @@ class Machine(Protocol):
         """Each disk, by its name, as it is now, for reading; the VM runs on, and writes on.
 
         `scratch`: a private folder with room for what it overwrites meanwhile; the sockets lie in it. All
-        disks are of one moment, as after a power cut. RefusedError(kind="moving") while its state is sent.
-        ToolError: the VM is as it was. What is read after the scratch folder ran full is an error, never
-        something else; the guest does not notice.
+        disks are of one moment, as after a power cut: no guest agent is asked. What is read after the scratch
+        folder ran full is an error, never something else; the guest does not notice. ToolError: the VM is as
+        it was. RefusedError: kind="moving" while its state is moved and where it does not run;
+        "disks-shown" for a second one at a time, and for `send` meanwhile; "disks-hidden" for hardware that
+        cannot be looked at while it runs.
         """
         ...
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from korora.adapters.hypervisor import live_cpu, moment, process, stream
+from korora.adapters.hypervisor import live_cpu, process, stream
 from korora.adapters.hypervisor.command_line import ram_bytes
 from korora.adapters.hypervisor.memory import BackendFile
 from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
-from korora.errors import KororaError, ToolError
+from korora.adapters.hypervisor.snapshot import graph, moment
+from korora.errors import KororaError, RefusedError, ToolError
 from korora.model.image import NbdExport
 from korora.model.vm import RunState, VmDefinition
 from korora.ports.hypervisor import StreamSettings, StreamState, StreamStatus, did_not_stop
@@ -48,6 +49,7 @@ class QemuMachine:
         self._process = ends.process
         self._qmp = ends.qmp
         self._directory = ends.directory
+        self._disks_are_shown = False
         self._memory = BackendFile.of(ends.process.pid, ram_bytes(definition))
 
     @property
@@ -109,8 +111,16 @@ class QemuMachine:
 
     @contextlib.asynccontextmanager
     async def disks_at_one_moment(self, scratch: Path) -> AsyncIterator[dict[str, NbdExport]]:
-        async with self._explained(), moment.disks_at_one_moment(self._qmp, scratch) as exports:
-            yield exports
+        self._refuse_shown("they are being read already")
+        if await self.run_state() in {RunState.INCOMING, RunState.MIGRATED}:
+            raise RefusedError("the VM does not run here: its disks are another host's", kind="moving")
+        self._disks_are_shown = True
+        shown = moment.disks_at_one_moment(self._qmp, scratch, self._definition.disks)
+        try:
+            async with self._explained(), shown as exports:
+                yield exports
+        finally:
+            self._disks_are_shown = False
 
     async def cpu_features(self) -> dict[str, bool]:
         async with self._explained():
@@ -124,7 +134,9 @@ class QemuMachine:
             await stream.listen(self._qmp, self._name_of(socket), settings)
 
     async def send(self, socket: Path, settings: StreamSettings) -> None:
+        self._refuse_shown("its state can be sent once they were read")
         async with self._explained():
+            await graph.clear(self._qmp)  # with a filter under a disk QEMU's stream fails in the end
             await stream.send(self._qmp, socket, self._directory, settings)
 
     async def stream_status(self) -> StreamStatus:
@@ -157,6 +169,14 @@ class QemuMachine:
     async def close(self) -> None:
         await self._qmp.close()
         self._process.release()
+
+    def _refuse_shown(self, words: str) -> None:
+        if self._disks_are_shown:
+            raise RefusedError(
+                f"the disks of {self._definition.name} are shown as they were at one moment: {words}",
+                kind="disks-shown",
+                remedy="wait until the inspection has ended",
+            )
 
     async def _told_state(self) -> RunState:
         status = (await self._qmp.execute("query-status"))["status"]

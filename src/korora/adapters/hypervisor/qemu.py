@@ -12,7 +12,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from korora.adapters.hypervisor import moment, network, process
+from korora.adapters.hypervisor import network, process
 from korora.adapters.hypervisor.adoption.adopt import adopt
 from korora.adapters.hypervisor.adoption.files import files_of, images_of
 from korora.adapters.hypervisor.adoption.launch import adopted_arguments, refuse_foreign_hardware
@@ -24,6 +24,7 @@ from korora.adapters.hypervisor.probe.accelerator import Verdict, working_accele
 from korora.adapters.hypervisor.probe.cache import Cache
 from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.snapshot import graph
 from korora.errors import ToolError, UsageError
 from korora.model.definition import definition_text, parse_definition
 from korora.model.vm import HypervisorFacts, VmDefinition
@@ -131,7 +132,7 @@ class Qemu:
             raise
         pinned = parse_definition(record.definition, str(place.directory / process.RECORD))
         with contextlib.suppress(ToolError):  # the next snapshot tries again, and says why not
-            await moment.clear(qmp)
+            await graph.clear(qmp)
         return QemuMachine(pinned, Ends(held, qmp, place.directory))
 
     async def adopt(self, qmp_socket: Path) -> QemuMachine:

@@ -28,6 +28,7 @@ _AT_ONCE: Final = 4  # ranges of one connection
 _REQUEST_BYTES: Final = 1 << 18  # what stays in a processor's cache on its way goes twice as fast as a MiB
 _STATUS_BYTES: Final = 1 << 31
 _ZERO: Final = 2  # NBD_STATE_ZERO
+_DAMAGED: Final = "the storage below it fails, or the image is damaged there; nothing is said of it"
 
 
 def _awaited(handle: Any, cookie: int) -> None:
@@ -51,8 +52,10 @@ class _UnderWay:
 class Export:
     """Implements `ports.image.OpenImage` over connections to one export."""
 
-    def __init__(self, handles: list[Any]) -> None:
+    def __init__(self, handles: list[Any], remedy: str = _DAMAGED) -> None:
+        """`remedy`: of an error, what whoever reads may do about it."""
         self._handles = handles
+        self._remedy = remedy
         self._error: type[Exception] = nbd.library().Error
         self._thread = threading.local()
         self._free = deque(handles)
@@ -159,5 +162,5 @@ class Export:
             raise ToolError(
                 f"bytes {offset} to {offset + length} of the disk cannot be read: {error}",
                 kind="unreadable",
-                remedy="the storage below it fails, or the image is damaged there; nothing is said of it",
+                remedy=self._remedy,
             ) from error

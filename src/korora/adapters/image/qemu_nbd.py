@@ -38,6 +38,10 @@ _SOUND: Final = {0, 3, 63}
 _CORRUPT: Final = 2
 _MAX_DESCRIPTION_BYTES: Final = 64 << 20
 _LOCKED: Final = re.compile(r"\bFailed to (?:get|lock)\b.*\block\b|\bFailed to lock\b")
+_BROKEN_OFF: Final = (
+    "for a running VM: there was no room left for what it overwrites meanwhile, or the disk was too slow for"
+    " it; make room and begin again. Else the storage below it fails"
+)
 _HINT: Final = "Is another process using"
 
 
@@ -80,7 +84,7 @@ class QemuImages:
                 raise ToolError(
                     f"the disk at {export.socket} is not served: {error}", kind="unreadable"
                 ) from error
-            opened = Export(handles)
+            opened = Export(handles, _BROKEN_OFF)
             undone.callback(opened.close)
             yield opened
 

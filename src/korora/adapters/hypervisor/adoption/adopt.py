@@ -16,13 +16,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from korora.adapters.hypervisor import moment
 from korora.adapters.hypervisor.adoption.hardware import portable
 from korora.adapters.hypervisor.adoption.options import parse_options
 from korora.adapters.hypervisor.machine import Ends, QemuMachine
 from korora.adapters.hypervisor.network import bridge_of
 from korora.adapters.hypervisor.process import Process, boot_id, start_ticks
 from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.snapshot import graph
 from korora.errors import KororaError, RefusedError, ToolError, UsageError
 from korora.model.definition import IMMOVABLE_MAX_CHARS, definition_text, parse_definition
 from korora.model.identity import VmName
@@ -49,7 +49,7 @@ async def adopt(qmp_socket: Path) -> QemuMachine:
         await qmp.close()
         raise
     with contextlib.suppress(ToolError):  # the next snapshot tries again, and says why not
-        await moment.clear(qmp)
+        await graph.clear(qmp)
     return QemuMachine(definition, Ends(process, qmp, None))
 
 

@@ -1,0 +1,1 @@
+"""The disks of a running VM as they were at one moment (see moment)."""

@@ -1,0 +1,179 @@
+"""The disks of a running VM as they were at one moment, served for reading while the VM goes on writing.
+
+A filter under each disk copies what is about to be overwritten into a scratch file, and shows the disk as it
+was (QEMU's `copy-before-write` and `snapshot-access`, which QEMU calls image fleecing):
+
+    device ── filter ── the disk's own node          all filters come in between one `stop` and `cont`
+                 ├───── scratch (qcow2)
+                 └───── the disk as it was ── NBD export at a unix socket
+
+Promise: all disks are of one moment, after every write that was acknowledged before it. A scratch file that
+is full, fails or is slow breaks what is read here, never a write of the guest, which waits at most 4 s for
+it. Whatever was put in is taken out again: in the end, after an error, and where an earlier daemon left it.
+Limit: as after a power cut: what the guest had not written yet is not there, and no guest agent is asked to
+write it. QEMU has one NBD server. With a filter in its place a migration would fail at the switchover
+(`bdrv_inactivate_all() failed`; the VM runs on): a machine refuses to begin one meanwhile. A QEMU of another
+account may not be able to write to the scratch folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from korora.adapters.hypervisor.command_line import checked_socket_name
+from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.snapshot import graph
+from korora.adapters.hypervisor.snapshot.drives import Drive, drives_of, refuse_moving, write_back
+from korora.errors import KororaError, ToolError
+from korora.model.image import NbdExport
+from korora.model.vm import Disk
+
+T = TypeVar("T")
+SOCKET: Final = "disks.sock"
+COPY_TIMEOUT_S: Final = 4
+"""QEMU 7.2 keeps it as nanoseconds in 32 bits: of 5 s it makes 0.7 s, of 30 s 4.2 s."""
+
+
+@asynccontextmanager
+async def disks_at_one_moment(
+    qmp: Qmp, scratch: Path, disks: Iterable[Disk] = ()
+) -> AsyncIterator[dict[str, NbdExport]]:
+    """Each disk by its name in the definition, or else that of its device; the sockets lie in `scratch`.
+
+    `scratch`: a private folder that QEMU may write to, with room for what the guest overwrites meanwhile.
+    RefusedError while it moves, or when its disks cannot be shown; ToolError: the VM is as it was.
+    """
+    checked_socket_name(str(scratch / SOCKET), scratch / SOCKET)
+    await refuse_moving(qmp)
+    await graph.clear(qmp)
+    drives = await drives_of(qmp, disks)
+    files = [scratch / f"old-{number}.qcow2" for number in range(len(drives))]
+    try:
+        yield await _to_its_end(_shown(qmp, scratch, drives, files)) if drives else {}
+    except BaseException:
+        with suppress(KororaError):  # what is left is found by the next one
+            await _to_its_end(graph.clear(qmp))
+        raise
+    else:
+        await _to_its_end(graph.clear(qmp))
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
+
+
+async def _shown(
+    qmp: Qmp, scratch: Path, drives: Sequence[Drive], files: Sequence[Path]
+) -> dict[str, NbdExport]:
+    for number, (drive, file) in enumerate(zip(drives, files, strict=True)):
+        await _made(file, drive.size)
+        await _add_filter(qmp, number, drive, file)
+    await asyncio.to_thread(write_back, drives)
+    await _put_in(qmp, drives)
+    await _serve(qmp, scratch / SOCKET)
+    return {
+        drive.name: await _exported(qmp, scratch / SOCKET, number, drive)
+        for number, drive in enumerate(drives)
+    }
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """What must not be broken off half-way: who is cancelled meanwhile is so once it is done."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        task.exception()  # nobody asks for it any more
+        raise cancelled
+    return task.result()
+
+
+async def _made(file: Path, size: int) -> None:
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", str(file), str(size)]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await process.communicate()
+    if process.returncode != 0:
+        words = said.decode("utf-8", "replace").strip()[:300]
+        raise ToolError(f"no scratch file could be made for a snapshot: {words}", kind="snapshot")
+
+
+async def _add_filter(qmp: Qmp, number: int, drive: Drive, file: Path) -> None:
+    scratch: dict[str, object] = {
+        "driver": "qcow2",
+        "node-name": f"{graph.SCRATCH}{number}",
+        "cache": {"no-flush": True},  # nobody wants it after a crash
+        "file": {"driver": "file", "filename": str(file)},
+    }
+    between: dict[str, object] = {
+        "driver": "copy-before-write",
+        "node-name": f"{graph.FILTER}{number}",
+        "file": drive.node,
+        "target": f"{graph.SCRATCH}{number}",
+        "on-cbw-error": "break-snapshot",
+        "cbw-timeout": COPY_TIMEOUT_S,
+    }
+    await qmp.execute("blockdev-add", scratch)
+    await qmp.execute("blockdev-add", between)
+
+
+async def _put_in(qmp: Qmp, drives: Sequence[Drive]) -> None:
+    """The moment: no write is under way, and the next ones go through the filters."""
+    running = await _runs(qmp)
+    if running:
+        await graph.add_mark(qmp, graph.STANDS_STILL)
+    try:
+        if running:
+            await qmp.execute("stop")
+        for number, drive in enumerate(drives):
+            await graph.set_drive(qmp, drive.device, f"{graph.FILTER}{number}")
+    finally:
+        if running:  # also when `stop` was not answered: it may come to it yet
+            await graph.run_on(qmp)
+    if not running and await _runs(qmp):
+        raise ToolError("the VM began to run just when its disks were to be of one moment", kind="snapshot")
+
+
+async def _runs(qmp: Qmp) -> bool:
+    return bool((await qmp.execute("query-status"))["running"])
+
+
+async def _serve(qmp: Qmp, socket: Path) -> None:
+    address = {"type": "unix", "data": {"path": str(socket)}}
+    await graph.add_mark(qmp, graph.SERVES)
+    try:
+        await qmp.execute("nbd-server-start", {"addr": address, "max-connections": 0})
+    except ToolError as error:
+        if error.kind != "qmp-refused":
+            raise
+        await qmp.execute("blockdev-del", {"node-name": graph.SERVES})  # before it is taken for ours
+        raise ToolError(
+            f"QEMU does not serve the disks of the VM: {error.message}",
+            kind="snapshot",
+            remedy="QEMU has one NBD server: if a backup uses it, wait for its end; "
+            "and QEMU must be allowed to write to the VM's folder",
+        ) from error
+
+
+async def _exported(qmp: Qmp, socket: Path, number: int, drive: Drive) -> NbdExport:
+    node = f"{graph.SHOWN}{number}"
+    # Only now: with somebody above it, the filter lets nobody write to what it lies upon but through it.
+    shown = {"driver": "snapshot-access", "node-name": node, "file": f"{graph.FILTER}{number}"}
+    export = {
+        "type": "nbd",
+        "id": f"{graph.EXPORT}{number}",
+        "node-name": node,
+        "name": drive.name,
+        "writable": False,
+    }
+    await qmp.execute("blockdev-add", shown)
+    await qmp.execute("block-export-add", export)
+    return NbdExport(socket, drive.name)
