@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fakes.image import MemoryImage
-from korora.adapters.image.qemu_nbd import QemuImages
-from korora.errors import KororaError
-from korora.model.image import Extent, Format, ImageFiles
+from korora.adapters.image.qemu_nbd import QemuImages, served
+from korora.errors import KororaError, ToolError
+from korora.model.image import Extent, Format, ImageFiles, NbdExport
 from korora.ports.image import OpenImage
 from korora.protocol.content_tree import CHUNK_BYTES
 
@@ -22,7 +22,15 @@ NOISE = random.Random(7).randbytes(CHUNK_BYTES)
 CONTENT = NOISE + bytes(5 * CHUNK_BYTES) + NOISE[::-1] + bytes(65536) + NOISE[:512]
 
 
-@pytest.fixture(params=["memory", "qemu"])
+@contextmanager
+def served_by_another(image: ImageFiles, folder: Path) -> Iterator[OpenImage]:
+    """As the hypervisor of a running VM serves its disks."""
+    folder.mkdir()
+    with served(image, folder, 4), QemuImages().open_export(NbdExport(folder / "nbd")) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["memory", "qemu", "export"])
 def open_image(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     def in_memory(content: bytes) -> AbstractContextManager[OpenImage]:
         return nullcontext(MemoryImage(content))
@@ -36,7 +44,10 @@ def open_image(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
                 if piece.strip(b"\0"):
                     file.write(piece)
             file.truncate(len(content))
-        return QemuImages().open(ImageFiles(path, Format.RAW))
+        image = ImageFiles(path, Format.RAW)
+        if request.param == "export":
+            return served_by_another(image, tmp_path / "served")
+        return QemuImages().open(image)
 
     return in_memory if request.param == "memory" else through_qemu
 
@@ -142,11 +153,22 @@ def damaged_qcow2(folder: Path) -> Iterator[OpenImage]:
         yield opened
 
 
+@contextmanager
+def dead_server(folder: Path) -> Iterator[OpenImage]:
+    path = folder / "disk.raw"
+    path.write_bytes(NOISE * 8)
+    before = children()
+    with served_by_another(ImageFiles(path, Format.RAW), folder / "served") as opened:
+        for child in children() - before:
+            os.kill(child, 9)
+        yield opened
+
+
 def children() -> set[int]:
     return {int(word) for word in Path("/proc/thread-self/children").read_text().split()}
 
 
-@pytest.mark.parametrize("unreadable", [unreadable_in_memory, dead_qemu, damaged_qcow2])
+@pytest.mark.parametrize("unreadable", [unreadable_in_memory, dead_qemu, dead_server, damaged_qcow2])
 def test_what_cannot_be_read_is_an_error_and_never_zeros(
     unreadable: Callable[[Path], AbstractContextManager[OpenImage]], tmp_path: Path
 ) -> None:
@@ -154,4 +176,14 @@ def test_what_cannot_be_read_is_an_error_and_never_zeros(
         for _ in range(2):
             with pytest.raises(KororaError) as failed:
                 list(opened.each([(at * CHUNK_BYTES, CHUNK_BYTES) for at in range(8)], bytes))
+            assert failed.value.kind == "unreadable"
+
+
+def test_an_export_that_nobody_serves_or_of_another_name_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "disk.raw"
+    path.write_bytes(NOISE)
+    with served(ImageFiles(path, Format.RAW), tmp_path, 4):
+        for export in (NbdExport(tmp_path / "none"), NbdExport(path), NbdExport(tmp_path / "nbd", "other")):
+            with pytest.raises(ToolError) as failed, QemuImages().open_export(export):
+                pass
             assert failed.value.kind == "unreadable"

@@ -149,6 +149,8 @@ class Examiner:
     ) -> AsyncIterator[Order]:
         """An order over the VM's disks as they are now; whatever was made for it is gone afterwards."""
         async with AsyncExitStack() as undo:
+            for left in vm.directory.glob(f"{_SCRATCH}*"):  # by a daemon that ended meanwhile
+                await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
             scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=vm.directory))
             undo.callback(shutil.rmtree, scratch, ignore_errors=True)
             output = scratch / "output"
