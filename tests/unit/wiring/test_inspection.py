@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +112,21 @@ def test_malware_indicators_and_changed_programs_are_found_inside(
     assert set(looked) == set(Check)
     assert not any(one.unknown for one in found.looked), found.looked
     assert looked[Check.MALWARE].examined == sum(len(files) for _, _, files in os.walk(tree))
+
+
+def test_malware_in_an_archive_and_in_a_folder_that_is_named_like_one_is_told_by_its_place(
+    inspect: Inspect, tree: Path, tmp_path: Path
+) -> None:
+    (tree / "srv" / "evil.com").unlink()
+    (tree / "srv" / "odd!").mkdir()
+    (tree / "srv" / "odd!" / "evil.com").write_bytes(eicar())
+    with zipfile.ZipFile(tree / "srv" / "packed.zip", "w") as archive:
+        archive.writestr("inner/evil.com", eicar())
+    found = inspect(image_of(tree, tmp_path / "disk.raw"))
+    infected = {one.place.path: one for one in found.found if one.kind is FlagKind.INFECTED}
+    assert b"/srv/odd!/evil.com" in infected
+    assert b"/srv/packed.zip!/inner/evil.com" in infected
+    assert all(one.content and one.original.digest for one in infected.values())
 
 
 def test_originals_of_what_is_flagged_are_kept_as_they_were(

@@ -50,11 +50,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class _Grave:
-    """Something in a file, by its name in the results; `inside` of an archive."""
+    """Something in a file, or in a member of an archive, by its name in the results."""
 
     kind: FlagKind
     name: str
-    inside: str
     reason: str
 
 
@@ -95,8 +94,7 @@ def _scanned(files: FilesInside, disk: str, gathering: Gathering) -> Iterator[_G
     for one in files.look():
         answers[one.verdict.answer] += 1
         if one.verdict.answer in _INFECTED:
-            name, _, member = one.name.partition("!/")
-            yield _Grave(FlagKind.INFECTED, name, member, _words(one))
+            yield _Grave(FlagKind.INFECTED, one.name, _words(one))
     if files.engines is not None:
         _looked(gathering, Check.MALWARE, disk, answers.total(), answers[Answer.UNKNOWN])
 
@@ -129,7 +127,7 @@ def _matched(tools: Tools, disk: str, gathering: Gathering, files: int) -> list[
             if match.told is not None
         ]
         if one.matched:
-            found.append(_Grave(FlagKind.INDICATOR, one.path, "", "; ".join(said[:10])))
+            found.append(_Grave(FlagKind.INDICATOR, one.path, "; ".join(said[:10])))
     return found
 
 
@@ -162,9 +160,9 @@ def _tell_graves(
     tools: Tools,
 ) -> None:
     """With the place of each, its digest and its original."""
-    wanted = {grave.name for grave in graves}
+    wanted = {outer for grave in graves for outer in _outer(grave.name)}
     records = {called: file for file in seen if (called := name_of(file.volume, file.path)) in wanted}
-    found = [(_found(grave, records.get(grave.name), name), records.get(grave.name)) for grave in graves]
+    found = [(_found(grave, records, name), _record(grave, records)) for grave in graves]
     contents = _contents(disk, [file for one, file in found if file and tools.originals.wants(one.kind)])
     for one, file in found:
         if file is not None and tools.originals.wants(one.kind):
@@ -175,10 +173,24 @@ def _tell_graves(
         gathering.finds(one)
 
 
-def _found(grave: _Grave, file: FileRecord | None, disk: str) -> Found:
+def _outer(name: str) -> Iterator[str]:
+    """The file that it may be, or be a member of: a file's own name may look like a member's."""
+    yield name
+    while "!/" in name:
+        name = name.rpartition("!/")[0]
+        yield name
+
+
+def _record(grave: _Grave, records: Mapping[str, FileRecord]) -> FileRecord | None:
+    return next((records[outer] for outer in _outer(grave.name) if outer in records), None)
+
+
+def _found(grave: _Grave, records: Mapping[str, FileRecord], disk: str) -> Found:
+    file = _record(grave, records)
     if file is None:
         return Found(kind=grave.kind, place=Place(disk=disk, file=grave.name[:1000]), reason=grave.reason)
-    path = file.path + (b"!/" + grave.inside.encode("utf-8", "replace") if grave.inside else b"")
+    member = grave.name.removeprefix(name_of(file.volume, file.path))
+    path = file.path + member.encode("utf-8", "backslashreplace")
     content = f"blake3:{file.blake3}" if file.blake3 else ""
     place = Place(disk=disk, volume=file.volume, path=path)
     return Found(kind=grave.kind, place=place, content=content, reason=grave.reason)
