@@ -147,6 +147,7 @@ def _pairs(told: Claims) -> Iterator[tuple[str, object]]:
     yield "bytes sent", f"{size(receipt.bytes_sent)} for {size(receipt.bytes_guest)} of guest memory"
     yield from _vtpm(told)
     yield from _memory(told)
+    yield from _inside(told)
     for host, index, head in told.logs:
         yield f"in the log of {host}", f"entry {index} of {head.size}"
     for limit in receipt.limits:
@@ -184,6 +185,21 @@ def _memory(told: Claims) -> Iterator[tuple[str, object]]:
         )
     for limit in wipe.limits:
         yield "not wiped", limit
+
+
+def _inside(told: Claims) -> Iterator[tuple[str, object]]:
+    """What was found in the VM before it left."""
+    report, flags = told.receipt.inspection, told.receipt.flags
+    if report is not None:
+        how = "running, at one moment" if report.running else "stopped"
+        yield "looked into", f"by {report.host}, {_moment(report.at)}, {how}"
+        for one in report.checks:
+            counted = f"{one.found} found in {one.examined}, {one.unknown} unknown ({one.disposition})"
+            yield f"  {one.check}", f"{mark(None if one.unknown else not one.found)} {counted}"
+        for disk in report.disks:
+            yield f"  disk {disk.name}", disk.root or "unknown"
+    if flags is not None:
+        yield "flags", f"{flags.open} open, {flags.resolved} resolved"
 
 
 def _moment(seconds: int) -> str:
