@@ -44,6 +44,7 @@ COMMANDS = {
     ),
     "flags": ("korora.cli.inspection.flags", "Flags on the data of VMs: list, show, resolve, export."),
     "files": ("korora.cli.inspection.files", "Files inside of a disk image: digest, verify, diff."),
+    "config": ("korora.cli.inspection.config", "Configuration files of VMs: digest, diff."),
     "image": ("korora.cli.inspection.image", "Disk images: digest, verify, diff, info."),
     "doctor": ("korora.cli.doctor", "This machine: what is missing, and the command that mends it."),
     "lab": ("korora.cli.lab", "Several hosts on this one machine, to try things out: up, down, status."),

@@ -1,0 +1,37 @@
+"""Configuration files of this machine, for the command line: read, digested, compared."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from korora.agents.integrity.configuration.comparing import changes, words
+from korora.agents.integrity.configuration.digest import digest
+from korora.agents.integrity.configuration.moving import Allowed
+from korora.agents.integrity.configuration.readers.reading import MAX_BYTES
+from korora.agents.integrity.configuration.recognition import read
+from korora.errors import UsageError
+from korora.model.vm_settings import ConfigurationFormat, VmConfiguration
+
+__all__ = ["Allowed", "changes", "digest", "read_file", "words"]
+
+
+def read_file(path: Path, declared: ConfigurationFormat | None = None) -> VmConfiguration:
+    """UsageError names the file. At most `MAX_BYTES` of it are read, and of a plain file alone."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise _refused(path, "it is no plain file")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise _refused(path, getattr(error, "strerror", None) or str(error)) from error
+    try:
+        return read(data, declared)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.message}", kind=error.kind, remedy=error.remedy) from error
+
+
+def _refused(path: Path, why: str) -> UsageError:
+    return UsageError(
+        f"{path}: {why}", kind="no-configuration", remedy="name a configuration file of a VM that can be read"
+    )
