@@ -9,7 +9,7 @@ from base64 import b64decode
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from korora.model.identity import HostName, OperatorName, VmName
 from korora.model.plan import Inquiry, Mode
@@ -29,6 +29,14 @@ def _bytes(text: object) -> bytes:
     return b64decode(text, validate=True)
 
 
+def _whole(text: str) -> str:
+    """Half characters, which JSON can spell, are in nothing that anybody signed."""
+    text.encode()
+    return text
+
+
+Envelope = Annotated[str, AfterValidator(_whole)]
+"""The text of a DSSE envelope."""
 Bytes = Annotated[bytes, BeforeValidator(_bytes), WithJsonSchema({"type": "string", "format": "byte"})]
 
 
@@ -157,14 +165,14 @@ class Migrate:
     """`request` is the text of the DSSE envelope that the operator signed."""
 
     __pydantic_config__ = _STRICT
-    request: str
+    request: Envelope
     address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     __pydantic_config__ = _STRICT
-    answer: str
+    answer: Envelope
     """The signed answer, a DSSE envelope's text."""
 
 
@@ -212,7 +220,7 @@ class Resolve:
     """`resolution` is a DSSE envelope's text."""
 
     __pydantic_config__ = _STRICT
-    resolution: str
+    resolution: Envelope
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,6 +200,19 @@ def test_a_baseline_that_was_changed_proves_nothing(tell: Tell, tmp_path: Path) 
     tell(story)
 
 
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [("flags/resolutions", "resolution"), ("questions/answers", "answer"), ("migrations", "request")],
+)
+@pytest.mark.parametrize("value", ['"\\ud800"', "1", "null", "[]", '{"a":1}', '"x","more":1'])
+def test_what_is_no_text_is_a_bad_request_and_no_bug(tell: Tell, path: str, key: str, value: str) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        body, as_json = f'{{"{key}":{value}}}', {"content-type": "application/json"}
+        assert kind(await http.post(path, content=body.encode(), headers=as_json)) == "bad-request"
+
+    tell(story)
+
+
 # -- flags ----------------------------------------------------------------------------------------------
 
 
