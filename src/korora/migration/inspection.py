@@ -12,7 +12,9 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Final
 
-from korora.errors import RefusedError
+import msgspec
+
+from korora.errors import IntegrityError, RefusedError
 from korora.migration.crossing.subject import Subject
 from korora.migration.greeting.conversation import VISIT_DEADLINE_S, Conversation
 from korora.migration.papers.file import MigrationFile
@@ -22,8 +24,9 @@ from korora.model.flag import Flag, shown
 from korora.model.identity import HostName, VmName, sha256
 from korora.model.inspection import Check, Inspection
 from korora.protocol import canonical, messages
-from korora.protocol.flag import FlagRecord
+from korora.protocol.flag import FlagRecord, opened, peek
 from korora.protocol.receipt.document import Flags, Limit
+from korora.supervision import signed
 from korora.supervision.inspection import dossier
 from korora.supervision.inspection.examiner import Inspected
 from korora.supervision.inspection.examiner import Subject as Inside
@@ -141,7 +144,9 @@ def take(
     found = dossier.unpacked(packed, vm) if packed is not None else {}
     if packed is not None:
         file.dossier = sha256(packed)
-        file.flags = flags_part(dossier.record_in(found, vm))
+        record = dossier.record_in(found, vm)
+        file.flags = flags_part(record)
+        found |= {dossier.FLAGS: canonical.encoded(_believed(at, record))}
     file.inspection = dossier.report_in(found) if inspected else None
     missing = [check for check in at.examiner.policy().arrivals if not _passed(file.inspection, check)]
     if missing:
@@ -152,6 +157,25 @@ def take(
             remedy="let the source look (inspection.toml), and resolve what it flags",
         )
     return found
+
+
+def _believed(at: Setting, record: FlagRecord) -> FlagRecord:
+    """A word on a flag that nobody known here has signed closes it here no more: the source may have forged
+    it. The receipt has the record as it came."""
+    flags = (
+        flag if _is_signed(at, flag) else msgspec.structs.replace(flag, resolution=b"")
+        for flag in record.flags
+    )
+    return FlagRecord(vm=record.vm, flags=tuple(flags))
+
+
+def _is_signed(at: Setting, flag: Flag) -> bool:
+    try:
+        if not flag.is_open:
+            opened(flag.resolution, signed.key_of(at, peek(flag.resolution).by))
+    except (RefusedError, IntegrityError):
+        return False
+    return True
 
 
 def _passed(report: Inspection | None, check: Check) -> bool:

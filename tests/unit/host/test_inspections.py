@@ -339,3 +339,75 @@ def test_an_operator_sees_the_flags_that_policies_let_him_see(
         assert kind(await http.post("vms/web/inspection")) == "administrators-only"
 
     tell(story, user=4242)
+
+
+# -- what shows that a chunk is back --------------------------------------------------------------------
+
+
+async def changed_chunk(http: httpx.AsyncClient, disk: Path) -> str:
+    """The flag of a chunk that changed while nothing ran."""
+    await inspected(http)
+    with disk.open("r+b") as file:
+        file.seek(2_500_000)
+        file.write(b"!")
+    await http.post("vms/web/verification")
+    (raised,) = [one["flag"] for one in (await http.get("flags")).json()]
+    await asyncio.sleep(1.1)  # the host counts in whole seconds
+    return str(raised["id"])
+
+
+def put_back(disk: Path, _: Path) -> None:
+    disk.write_bytes(b"d" * 3_000_000)
+
+
+def taken_away(disk: Path, _: Path) -> None:
+    disk.unlink()
+
+
+def without_baseline(_: Path, place: Path) -> None:
+    (place / "baseline-disk0.chunks").unlink()
+
+
+def another_elsewhere(disk: Path, _: Path) -> None:
+    disk.write_bytes(b"e" + b"d" * 2_999_999)
+
+
+@pytest.mark.parametrize(
+    ("deed", "taken"),
+    [(put_back, True), (another_elsewhere, True), (taken_away, False), (without_baseline, False)],
+)
+def test_a_chunk_is_restored_once_it_was_held_against_the_baseline_that_it_differed_from(
+    tell: Tell, tmp_path: Path, deed: Callable[[Path, Path], None], taken: bool
+) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        name = await changed_chunk(http, tmp_path / "disk.raw")
+        deed(tmp_path / "disk.raw", dossier.folder(services.guests.directory("web")))
+        await http.post("vms/web/verification")
+        answer = await http.post("flags/resolutions", json=resolution(name, "restore"))
+        assert answer.is_success is taken, answer.text
+        if not taken:
+            assert kind(answer) == "not-restored"
+
+    tell(story)
+
+
+def test_a_baseline_that_was_made_of_the_changed_disk_shows_nothing(tell: Tell, tmp_path: Path) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        name = await changed_chunk(http, tmp_path / "disk.raw")
+        await inspected(http)
+        await http.post("vms/web/verification")
+        assert kind(await http.post("flags/resolutions", json=resolution(name, "restore"))) == "not-restored"
+
+    tell(story)
+
+
+def test_flags_that_cannot_be_read_are_not_forgotten(tell: Tell) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        await one_flag(services, http)
+        record = dossier.folder(services.guests.directory("web")) / dossier.FLAGS
+        record.unlink()
+        record.mkdir()  # whatever error it may be but that there is none
+        assert kind(await http.get("flags")) == "unreadable-flags"
+        assert lines(await http.post("vms/web/inspection"))[-1]["error"]["kind"] == "unreadable-flags"
+
+    tell(story)

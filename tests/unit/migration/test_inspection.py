@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from fakes.migration_site import VM, Site, Tell
-from korora.errors import ToolError
+from fakes.migration_site import OPERATOR, VM, LabHost, Site, Tell
+from korora.errors import RefusedError, ToolError
 from korora.migration import inspection
-from korora.model.flag import FlagKind, Original, Place
+from korora.model.flag import Flag, FlagKind, Original, Place
 from korora.model.inspection import Check, Disposition, Found
 from korora.model.inspection_policy import InspectionPolicy, parse_inspection_policy
 from korora.model.plan import Mode
 from korora.protocol import flag, messages
-from korora.protocol.flag import FlagRecord
+from korora.protocol.dsse import KeyPair
+from korora.protocol.flag import FlagRecord, Resolution
 from korora.protocol.receipt import document
 from korora.protocol.receipt.document import Limit, Receipt
 from korora.supervision.inspection import dossier
@@ -42,6 +45,16 @@ def receipt_of(site: Site, host: str, session: str) -> Receipt:
 
 def directory(site: Site, host: str) -> Path:
     return site[host].directory / "vms" / VM
+
+
+async def started(host: LabHost) -> None:
+    """The source knows of the outcome a little earlier than the destination is done."""
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(RefusedError):
+                await host.do(lambda: host.guests.start(VM))
+                return
+            await asyncio.sleep(0.01)
 
 
 def flags_at(site: Site, host: str) -> FlagRecord:
@@ -135,9 +148,40 @@ def test_a_stopped_vm_is_looked_into_and_arrives_as_one_that_has_not_run_since(t
         assert report is not None
         assert not report.running
         assert not dossier.has_run(directory(site, "b"))
-        await site.recover()
-        await site["b"].do(lambda: site["b"].guests.start(VM))
+        await started(site["b"])
         assert dossier.has_run(directory(site, "b"))
+
+    tell(story)
+
+
+def test_a_word_on_a_flag_closes_it_elsewhere_only_if_a_person_whom_that_host_knows_has_signed_it(
+    tell: Tell,
+) -> None:
+    others = [msgspec.structs.replace(INFECTED, content="blake3:" + digit * 64) for digit in "123"]
+    flags = [flag.raised(VM, one, "a", 1) for one in others]
+    forger = KeyPair(ed25519.Ed25519PrivateKey.generate())
+
+    def word(about: Flag, by: str, key: KeyPair) -> Flag:
+        said = Resolution(
+            by=by,
+            vm=VM,
+            flag=about.id,
+            choice="accept",
+            reason="",
+            nonce="0" * 64,
+            issued_at=1,
+            not_after=2,
+        )
+        return flag.resolved(about, flag.signed(said, key))
+
+    async def story(site: Site) -> None:
+        good = word(flags[0], "alice", OPERATOR)
+        forged, strange = word(flags[1], "alice", forger), word(flags[2], "nobody", forger)
+        dossier.write_flags(directory(site, "a"), flag.with_found(FlagRecord(vm=VM), [good, forged, strange]))
+        outcome = await site.migrate("a", "b")
+        assert outcome["outcome"] == "completed", outcome["error"]
+        assert {one.id for one in flags_at(site, "b").flags if one.is_open} == {forged.id, strange.id}
+        assert flags_at(site, "b").flag(good.id) == good
 
     tell(story)
 

@@ -142,6 +142,12 @@ def test_originals_of_what_is_flagged_are_kept_as_they_were(
         assert (tmp_path / "out" / f"original-{name}.tar").stat().st_mode & 0o077 == 0
 
 
+def test_of_a_disk_that_cannot_be_opened_every_check_is_unknown(inspect: Inspect, tmp_path: Path) -> None:
+    found = inspect(tmp_path / "there is none.raw")
+    unknown = {one.check for one in found.looked if one.unknown}
+    assert unknown == set(Check) - {Check.CONFIGURATION}
+
+
 def test_what_is_only_reported_has_no_original(inspect: Inspect, tree: Path, tmp_path: Path) -> None:
     found = inspect(image_of(tree, tmp_path / "disk.raw"), Disposition.REPORT)
     assert FlagKind.INFECTED in kinds(found)
@@ -166,7 +172,7 @@ def test_a_disk_that_is_no_file_system_is_unknown_and_still_has_a_root(
     assert kinds(found) == [FlagKind.UNREAD]
     assert (found.disks[0].root is None, found.disks[0].files_root) == (False, None)
     unknown = {one.check for one in found.looked if one.unknown}
-    assert unknown == {Check.FILES, Check.UNKNOWN}
+    assert unknown == {Check.FILES, Check.PACKAGES, Check.MALWARE, Check.INDICATORS, Check.UNKNOWN}
 
 
 def test_a_container_that_would_open_another_file_is_found_and_nothing_of_it_is_read(

@@ -18,11 +18,9 @@ Limit: packed, it is held in memory; past `PACKED_MAX_BYTES` baselines stay behi
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 import shutil
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +29,7 @@ from typing import Final
 from korora.errors import IntegrityError, ToolError
 from korora.model.identity import Digest
 from korora.model.inspection import Inspection, Verification
-from korora.protocol import canonical
+from korora.protocol import canonical, packing
 from korora.protocol.flag import FlagRecord, parse_record
 from korora.supervision.life import read_bounded, write_whole
 
@@ -42,7 +40,7 @@ RAN: Final = "ran"
 VERIFICATION: Final = "verification.json"
 PACKED_MAX_BYTES: Final = 64 << 20
 _ENDING_BYTES: Final = 1 << 16  # blocks of zeros that end a tar
-_RECORD_MAX_BYTES: Final = 16 << 20
+_RECORD_MAX_BYTES: Final = 32 << 20  # ten thousand flags, each with a resolution
 _ORIGINAL: Final = re.compile(r"original-[0-9a-f]{32}\.tar")
 _BASELINE: Final = re.compile(
     r"baseline-[A-Za-z0-9][A-Za-z0-9._-]{0,62}\.(files|chunks)|configuration-[0-9]{1,3}"
@@ -62,7 +60,14 @@ def original(directory: Path, flag: str) -> Path:
 
 def read_flags(directory: Path, vm: str) -> FlagRecord:
     """None yet: an empty one. IntegrityError when it cannot be read: flags are never silently forgotten."""
-    data = read_bounded(folder(directory) / FLAGS, _RECORD_MAX_BYTES)
+    path = folder(directory) / FLAGS
+    data = read_bounded(path, _RECORD_MAX_BYTES)
+    if data is None and os.path.lexists(path):
+        raise IntegrityError(
+            f"{path} cannot be read",
+            kind="unreadable-flags",
+            remedy="see why the file system does not give it: flags are not forgotten",
+        )
     return FlagRecord(vm=vm) if data is None else parse_record(data, vm)
 
 
@@ -165,29 +170,21 @@ def pack(directory: Path) -> Packed | None:
     if not (place / FLAGS).exists() and not (place / REPORT).exists():
         return None
     try:
-        packed, room, left = io.BytesIO(), PACKED_MAX_BYTES, list[str]()
-        with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            for path in _in_order(place):
-                taken = path.stat().st_size + 2 * tarfile.BLOCKSIZE
-                if taken > room:
-                    left.append(path.name)
-                    continue
-                room -= taken
-                _add(archive, path)
-        return Packed(packed.getvalue(), tuple(left))
+        files, room, left = dict[str, bytes](), PACKED_MAX_BYTES, list[str]()
+        for path in _in_order(place):
+            taken = path.stat().st_size + 2 * packing.BLOCK_BYTES
+            if taken > room:
+                left.append(path.name)
+                continue
+            room -= taken
+            files[path.name] = path.read_bytes()
+        return Packed(packing.packed(files), tuple(left))
     except OSError as problem:
         raise ToolError(
             f"cannot read {problem.filename or place}: {problem.strerror}",
             kind="state-directory",
             remedy="see that the daemon's state directory can be read",
         ) from problem
-
-
-def _add(archive: tarfile.TarFile, path: Path) -> None:
-    member = tarfile.TarInfo(path.name)
-    member.size, member.mode = path.stat().st_size, 0o600
-    with path.open("rb") as file:
-        archive.addfile(member, file)
 
 
 def _in_order(place: Path) -> Iterator[Path]:
@@ -202,16 +199,13 @@ def _in_order(place: Path) -> Iterator[Path]:
 def unpacked(packed: bytes, vm: str) -> dict[str, bytes]:
     """The files in it. IntegrityError(kind="bad-dossier") for anything but a dossier of this VM."""
     check_size(len(packed))
-    found: dict[str, bytes] = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:") as archive:
-            for member in archive:
-                file = archive.extractfile(member) if member.isreg() and not member.issparse() else None
-                if file is None or not _is_named(member.name) or member.name in found:
-                    raise _bad(f"{member.name[:100]!r} does not belong into it")
-                found[member.name] = file.read()
-    except (tarfile.TarError, ValueError, EOFError, OSError) as problem:
-        raise _bad(str(problem)[:200]) from problem
+        found = packing.unpacked(packed)
+    except IntegrityError as problem:
+        raise _bad(problem.message) from problem
+    for name in found:
+        if not _is_named(name):
+            raise _bad(f"{name[:100]!r} does not belong into it")
     if FLAGS in found:
         parse_record(found[FLAGS], vm)
     if REPORT in found and canonical.decoded(found[REPORT], Inspection).vm != vm:

@@ -13,12 +13,13 @@ from korora.errors import RefusedError, UsageError
 from korora.model.authorization import Authorized
 from korora.model.flag import Flag, FlagKind
 from korora.model.identity import HostName, OperatorName, VmName, sha256
-from korora.model.inspection import CHECK_OF
+from korora.model.inspection import CHECK_OF, Verification
 from korora.model.plan import MigrationRequest, Mode
 from korora.ports.authorizer import Authorizer
 from korora.ports.clock import Clock
 from korora.ports.journal import Journal
 from korora.protocol import flag as flags
+from korora.protocol.content_tree import CHUNK_BYTES
 from korora.protocol.flag import FlagRecord, Resolution, ResolutionEntry
 from korora.supervision import signed
 from korora.supervision.inspection import dossier
@@ -90,10 +91,10 @@ def known_flag(record: FlagRecord, name: str) -> Flag:
 def _check_restored(flag: Flag, directory: Path) -> None:
     """RefusedError(kind="not-restored") unless something looked since, saw all, and did not find it."""
     if flag.kind is FlagKind.DIFFERS:
-        seen = dossier.read_verification(directory)
-        looked = seen is not None and seen.at > flag.seen_at and not seen.ran
+        looked = _is_back(flag, dossier.read_verification(directory))
         remedy = (
-            f"put the chunk back, then hold the VM against its baseline: korora vm verify {directory.name}"
+            f"put the chunk back, then hold the VM against its baseline: korora vm verify {directory.name};"
+            " a baseline that was made after the flag was raised shows nothing"
         )
     else:
         report = dossier.read_report(directory)
@@ -107,3 +108,16 @@ def _check_restored(flag: Flag, directory: Path) -> None:
             kind="not-restored",
             remedy=remedy + "; to leave it as it is, resolve it by accept",
         )
+
+
+def _is_back(flag: Flag, seen: Verification | None) -> bool:
+    """Whether this chunk was held against the baseline that it had differed from, all of it, and fits."""
+    if seen is None or seen.at <= flag.seen_at or seen.ran or not seen.proved or seen.of.at > flag.raised_at:
+        return False
+    disk = next((one for one in seen.compared.disks if one.name == flag.place.disk), None)
+    if disk is None or disk.chunks_differ is None or disk.now is None:
+        return False
+    return disk.before == disk.now or (
+        not any(one.offset <= (flag.place.offset or 0) < one.offset + one.length for one in disk.differ)
+        and sum(one.length for one in disk.differ) >= (disk.chunks_differ - 1) * CHUNK_BYTES
+    )

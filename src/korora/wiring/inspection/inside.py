@@ -78,6 +78,9 @@ def look(disk: ImageFiles | NbdExport, name: str, gathering: Gathering, tools: T
         gathering.finds(Found(kind=FlagKind.UNREAD, place=place, reason=problem.problem))
     unknown = len(seen.reading.digest.problems)
     gathering.looked(Check.FILES, examined=seen.files, unknown=unknown, words="BLAKE3 and facts of each file")
+    # What nobody could read of the disk no engine, list or package has seen either.
+    for check in (Check.PACKAGES, Check.MALWARE, Check.INDICATORS):
+        gathering.looked(check, unknown=len(files.unread()))
     _tell_graves(graves, disk, name, seen, gathering, tools)
     return seen
 

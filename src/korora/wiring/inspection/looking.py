@@ -31,6 +31,8 @@ from korora.wiring.inspection.gathering import Gathering
 from korora.wiring.inspection.tools import Tools, tools
 
 TELL_EVERY_S: Final = 1.0
+_OF_FILES: Final = (Check.FILES, Check.PACKAGES, Check.MALWARE, Check.INDICATORS)
+WHAT_MAX: Final = 1000
 
 
 @dataclass(slots=True)
@@ -85,9 +87,16 @@ class _Disk:
         if opened is not None:
             if self.gathering.wants(Check.DISKS):
                 facts = self._chunks(opened)
-            if self.gathering.wants(Check.FILES, Check.PACKAGES, Check.MALWARE, Check.INDICATORS):
+            if self.gathering.wants(*_OF_FILES):
                 facts = self._files(opened, facts)
+        else:
+            self._not_seen(Check.DISKS, *_OF_FILES)
         self.gathering.disks.append(facts)
+
+    def _not_seen(self, *checks: Check) -> None:
+        """Nothing of this disk: whatever they say of others, of it they know nothing."""
+        for check in checks:
+            self.gathering.looked(check, unknown=1)
 
     def _opened(self) -> ImageFiles | NbdExport | None:
         """What can be read; None where nothing may be, which is told."""
@@ -181,7 +190,7 @@ class _Disk:
             seen = inside.look(opened, name, self.gathering, self.tools, self._tell)
         except (KororaError, OSError) as error:
             self._unread(f"its files cannot be read: {error}")
-            self.gathering.looked(Check.FILES, unknown=1)
+            self._not_seen(*_OF_FILES)
             return facts
         if self.held is None:
             self.tools.baseline.write_files(name, seen)
@@ -201,7 +210,11 @@ class _Disk:
         held.files_more += max(0, len(changes) - room)
         held.files += [
             FileVerified(
-                disk=self.source.name, volume=one.volume, path=one.path, change=one.change, what=one.what
+                disk=self.source.name,
+                volume=one.volume,
+                path=one.path,
+                change=one.change,
+                what=tuple(what[:WHAT_MAX] for what in one.what),  # a target alone may have 4095 bytes
             )
             for one in changes[:room]
         ]

@@ -151,9 +151,9 @@ def test_what_lay_there_before_is_gone_when_a_vm_comes_without_a_dossier(tmp_pat
 
 def tar_of(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for member, data in members:
-            member.size = len(data)
+            member.size, member.mode = len(data), 0o600
             archive.addfile(member, io.BytesIO(data))
     return out.getvalue()
 
@@ -183,6 +183,14 @@ def special(name: str, kind: bytes) -> tarfile.TarInfo:
 def test_what_does_not_belong_into_a_dossier_is_refused(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     with pytest.raises(IntegrityError):
         dossier.unpacked(tar_of(*members), "web")
+
+
+def test_a_chain_of_long_names_exhausts_no_stack() -> None:
+    member = tarfile.TarInfo("././@LongLink")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 512
+    with pytest.raises(IntegrityError) as refused:
+        dossier.unpacked((member.tobuf(tarfile.GNU_FORMAT) + b"a" * 511 + b"\0") * 5000, "web")
+    assert refused.value.kind == "bad-dossier"
 
 
 def test_another_vms_dossier_is_refused(tmp_path: Path) -> None:
