@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, Final, Protocol
 
 import msgspec
 
-from korora.adapters.filesystem.contents import Contents
-from korora.adapters.filesystem.disk import Disk, words_of
+from korora.adapters.filesystem.btrfs.volume import BtrfsVolume
+from korora.adapters.filesystem.contents import Contents, Walked
+from korora.adapters.filesystem.disk import Bytes, Disk, words_of
 from korora.adapters.filesystem.names import name_of
 from korora.adapters.filesystem.places import Places
 from korora.adapters.filesystem.sleuthkit import SleuthKitVolume
@@ -23,9 +24,19 @@ from korora.adapters.filesystem.volumes import Found, found_in
 from korora.adapters.filesystem.xfs import XfsVolume
 from korora.model.files import Begun, Done, Ended, FileRecord, Piece, Problem, Told, Volume
 
+
+class Reader(Protocol):
+    """A volume of some file system."""
+
+    @property
+    def filesystem(self) -> str: ...
+    def walk(self, contents: Contents) -> Iterator[Walked]: ...
+
+
 Tell = Callable[[Begun | Piece | Ended], None]
-UNREAD = {"swap": "", "luks": "it is encrypted", "btrfs": "there is no reader for it"}
+UNREAD = {"swap": "", "luks": "it is encrypted"}
 """What is no problem, and why others are."""
+READERS: Final[dict[str, Callable[[int, Bytes], Reader]]] = {"btrfs": BtrfsVolume, "xfs": XfsVolume}
 
 
 def told_of(disk: Disk, patterns: Sequence[bytes], tell: Tell | None = None) -> Iterator[Told]:
@@ -71,7 +82,7 @@ def _numbered(disk: Disk) -> Iterator[tuple[int, Found | Problem]]:
 def _volume(number: int, found: Found, contents: Contents) -> Iterator[Told]:
     called = name_of(found.content)
     try:
-        volume = (XfsVolume if called == "xfs" else SleuthKitVolume)(number, found.content)
+        volume = READERS.get(called, SleuthKitVolume)(number, found.content)
     except (OSError, RuntimeError, ValueError) as error:
         yield Volume(number, found.start, found.content.size, called or "unknown", files=False)
         why = UNREAD.get(called, words_of(error))

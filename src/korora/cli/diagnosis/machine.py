@@ -37,6 +37,7 @@ LAB_PROGRAMS = {
     "pkg-config": ("pkg-config", "builds the TPM bindings at setup"),
     "mkfs.ext4": ("e2fsprogs", "makes disks for the tests"),
     "mkfs.xfs": ("xfsprogs", "makes disks for the tests"),
+    "mkfs.btrfs": ("btrfs-progs", "makes disks for the tests"),
     "mkfs.vfat": ("dosfstools", "makes disks for the tests"),
     "mcopy": ("mtools", "fills disks for the tests"),
     "ntfscp": ("ntfs-3g", "fills disks for the tests"),
@@ -60,13 +61,25 @@ FILES = {
     "/usr/lib/*/libtss2-tcti-device.so.0": ("TPM device", "libtss2-tcti-device0", "no hardware TPM"),
     "/usr/lib/python3/dist-packages/nbd.py": ("libnbd", "python3-libnbd", "no disk images are read"),
     "/usr/share/clamav-testfiles/clam.exe": ("ClamAV's test files", "clamav-testfiles", "no test of clamd"),
+    "/usr/share/forensics-samples/fs.btrfs.xz": (
+        "a btrfs of somebody else",
+        "forensics-samples-btrfs",
+        "one test less",
+    ),
+    "/usr/share/forensics-samples/original-files": (
+        "what is on it",
+        "forensics-samples-files",
+        "one test less",
+    ),
     "/usr/share/zoneinfo/UTC": ("time zones", "tzdata", "no maintenance windows"),
     "/usr/lib/*/libtss2-tcti-swtpm.so.0": ("TPM emulator", "libtss2-tcti-swtpm0", "no TPM for lab hosts"),
 }
 MODULES = (
-    "blake3", "cedarpy", "cryptography", "fastapi", "httpx", "idna", "msgspec", "numpy", "OpenSSL",
-    "publicsuffixlist", "pyfsext", "pyfsxfs", "pyroute2", "pytsk3", "pyvslvm", "qemu.qmp", "rich",
-    "securesystemslib", "stix2patterns", "structlog", "tpm2_pytss", "typer", "uvicorn", "yara_x", "z3",
+    *(("backports.zstd",) if sys.version_info < (3, 14) else ()),
+    "blake3", "cedarpy", "cryptography", "dissect.util", "fastapi", "google_crc32c", "httpx", "idna",
+    "msgspec", "numpy", "OpenSSL", "publicsuffixlist", "pyfsext", "pyfsxfs", "pyroute2", "pytsk3",
+    "pyvslvm", "qemu.qmp", "rich", "securesystemslib", "stix2patterns", "structlog", "tpm2_pytss",
+    "typer", "uvicorn", "xxhash", "yara_x", "z3",
 )  # fmt: skip
 _STA_UNSYNC = 0x0040
 _STATUS_OFFSET = 4 + 4 + 4 * 8  # struct timex: modes, padding, offset, freq, maxerror, esterror; then status

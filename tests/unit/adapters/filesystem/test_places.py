@@ -78,6 +78,14 @@ def xfs(folder: Path) -> Path:
     return image
 
 
+def btrfs(folder: Path) -> Path:
+    (folder / "tree").mkdir()
+    written(folder / "tree")
+    image = blank(folder / "btrfs.img", 128)
+    run("mkfs.btrfs", "-q", "--rootdir", folder / "tree", image)
+    return image
+
+
 def told_of(image: Path) -> list[Told]:
     return list(SandboxedFiles(120.0).locate(ImageFiles(image, Format.RAW)))
 
@@ -96,7 +104,7 @@ def assert_they_lie_there(image: Path, told: list[Told]) -> None:
         assert b"".join(disk[at : at + length] for at, length in runs[name])[: len(content)] == content
 
 
-@pytest.mark.parametrize("make", [ext4, fat, ntfs, xfs])
+@pytest.mark.parametrize("make", [btrfs, ext4, fat, ntfs, xfs])
 def test_what_stands_where_a_file_lies_is_its_content(tmp_path: Path, make: object) -> None:
     image = make(tmp_path)  # type: ignore[operator]
     told = told_of(image)

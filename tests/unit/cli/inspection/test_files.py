@@ -85,16 +85,15 @@ def test_a_baseline_shows_what_came_went_and_changed(tmp_path: Path, capsys: Cap
 
 
 def test_what_was_not_read_is_unknown_and_never_well(tmp_path: Path, capsys: Captured) -> None:
-    image = tmp_path / "btrfs.img"
+    image = tmp_path / "luks.img"
     with image.open("wb") as file:
-        file.seek(0x10040)
-        file.write(b"_BHRfS_M")
+        file.write(b"LUKS\xba\xbe")
         file.truncate(8 << 20)
     for command in ("digest", "verify"):
         assert answer(["files", command, str(image), "--json"]) == 6
         said = told(capsys)
         assert (said["root"], said["complete"]) == (None, False)
-        assert said["problems"][0]["problem"] == "there is no reader for it"
+        assert said["problems"][0]["problem"] == "it is encrypted"
 
 
 def test_without_anything_to_compare_with_nothing_is_said_to_be_well(
