@@ -58,11 +58,11 @@ def unpacked(data: bytes) -> dict[str, bytes]:
         at = end + -size % BLOCK_BYTES
         if name in found:
             raise _bad(f"{name[:100]!r} is in it twice")
-        if at > len(data) or data[end:at].strip(b"\0"):
-            raise _bad(f"{name[:100]!r} is cut short, or followed by something else")
+        if data[end:at].strip(b"\0"):
+            raise _bad(f"{name[:100]!r} is followed by something else")
         found[name] = data[begin:end]
     if data[at:] != ending(at):
-        raise _bad("it does not end as it must")
+        raise _bad("it is cut short, or does not end as it must")
     return found
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from korora.errors import IntegrityError
 from korora.model.flag import Flag, FlagKind, Original, Place
 from korora.model.inspection import Found
-from korora.protocol import canonical, flag
+from korora.protocol import canonical, dsse, flag
 from korora.protocol.dsse import KeyPair
 from korora.protocol.flag import FlagRecord, Resolution
 
@@ -212,6 +212,21 @@ def test_a_flag_keeps_when_it_was_raised_and_learns_when_it_was_seen_last() -> N
     assert (one.raised_at, one.seen_at) == (100, 300)
 
 
+def test_a_flag_that_is_seen_again_has_the_newest_reason_and_never_an_earlier_time() -> None:
+    later = msgspec.structs.replace(raised(now=300), reason="another signature")
+    (one,) = flag.with_found(record(raised(now=100)), [later]).flags
+    assert (one.reason, one.raised_by) == ("another signature", "a")
+    (one,) = flag.with_found(record(raised(now=300)), [raised(now=100)]).flags  # a clock that was set back
+    assert one.seen_at == 300
+
+
+def test_an_original_that_was_not_kept_at_first_is_when_it_is_seen_again() -> None:
+    left = msgspec.structs.replace(raised(), original=Original(left="too large"))
+    kept = msgspec.structs.replace(raised(now=300), original=Original(digest="sha256:" + "0" * 64, size=5))
+    (one,) = flag.with_found(record(left), [kept]).flags
+    assert one.original == kept.original
+
+
 @pytest.mark.parametrize(("choice", "open_again"), [("accept", False), ("restore", True)])
 def test_what_was_accepted_stays_so_and_what_was_said_to_be_mended_is_open_again(
     choice: str, open_again: bool
@@ -284,3 +299,30 @@ def test_a_word_with_a_changed_byte_is_not_believed(place: int, change: int) -> 
     said[place % len(said)] ^= change
     with pytest.raises(IntegrityError):
         flag.opened(bytes(said), CAROL.public_key())
+
+
+def test_a_word_of_another_version_or_another_kind_of_statement_is_none() -> None:
+    said = flag.peek(resolution(raised()))
+    later = flag.signed(msgspec.structs.replace(said, version=2), CAROL)
+    other = dsse.envelope("application/vnd.korora.answer+json", canonical.encoded(said), [CAROL])
+    for envelope in (later, other):
+        with pytest.raises(IntegrityError):
+            flag.opened(envelope, CAROL.public_key())
+    with pytest.raises(IntegrityError):
+        flag.peek(other)
+
+
+def test_a_word_on_a_flag_that_is_too_long_is_refused_before_it_is_read() -> None:
+    said = resolution(raised())
+    with pytest.raises(IntegrityError):
+        flag.peek(said + b" " * flag.MAX_RESOLUTION_BYTES)
+
+
+def test_a_resolution_in_the_log_says_who_closed_what_how_and_when() -> None:
+    entry = flag.ResolutionEntry(
+        vm="web", flag=raised().id, by="carol", choice="accept", digest="sha256:" + "0" * 64, at=7
+    )
+    assert entry.leaf() == (
+        b'{"kind":"resolution","vm":"web","flag":"7a6490e73018b69914b96b47676e1eb0","by":"carol",'
+        b'"choice":"accept","digest":"sha256:' + b"0" * 64 + b'","at":7}'
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -66,6 +67,18 @@ def test_the_library_of_congress_own_tool_finds_the_bag_valid(tmp_path: Path, re
     assert (tmp_path / FLAG / "data" / "original").read_bytes() == b"what was found"
 
 
+@pytest.mark.parametrize("shift", range(0, 80, 3))
+def test_words_are_folded_where_no_tool_takes_a_space_away(tmp_path: Path, shift: int) -> None:
+    reason = "x" * shift + " ab" * 100 + "  cde" * 50
+    with tarfile.open(fileobj=io.BytesIO(bag.written(made(reason=reason)))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    theirs = bagit.Bag(str(tmp_path / FLAG))
+    assert unfolded(theirs.info["External-Description"]).endswith(f": {reason}")
+    told = (tmp_path / FLAG / "bag-info.txt").read_text().splitlines()
+    assert max(map(len, told)) <= 79
+    assert not [line for line in told if line != line.rstrip() or line.startswith("   ")]
+
+
 @given(st.binary(max_size=3000))
 def test_a_bag_is_read_back_and_has_one_spelling(content: bytes) -> None:
     packed = bag.written(made(content))
@@ -113,6 +126,16 @@ def test_a_bag_whose_parts_do_not_fit_each_other_is_refused(name: str) -> None:
     changed = files | {f"{FLAG}/{name}": files[f"{FLAG}/{name}"] + b"x"}
     refuse(packing.packed(changed))
     refuse(packing.packed({one: data for one, data in files.items() if not one.endswith(f"/{name}")}))
+
+
+@pytest.mark.parametrize("said", [b"BagIt-Version: 0.97\nTag-File-Character-Encoding: UTF-8\n", b""])
+def test_a_bag_of_another_version_is_refused_though_its_digests_fit(said: bytes) -> None:
+    files = packing.unpacked(bag.written(made())) | {f"{FLAG}/bagit.txt": said}
+    tags = (
+        f"{hashlib.sha256(files[f'{FLAG}/{name}']).hexdigest()}  {name}\n"
+        for name in ("bagit.txt", "bag-info.txt", "manifest-sha256.txt")
+    )
+    refuse(packing.packed(files | {f"{FLAG}/tagmanifest-sha256.txt": "".join(tags).encode()}))
 
 
 def test_a_bag_beyond_the_bound_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
