@@ -352,6 +352,7 @@ class Faulty:
     number: int
     fault: Callable[[Faulty], Awaitable[None]]
     asked: int = 0
+    stops: int = 0
     dead: bool = False
     task: asyncio.Task[None] | None = field(default=None)
 
@@ -359,6 +360,7 @@ class Faulty:
         if self.dead:
             raise Died
         self.asked += 1
+        self.stops += words[0] == "stop"
         if self.asked == self.number:
             await self.fault(self)
         answer = await self.qmp.execute(*words, **options)
@@ -464,3 +466,23 @@ def test_only_files_and_block_devices_are_opened_to_be_written_back(
     files = ["/dev/null", "/dev/tty", tmp_path, tmp_path / "pipe", tmp_path / "none", "json:{}", "a\0b"]
     write_back(Drive("", "", "", 0, str(file)) for file in [*files, tmp_path / "disk"])
     assert synced == [str(tmp_path / "disk")]
+
+
+def test_what_the_host_holds_back_is_written_before_the_vm_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[list[str], int]] = []
+
+    async def story() -> None:
+        async with qemu(tmp_path, f"{blockdev('a')} {blockdev('b')}") as bench:
+            faulty = Faulty(bench.qmp, 0, _fail)
+
+            def noted(drives: list[Drive]) -> None:
+                written.append(([Path(drive.file).name for drive in drives], faulty.stops))
+
+            monkeypatch.setattr(moment, "write_back", noted)
+            async with moment.disks_at_one_moment(cast(Qmp, faulty), bench.scratch):
+                assert faulty.stops == 1
+
+    asyncio.run(story())
+    assert written == [(["a", "b"], 0)]
