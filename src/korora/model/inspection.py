@@ -75,11 +75,13 @@ class DiskFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class ConfigurationFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One configuration file. `digest` is None while a setting of it cannot be read."""
+    """One configuration file. `placeholders`: how many settings of it could not be read, and have one in
+    the digest."""
 
     file: Words
     format: Name
     digest: Digest | None = None
+    placeholders: Count = 0
 
 
 class Looked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -169,13 +171,15 @@ class FileVerified(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 class Compared(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What an inspector saw when it held a VM against its baseline. `files_more`: changed files beyond the
-    bound; `files_same` is None where there is no baseline of files."""
+    bound; `files_same` is None where there is no baseline of files. `configuration`: what changed in it, in
+    words, beside what a move brings about."""
 
     examined: Examined
     disks: tuple[DiskVerified, ...] = ()
     files_same: Count | None = None
     files: tuple[FileVerified, ...] = ()
     files_more: Count = 0
+    configuration: tuple[Words, ...] = ()
 
 
 class Verification(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -249,6 +249,45 @@ def test_a_later_look_names_the_files_that_changed_and_counts_those_that_did_not
     assert list((tmp_path / "again").iterdir()) == []
 
 
+def test_a_setting_that_cannot_be_read_is_flagged_with_its_text_and_a_changed_one_is_told(
+    inspect: Inspect, tmp_path: Path
+) -> None:
+    file = tmp_path / "web.vmx"
+    good = 'config.version = "8"\ndisplayName = "web"\nmemsize = "512"\nuefi.secureBoot.enabled = "TRUE"\n'
+    file.write_text(f"{good}this is no setting\n")
+    alone = dict.fromkeys(Check, Disposition.OFF) | {Check.CONFIGURATION: Disposition.FLAG}
+    found = inspect(file, checks=alone, disks=(), configuration=(str(file),))
+    (one,) = found.found
+    assert (one.kind, one.place.file, one.place.setting) == (FlagKind.SETTING, str(file), "line 5")
+    name = flag.name("web", one.kind, one.place, one.content)
+    kept = bag.opened((tmp_path / "out" / f"original-{name}.tar").read_bytes(), name)["data/original"]
+    assert kept == b"this is no setting"
+    (facts,) = found.configuration
+    assert (facts.format, facts.placeholders, facts.digest is None) == ("vmware", 1, False)
+    shutil.copytree(tmp_path / "out", tmp_path / "baseline")
+    file.write_text(good.replace("TRUE", "FALSE"))
+    (tmp_path / "again").mkdir()
+    order = Order(
+        vm="web",
+        checks=alone,
+        disks=(),
+        configuration=(str(file),),
+        output=str(tmp_path / "again"),
+        baseline=str(tmp_path / "baseline"),
+    )
+    compared: Compared = asyncio.run(ProcessInspector().compare(order, lambda _: None))
+    assert any("Secure Boot: on → off" in words for words in compared.configuration), compared.configuration
+
+
+def test_a_configuration_file_that_is_not_there_is_unknown(inspect: Inspect, tmp_path: Path) -> None:
+    alone = dict.fromkeys(Check, Disposition.OFF)
+    alone |= {Check.CONFIGURATION: Disposition.FLAG, Check.UNKNOWN: Disposition.REPORT}
+    nowhere = str(tmp_path / "nowhere.xml")
+    found = inspect(tmp_path, checks=alone, disks=(), configuration=(nowhere,))
+    assert [(one.kind, one.place.file) for one in found.found] == [(FlagKind.UNREAD, nowhere)]
+    assert {one.check for one in found.looked if one.unknown} == {Check.CONFIGURATION, Check.UNKNOWN}
+
+
 def test_a_chunk_that_gives_an_error_is_flagged_with_what_could_be_read_of_it(
     inspect: Inspect, tmp_path: Path
 ) -> None:

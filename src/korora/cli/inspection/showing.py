@@ -159,6 +159,8 @@ def show_verification(one: Verification) -> None:
     more = len(one.compared.files) + one.compared.files_more - FILES_SHOWN
     if more > 0:
         say(f"    … and {more:,} more: see --json")
+    for words in one.compared.configuration:
+        say(one_line(f"✗ {words}"))
     for found in one.compared.examined.found:
         say(one_line(f"✗ {found.kind}: {shown(found.place)[:200]}: {found.reason[:_WORDS]}"))
 
@@ -197,7 +199,7 @@ def code_of_verification(one: Verification) -> ExitCode:
     if one.ran:
         grave = [found for found in grave if found.kind is not FlagKind.DIFFERS]
     differs = not one.ran and (compared.files or compared.files_more or any(map(_differs, compared.disks)))
-    if grave or differs or not one.proved:
+    if grave or differs or compared.configuration or not one.proved:
         return ExitCode.INTEGRITY
     return ExitCode.TOOL if _leaves_unknown(one) else ExitCode.DONE
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,7 @@ from korora.wiring.inspection.tools import Tools, tools
 TELL_EVERY_S: Final = 1.0
 _OF_FILES: Final = (Check.FILES, Check.PACKAGES, Check.MALWARE, Check.INDICATORS)
 WHAT_MAX: Final = 1000
+CHANGES_MAX: Final = 1000
 
 
 @dataclass(slots=True)
@@ -59,14 +61,15 @@ def compare(order: Order, told: Told) -> Compared:
         files_same=held.files_same,
         files=tuple(held.files),
         files_more=held.files_more,
+        configuration=tuple(islice(configuration.differences(order), CHANGES_MAX)),
     )
 
 
 def _looked(order: Order, told: Told, held: _Comparison | None) -> Examined:
     gathering = Gathering(order)
-    configuration.look(order, gathering, keep=held is None)
     with ExitStack() as undo:
         with_what = tools(order, gathering, undo)
+        configuration.look(order, gathering, with_what.originals, keep=held is None)
         for disk in order.disks:
             _Disk(order, disk, gathering, with_what, told, held).look()
     return gathering.examined()
