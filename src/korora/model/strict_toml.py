@@ -13,6 +13,7 @@ from korora.errors import UsageError
 
 TEXT_MAX_BYTES = 64 * 2**10
 PATH_MAX_CHARS = 1024
+KEY_MAX_PARTS = 64  # of a dotted key: tomllib takes the square of their number in time
 ENTRIES_MAX = 16  # of one [[array of tables]]
 
 
@@ -23,6 +24,12 @@ def read_toml(text: str, origin: str) -> dict[str, object]:
             kind="bad-definition",
             remedy="is this the right file? A VM definition has a few dozen lines",
         )
+    if has_endless_key(text):
+        raise UsageError(
+            f"{origin} has a key of more than {KEY_MAX_PARTS} parts",
+            kind="bad-definition",
+            remedy="is this the right file?",
+        )
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
@@ -31,6 +38,16 @@ def read_toml(text: str, origin: str) -> dict[str, object]:
             kind="bad-definition",
             remedy="correct the line that the message names",
         ) from error
+
+
+def has_endless_key(text: str) -> bool:
+    """Whether more than `KEY_MAX_PARTS` dots stand where a key may: on one line, with no `=` between them."""
+    return any(
+        piece.count(".") > KEY_MAX_PARTS
+        for line in text.split("\n")
+        if line.count(".") > KEY_MAX_PARTS
+        for piece in line.split("=")
+    )
 
 
 class StrictTable:

@@ -60,7 +60,7 @@ NOT_READ = {
         VMWARE, 'numvcpus = "2"', 'numvcpus = "2"\nnumvcpus = "4"', "line 10", 'numvcpus = "4"',
     ),
     "vmware: an encoding": (VMWARE, '"UTF-8"', '"EBCDIC"', ".encoding", "ebcdic"),
-    "vmware: encrypted": (VMWARE, "annotation", 'encryption.data = "x"\nannotation', "line 40", ""),
+    "vmware: encrypted": (VMWARE, "annotation", 'encryption.data = "x"\nannotation', "line 39", ""),
     "virtualbox: memory": (
         VIRTUALBOX, 'RAMSize="2048"', 'RAMSize="x"', "VirtualBox/Machine/Hardware/Memory/@RAMSize", "x",
     ),
@@ -200,6 +200,11 @@ def test_what_is_not_in_xls_language_is_broken(text: str) -> None:
     found = list(statements(text))
     assert any(isinstance(one, Broken) for one in found)
     assert not any(isinstance(one, Assignment) for one in found)
+
+
+def test_a_line_that_begins_with_what_is_no_word_is_passed() -> None:
+    found = list(statements("\n!\n+\na = 1\n"))
+    assert [(type(one), one.line) for one in found] == [(Broken, 2), (Broken, 3), (Assignment, 4)]
 
 
 def test_after_a_broken_line_the_next_is_read() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from korora.agents.integrity.configuration.readers.reading import Gathering, escaped
 from korora.errors import UsageError
 from korora.model.definition import definition_text, parse_definition
-from korora.model.strict_toml import TEXT_MAX_BYTES
+from korora.model.strict_toml import TEXT_MAX_BYTES, has_endless_key
 from korora.model.vm_settings import ConfigurationFormat, Fact, Field, Part, VmConfiguration
 
 _KEY = re.compile(r"`([^`]{1,200})`")
@@ -36,7 +36,7 @@ def read(text: str) -> VmConfiguration:
 
 def tables(text: str) -> dict[str, object]:
     """What stands in it as TOML; nothing, if it is none, or longer than a definition may be."""
-    if len(text) > TEXT_MAX_BYTES:
+    if len(text) > TEXT_MAX_BYTES or has_endless_key(text):
         return {}
     try:
         return tomllib.loads(text)

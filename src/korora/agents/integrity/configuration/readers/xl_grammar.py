@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 MAX_DEPTH: Final = 8
 _TOKEN: Final = re.compile(
     r"""(?P<space>[ \t\r]+)
-      | (?P<newline>\#[^\n]*(?:\n|$)|\n)
+      | (?P<newline>(?:\#[^\n]*(?:\n|$)|\n)(?:[ \t\r]*(?:\#[^\n]*(?:\n|$)|\n))*)
       | (?P<name>[a-z][_0-9a-z]*)
       | (?P<number>[0-9][0-9a-fx]*)
       | (?P<string>'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")
@@ -80,6 +80,7 @@ class _Parsing:
         self._at = 0
         self._line = 1
         self._next: _Token | None = None
+        self._begin = 0  # of the token that was read last
 
     def statements(self) -> Iterator[Assignment | Broken]:
         while True:
@@ -93,8 +94,8 @@ class _Parsing:
                     continue
                 yield self._assignment(token)
             except _NotXlError as error:
-                self._skip_line()
-                yield Broken(line, self._text[start : self._at].strip(" \t\r\n;"), str(error))
+                end = self._skip_line(start)
+                yield Broken(line, self._text[start:end].strip(" \t\r\n;"), str(error))
 
     def _assignment(self, name: _Token) -> Assignment:
         if name.kind != "name":
@@ -153,22 +154,23 @@ class _Parsing:
             match = _TOKEN.match(self._text, self._at)
             if match is None:
                 raise _NotXlError(f"{self._text[self._at]!r} is not in xl's language")
-            line = self._line
+            line, self._begin = self._line, self._at
             self._at = match.end()
             self._line += match[0].count("\n")
             if match.lastgroup != "space":
                 return _Token(str(match.lastgroup), match[0], line)
         return _Token("end", "", self._line)
 
-    def _skip_line(self) -> None:
-        """To the end of the line where it went wrong."""
+    def _skip_line(self, start: int) -> int:
+        """To the end of the line where it went wrong, and past `start` in any case; where its text ends."""
         ended = self._next is not None and self._next.kind == "newline"
         self._next = None
-        if ended or (self._at and self._text[self._at - 1] == "\n"):
-            return
+        if ended or (self._at > start and self._text[self._at - 1] == "\n"):
+            return self._begin
         end = self._text.find("\n", self._at)
         self._at = len(self._text) if end < 0 else end + 1
         self._line += 0 if end < 0 else 1
+        return self._at
 
 
 def _unquoted(text: str) -> str:
