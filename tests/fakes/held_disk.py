@@ -35,7 +35,7 @@ class Bounded(Contents):
 
     def digested(self, read: Read, size: int, path: bytes) -> tuple[Digests, str]:
         if size > MAX_BYTES:
-            return (None, None), "huge"
+            return (None, None, None), "huge"
         return super().digested(read, size, path)
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 MAX_PATH_BYTES = 65_536
 MAX_CONTENT_BYTES = 16 << 20
+MAX_GATHERED_BYTES = 256 << 20
 MAX_PIECE_BYTES = 1 << 20
 MAX_RUNS = 4096
 Path = Annotated[bytes, msgspec.Meta(max_length=MAX_PATH_BYTES)]
@@ -29,8 +30,8 @@ class Volume(msgspec.Struct, frozen=True, tag="volume"):
 class FileRecord(msgspec.Struct, frozen=True, tag="file"):
     """One name in a volume. `mode`: permission bits, setuid and setgid and sticky among them.
 
-    `blake3` and `md5`: of a file's whole content, or None where `problem` says why not. `xattrs`: name →
-    SHA-256 of the value, in hex; None where this file system's are not read.
+    `blake3`, `md5`, `sha256`: of a file's whole content, or None where `problem` says why not. `xattrs`: name
+    → SHA-256 of the value, in hex; None where this file system's are not read.
     """
 
     volume: int
@@ -47,14 +48,17 @@ class FileRecord(msgspec.Struct, frozen=True, tag="file"):
     blake3: str | None = None
     md5: str | None = None
     problem: Words = ""
+    sha256: str | None = None
 
 
 class Content(msgspec.Struct, frozen=True, tag="content"):
-    """All of a file that was asked for."""
+    """A file that was asked for: `whole`, or one of its parts, in order, from `offset` on."""
 
     volume: int
     path: Path
     content: Annotated[bytes, msgspec.Meta(max_length=MAX_CONTENT_BYTES)]
+    offset: Annotated[int, msgspec.Meta(ge=0, le=MAX_GATHERED_BYTES)] = 0
+    whole: bool = True
 
 
 class Begun(msgspec.Struct, frozen=True, tag="begun"):

@@ -11,7 +11,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
-from korora.agents.integrity.files import dpkg
 from korora.agents.integrity.files.digest import shown
 from korora.agents.integrity.files.tapping import name_of, tapped
 from korora.agents.integrity.malware.passing import Passage
@@ -19,6 +18,7 @@ from korora.errors import ToolError
 from korora.model.files import FileRecord, Problem, Told
 from korora.model.image import ImageFiles, NbdExport
 from korora.ports.filesystem import FileReader
+from korora.wiring import packages
 from korora.wiring.image_files import Reading, Tell, chosen, read_from
 from korora.wiring.indicator_matching import Matching
 from korora.wiring.scanning import Engines, Scanned
@@ -41,7 +41,7 @@ class FilesInside:
     matching: Matching | None = None
     paths: Sequence[str] = ()
     tell: Tell = _silent
-    contents: Sequence[bytes] = dpkg.WANTED
+    contents: Sequence[bytes] = packages.WANTED
     reader: FileReader = field(default_factory=SandboxedFiles)
     _reading: Reading | None = None
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import msgspec
 
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
-from korora.agents.integrity.files import dpkg
 from korora.agents.integrity.files.comparing import FileChange, changes
 from korora.agents.integrity.files.digest import Digesting, shown
-from korora.agents.integrity.files.dpkg import PackageDatabase, SystemFinding
+from korora.agents.integrity.files.packages.verifying import SystemFinding
 from korora.errors import UsageError
 from korora.model.files import Begun, FileRecord, Problem, Told
 from korora.model.image import ImageFiles
+from korora.wiring import packages
 from korora.wiring.images import Image, refuse_critical
+from korora.wiring.packages import Database, Gathering
 
 __all__ = ["FileChange", "Reading", "SystemFinding", "compared", "read_files", "shown", "system_findings"]
 
@@ -31,7 +32,7 @@ class Reading:
 
     digest: Digesting
     files: Files
-    databases: dict[int, PackageDatabase]
+    databases: list[Database]
 
 
 def read_files(image: Image, tell: Tell, paths: Sequence[str] = ()) -> Reading:
@@ -39,7 +40,7 @@ def read_files(image: Image, tell: Tell, paths: Sequence[str] = ()) -> Reading:
 
     RefusedError where the container is not to be trusted; what cannot be read is in the digest's problems.
     """
-    return read_from(SandboxedFiles().walk(only_disk(image), dpkg.WANTED), tell, paths)
+    return read_from(SandboxedFiles().walk(only_disk(image), packages.WANTED), tell, paths)
 
 
 def only_disk(image: Image) -> ImageFiles:
@@ -54,15 +55,16 @@ def only_disk(image: Image) -> ImageFiles:
 
 def read_from(told: Iterable[Told], tell: Tell, paths: Sequence[str] = ()) -> Reading:
     """What a reader tells, gathered."""
-    digest, files, databases = Digesting(), Files(), dict[int, PackageDatabase]()
-    for one in digest.through(one for one in told if chosen(one, paths)):
-        if isinstance(one, FileRecord):
-            files[one.volume, one.path] = one
-            tell(one)
-        else:
-            databases.setdefault(one.volume, PackageDatabase()).take(one)
-    for volume, database in databases.items():
-        digest.problems += [Problem(f"volume {volume}: package database", said) for said in database.problems]
+    digest, files = Digesting(), Files()
+    with Gathering() as gathering:
+        for one in digest.through(one for one in told if chosen(one, paths)):
+            if isinstance(one, FileRecord):
+                files[one.volume, one.path] = one
+                tell(one)
+            else:
+                gathering.take(one)
+        databases = gathering.read()
+        digest.problems += gathering.problems
     return Reading(digest, files, databases)
 
 
@@ -75,12 +77,8 @@ def chosen(one: object, paths: Sequence[str]) -> bool:
 
 
 def system_findings(reading: Reading) -> Iterator[SystemFinding]:
-    """Of every volume that has a package database."""
-    for volume, database in reading.databases.items():
-        if database.is_there:
-            yield from dpkg.compared(
-                database, {at[1]: file for at, file in reading.files.items() if at[0] == volume}
-            )
+    """Of every root that has a package database."""
+    yield from packages.findings(reading.databases, reading.files)
 
 
 def compared(before: Files, after: Reading) -> list[FileChange]:

@@ -12,6 +12,7 @@ from blake3 import blake3
 from korora.adapters.filesystem.disk import words_of
 from korora.model.files import (
     MAX_CONTENT_BYTES,
+    MAX_GATHERED_BYTES,
     MAX_PIECE_BYTES,
     Begun,
     Content,
@@ -27,7 +28,7 @@ Read = Callable[[int, int], bytes]
 Run = tuple[int, int]
 """(offset, length) in bytes."""
 Walked = FileRecord | Content | Located | Problem
-Digests = tuple[str | None, str | None]
+Digests = tuple[str | None, str | None, str | None]
 
 
 class Contents:
@@ -44,10 +45,10 @@ class Contents:
         self._patterns = [pattern.decode("latin-1") for pattern in patterns]
         self._volume = volume
         self._tell = tell
-        self._held: bytes | None = None
+        self._held: list[bytes] | None = None
 
     def digested(self, read: Read, size: int, path: bytes) -> tuple[Digests, str]:
-        """(BLAKE3, MD5) of all of it, or why there is none."""
+        """(BLAKE3, MD5, SHA-256) of all of it, or why there is none."""
         if self._tell is None:
             return self._digested(read, size, path)
         tell = self._tell
@@ -65,32 +66,34 @@ class Contents:
 
     def _digested(self, read: Read, size: int, path: bytes) -> tuple[Digests, str]:
         self._held = None
-        wanted = size <= MAX_CONTENT_BYTES and self._is_wanted(path)
+        wanted = size <= MAX_GATHERED_BYTES and self._is_wanted(path)
         parts: list[bytes] = []
-        whole, other = blake3(), hashlib.md5(usedforsecurity=False)  # what package databases have
+        whole = blake3()
+        others = hashlib.md5(usedforsecurity=False), hashlib.sha256()  # what package databases have
         offset = 0
         try:
             while offset < size:
                 piece = read(offset, min(PIECE_BYTES, size - offset))
                 if not piece:
-                    return (None, None), f"only {offset} of {size} bytes can be read"
+                    return (None, None, None), f"only {offset} of {size} bytes can be read"
                 whole.update(piece)
-                other.update(piece)
+                for other in others:
+                    other.update(piece)
                 offset += len(piece)
                 if wanted:
                     parts.append(piece)
         except (OSError, RuntimeError, ValueError, TypeError, OverflowError) as error:
-            return (None, None), words_of(error)
-        self._held = b"".join(parts) if wanted else None
-        return (whole.hexdigest(), other.hexdigest()), ""
+            return (None, None, None), words_of(error)
+        self._held = parts if wanted else None
+        return (whole.hexdigest(), others[0].hexdigest(), others[1].hexdigest()), ""
 
     def wanted(self, record: FileRecord) -> Iterator[Content | Problem]:
         """The content of what was digested last, if it is asked for."""
         if self._held is not None and record.kind == "file":
-            yield Content(record.volume, record.path, self._held)
+            yield from _parts(record, self._held)
         elif record.kind == "file" and self._is_wanted(record.path):
             where = f"volume {record.volume}: {record.path.decode('utf-8', 'backslashreplace')[:2000]}"
-            yield Problem(where, record.problem or f"larger than {MAX_CONTENT_BYTES} bytes")
+            yield Problem(where, record.problem or f"larger than {MAX_GATHERED_BYTES} bytes")
         self._held = None
 
     def located(self, record: FileRecord, runs: Iterable[Run]) -> Iterator[Located | Problem]:
@@ -100,3 +103,13 @@ class Contents:
     def _is_wanted(self, path: bytes) -> bool:
         text = path.decode("latin-1")
         return any(fnmatchcase(text, pattern) for pattern in self._patterns)
+
+
+def _parts(record: FileRecord, pieces: list[bytes]) -> Iterator[Content]:
+    """As few as may be: a piece is at most PIECE_BYTES."""
+    at, whole = 0, sum(map(len, pieces)) <= MAX_CONTENT_BYTES
+    count = len(pieces) if whole else MAX_CONTENT_BYTES // PIECE_BYTES
+    for begin in range(0, max(1, len(pieces)), max(1, count)):
+        content = b"".join(pieces[begin : begin + count])
+        yield Content(record.volume, record.path, content, at, whole)
+        at += len(content)

@@ -28,7 +28,7 @@ class Places(Contents):
         yield from self._told(b"", "other", ((place, length) for _, place, length in self._lies))
 
     def digested(self, read: Read, size: int, path: bytes) -> tuple[Digests, str]:
-        return (None, None), ""
+        return (None, None, None), ""
 
     def located(self, record: FileRecord, runs: Iterable[Run]) -> Iterator[Located | Problem]:
         try:

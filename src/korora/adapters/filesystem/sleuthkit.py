@@ -107,7 +107,7 @@ class SleuthKitVolume:
 
     def _record(self, entry: Any, path: bytes, meta: Any, contents: Contents) -> FileRecord:
         kind: Kind = _KINDS.get(meta.type, "other")
-        digests: Digests = (None, None)
+        digests: Digests = (None, None, None)
         problem = ""
         if kind == "file":
             problem = ntfs.unreadable(entry) if self.filesystem == "ntfs" else ""
@@ -130,6 +130,7 @@ class SleuthKitVolume:
             xattrs=xattrs,
             blake3=digests[0],
             md5=digests[1],
+            sha256=digests[2],
             problem=problem or more,
         )
 
@@ -140,7 +141,7 @@ class SleuthKitVolume:
             if len(path) > MAX_PATH_BYTES:
                 yield self._problem(of.path, "a stream with a name too long")
                 continue
-            digests: Digests = (None, None)
+            digests: Digests = (None, None, None)
             problem = stream.problem
             if not problem:
                 digests, problem = contents.digested(stream.read, stream.size, path)
@@ -152,6 +153,7 @@ class SleuthKitVolume:
                 target=b"",
                 blake3=digests[0],
                 md5=digests[1],
+                sha256=digests[2],
                 problem=problem,
             )
 

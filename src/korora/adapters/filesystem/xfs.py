@@ -103,7 +103,7 @@ class XfsVolume:
         mode = int(entry.file_mode)
         kind: Kind = _KINDS.get(stat.S_IFMT(mode), "other")
         size = int(entry.size) if kind in {"file", "symlink"} else 0
-        digests: Digests = (None, None)
+        digests: Digests = (None, None, None)
         problem = ""
         if kind == "file":
             digests, problem = contents.digested(
@@ -127,6 +127,7 @@ class XfsVolume:
             xattrs={str(one.name): hashlib.sha256(one.read(1 << 16) or b"").hexdigest() for one in values},
             blake3=digests[0],
             md5=digests[1],
+            sha256=digests[2],
             problem=problem,
         )
 

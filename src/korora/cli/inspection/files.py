@@ -82,7 +82,7 @@ def verify(
         _changes(found)
         _tell(reading, findings)
     grave = [one for one in findings if one.finding not in {"configured", "unread"}]
-    looked = known is not None or any(one.is_there for one in reading.databases.values())
+    looked = known is not None or any(one.packages.is_there for one in reading.databases)
     raise typer.Exit(_verdict(reading, differs=bool(found or grave), looked=looked))
 
 
@@ -143,14 +143,8 @@ def _tell(reading: Reading, findings: list[SystemFinding] | None) -> None:
     ]
     table(("VOLUME", "FROM BYTE", "LENGTH", "FILE SYSTEM", ""), volumes)
     say(f"{reading.digest.files:,} files, {size(reading.digest.bytes_read)} of content")
-    for database in reading.databases.values() if findings is not None else ():
-        if database.is_there and findings is not None:
-            counts = Counter(one.finding for one in findings)
-            said = (
-                ", ".join(f"{number} {finding}" for finding, number in counts.items())
-                or "as they were packed"
-            )
-            say(f"{len(database.sums):,} files of Debian packages: {said}")
+    if findings is not None:
+        _packages(reading, findings)
     for one in (findings or [])[:SHOWN]:
         say(
             f"✗ {one.finding}: {shown(one.path)}"
@@ -160,6 +154,18 @@ def _tell(reading: Reading, findings: list[SystemFinding] | None) -> None:
     for problem in reading.digest.problems[:SHOWN]:
         warn(f"unknown: {problem.where}: {problem.problem}")
     _more(len(reading.digest.problems))
+
+
+def _packages(reading: Reading, findings: list[SystemFinding]) -> None:
+    """How many files of packages there are, by their kind, and what became of them."""
+    counts: Counter[str] = Counter()
+    for database in reading.databases:
+        counts[database.packages.kind] += len(database.packages.stated)
+    for kind, number in counts.items():
+        found = Counter(one.finding for one in findings if one.kind in {kind, None})
+        said = ", ".join(f"{count} {finding}" for finding, count in found.items()) or "as they were packed"
+        if number:
+            say(f"{number:,} files of {kind} packages: {said}")
 
 
 def _changes(found: list[FileChange]) -> None:
@@ -179,6 +185,9 @@ def _described(reading: Reading, findings: list[SystemFinding] | None) -> dict[s
     from korora.wiring.image_files import shown
 
     digest = reading.digest
+    packages: Counter[str] = Counter()
+    for database in reading.databases:
+        packages[str(database.volume)] += len(database.packages.stated)
     system = [
         {"finding": one.finding, "path": shown(one.path), "package": one.package} for one in findings or ()
     ]
@@ -188,7 +197,7 @@ def _described(reading: Reading, findings: list[SystemFinding] | None) -> dict[s
         "files": digest.files,
         "bytes": digest.bytes_read,
         "volumes": digest.volumes,
-        "packages": {str(volume): len(one.sums) for volume, one in reading.databases.items()},
+        "packages": dict(packages),
         "system": None if findings is None else system,
         "problems": _problems(reading),
     }

@@ -142,7 +142,7 @@ def _sources(told: object) -> list[str]:
 def _packages(seen: Seen, name: str, gathering: Gathering) -> None:
     if not gathering.wants(Check.PACKAGES):
         return
-    known = sum(len(database.sums) for database in seen.reading.databases.values())
+    known = sum(len(database.packages.stated) for database in seen.reading.databases)
     findings = Counter(one.finding for one in system_findings(seen.reading))
     for one in system_findings(seen.reading):
         if one.finding not in _AS_ITS_PACKAGE:

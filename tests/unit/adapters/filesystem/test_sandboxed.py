@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from korora.adapters.filesystem import sandboxed
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
 from korora.model.files import (
+    MAX_CONTENT_BYTES,
+    MAX_GATHERED_BYTES,
     MAX_PIECE_BYTES,
     Begun,
     Content,
@@ -135,6 +137,7 @@ def test_ext4_is_told_as_the_tree_it_was_made_of(tree: Path, ext4: Path) -> None
             assert (file.kind, file.size, file.links) == ("file", seen.st_size, seen.st_nlink)
             assert file.blake3 == blake3(content).hexdigest()
             assert file.md5 == hashlib.md5(content, usedforsecurity=False).hexdigest()
+            assert file.sha256 == hashlib.sha256(content).hexdigest()
         if stat.S_ISLNK(seen.st_mode):
             assert (file.kind, file.target) == ("symlink", os.fsencode(where.readlink()))
     assert ODD_NAME in {path[1:] for path in found}
@@ -161,6 +164,25 @@ def test_the_content_of_what_is_asked_for_comes_right_after_it(tree: Path, ext4:
     places = [one.path if isinstance(one, FileRecord) else b"content of " + one.path
               for one in told if isinstance(one, FileRecord | Content)]  # fmt: skip
     assert places.index(b"content of /etc/passwd") == places.index(b"/etc/passwd") + 1
+
+
+def test_a_large_content_comes_in_parts_and_one_beyond_the_bound_is_a_problem(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    large = random.Random(2).randbytes(MAX_CONTENT_BYTES + 3 * MIB + 5)
+    (root / "large").write_bytes(large)
+    (root / "exact").write_bytes(large[:MAX_CONTENT_BYTES])
+    with (root / "beyond").open("wb") as file:
+        file.truncate(MAX_GATHERED_BYTES + 1)
+    make(tmp_path / "image", 64)
+    run("mkfs.ext4", "-q", "-d", root, tmp_path / "image")
+    told = walked(tmp_path / "image", (b"/*",))
+    parts = [one for one in told if isinstance(one, Content)]
+    of_large = [one for one in parts if one.path == b"/large"]
+    assert [(one.offset, one.whole) for one in of_large] == [(0, False), (MAX_CONTENT_BYTES, False)]
+    assert b"".join(one.content for one in of_large) == large
+    assert [one.whole for one in parts if one.path == b"/exact"] == [True]
+    assert [one.problem for one in problems_of(told)] == [f"larger than {MAX_GATHERED_BYTES} bytes"]
 
 
 def test_xfs_is_told_as_it_was_made(tmp_path: Path) -> None:

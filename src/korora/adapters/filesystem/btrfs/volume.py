@@ -166,7 +166,7 @@ class BtrfsVolume:
         kind: Kind = _KINDS.get(stat.S_IFMT(facts.mode), "other")
         checked = not facts.flags & _WITHOUT_CHECKSUMS
         content = FileContent(self._trees, self._data, place.root, place.inode, checked=checked)
-        digests: Digests = (None, None)
+        digests: Digests = (None, None, None)
         problem = ""
         if kind == "file":
             digests, problem = contents.digested(_reading(content), facts.size, path)
@@ -184,6 +184,7 @@ class BtrfsVolume:
             xattrs=dict(self._attributes(place)),
             blake3=digests[0],
             md5=digests[1],
+            sha256=digests[2],
             problem=problem,
         )
 

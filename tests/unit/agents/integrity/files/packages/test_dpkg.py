@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from korora.agents.integrity.files.dpkg import PackageDatabase, compared, resolved
+from korora.agents.integrity.files.packages.dpkg import DpkgDatabase
+from korora.agents.integrity.files.packages.verifying import compared, resolved
 from korora.model.files import Content, FileRecord
 
 
@@ -26,8 +27,8 @@ def file(path: bytes, content: bytes = b"as packed", **more: object) -> FileReco
     return msgspec.structs.replace(made, **more)
 
 
-def database(**contents: bytes) -> PackageDatabase:
-    made = PackageDatabase()
+def database(**contents: bytes) -> DpkgDatabase:
+    made = DpkgDatabase()
     for name, content in contents.items():
         made.take(Content(1, b"/var/lib/dpkg/" + name.replace("_", ".").encode(), content))
     return made
@@ -41,8 +42,8 @@ STATUS = (
 LINKED = file(b"/bin", kind="symlink", target=b"usr/bin")
 
 
-def found(made: PackageDatabase, *files: FileRecord) -> list[tuple[str, bytes, str]]:
-    told = compared(made, {one.path: one for one in files})
+def found(made: DpkgDatabase, *files: FileRecord) -> list[tuple[str, bytes, str]]:
+    told = compared([made.read()], {one.path: one for one in files})
     return [(one.finding, one.path, one.package) for one in told]
 
 
@@ -91,13 +92,13 @@ def test_a_privileged_program_of_no_package_is_told(more: dict[str, Any]) -> Non
 
 def test_lines_that_are_none_are_told_and_the_others_count() -> None:
     made = database(login_md5sums=b"nonsense\n" + SUMS)
-    assert made.problems == ["a line of the sums of login is none"]
+    assert made.read().problems == ["a line of the sums of login is none"]
     assert found(made) == [("missing", b"/bin/login", "login")]
 
 
 @given(st.binary(max_size=300), st.sampled_from(["a_md5sums", "a_list", "status", "diversions"]))
 def test_whatever_the_guest_wrote_is_read_without_failing(content: bytes, name: str) -> None:
-    told = list(compared(database(**{name: content}), {b"/bin": LINKED}))
+    told = list(compared([database(**{name: content}).read()], {b"/bin": LINKED}))
     assert {one.finding for one in told} <= {"missing", "not a file"}  # nothing else is on this disk
 
 

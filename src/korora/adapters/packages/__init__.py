@@ -1,0 +1,1 @@
+"""Package databases that a tool of this machine reads."""

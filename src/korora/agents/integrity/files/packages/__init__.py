@@ -1,0 +1,1 @@
+"""System files against what the image's own packages say of them."""
