@@ -1,16 +1,17 @@
 """Ready VM definitions for the lab: the same guest under SeaBIOS or UEFI, with a disk that all hosts see.
 
-Text only, in the form that `korora vm start FILE` takes. Limit: one network, one disk, one CPU.
+In the form that `korora vm start FILE` takes. Limit: one network, two disks, one CPU.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from korora.errors import UsageError
+from korora.errors import ToolError, UsageError
 from korora.lab.guest.image import GuestImage
 from korora.lab.layout import Layout
 from korora.lab.observer import OBSERVER_PORT
@@ -18,6 +19,7 @@ from korora.model.identity import checked_name
 from korora.model.vm import Firmware
 
 DISK_BYTES = 64 << 20
+DATA_BYTES = 16 << 20
 READY = "KORORA GUEST READY"  # on the console, when the workload has begun
 
 
@@ -49,6 +51,7 @@ class LabMachine:
     memory: str = "512M"
     workload: Workload = Workload()
     disk: bool = True
+    data: bool = False  # a second disk, with a file system that the guest leaves alone
     accelerator: str = "auto"
 
     def __post_init__(self) -> None:
@@ -65,6 +68,9 @@ class LabMachine:
 
     def disk_path(self, layout: Layout) -> Path:
         return layout.storage / f"{self.name}.raw"
+
+    def data_path(self, layout: Layout) -> Path:
+        return layout.storage / f"{self.name}-data.raw"
 
     def command_line(self, layout: Layout) -> str:
         """The kernel's: console on the first serial port, and the guest's settings (docs/lab.md)."""
@@ -95,6 +101,9 @@ class LabMachine:
         ]
         if self.disk:
             lines += ["", "[[disks]]", f"path = {_text(str(self.disk_path(layout)))}", 'format = "raw"']
+        if self.data:
+            path = _text(str(self.data_path(layout)))
+            lines += ["", "[[disks]]", 'name = "data"', f"path = {path}", 'format = "raw"']
         mac = f"52:54:00:77:{layout.number:02x}:{self.number:02x}"
         lines += ["", "[[networks]]", 'bridge = "br0"', f"mac = {_text(mac)}"]
         return "\n".join(lines) + "\n"
@@ -111,9 +120,20 @@ def write_machine(layout: Layout, machine: LabMachine, image: GuestImage) -> Pat
     if machine.disk and not machine.disk_path(layout).exists():
         machine.disk_path(layout).touch(mode=0o600)
         os.truncate(machine.disk_path(layout), DISK_BYTES)
+    if machine.data and not machine.data_path(layout).exists():
+        _make_data(machine.data_path(layout))
     path = layout.machines / f"{machine.name}.toml"
     path.write_text(machine.definition(layout, image))
     return path
+
+
+def _make_data(path: Path) -> None:
+    path.touch(mode=0o600)
+    os.truncate(path, DATA_BYTES)
+    done = subprocess.run(["mkfs.ext4", "-q", str(path)], capture_output=True, check=False, timeout=60)
+    if done.returncode:
+        path.unlink()
+        raise ToolError(f"no disk could be made: {done.stderr!r}", kind="lab-disk", remedy="korora doctor")
 
 
 def _text(value: str) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from korora.errors import ExitCode, KororaError, ToolError
-from korora.lab.demo import journey, strangers, wire
+from korora.lab.demo import inside, journey, strangers, wire
 from korora.lab.demo.ledger import Ledger
 from korora.lab.demo.premises import leftovers, new_folder
 from korora.lab.demo.scene import FAST, FULL, Scene
@@ -52,6 +52,7 @@ STORY: tuple[tuple[str, tuple[Callable[[Scene], None], ...]], ...] = (
         (strangers.another_host_at_the_address, strangers.forged_host_at_the_address),
     ),
     ("Attack 3: an old request, sent again", (strangers.replayed_request,)),
+    ("A virus on the VM's own disk", (inside.against_a_virus, inside.let_pass_by_a_person)),
 )
 
 
@@ -142,8 +143,8 @@ def _tell(options: Options, stage: Stage, layout: Layout, ledger: Ledger) -> Non
 def _introduce(stage: Stage, options: Options) -> None:
     stage.title("Korora moves a running VM, with its virtual TPM, between attested hosts, and proves it.")
     stage.say(
-        "Two hosts on this machine, a real Linux guest, three attacks. Nothing is asked; lines that begin"
-        " with $ are real commands, which you may type yourself. Ctrl-C ends it and clears everything away."
+        "Two hosts on this machine, a real Linux guest, three attacks, a virus. Nothing is asked; lines that"
+        " begin with $ are real commands, which you may type yourself. Ctrl-C ends it and clears all away."
     )
 
 

@@ -31,8 +31,8 @@ class Size:
 
 
 _PLAIN = LabMachine("plain-1", 9, memory="192M", workload=Workload(8, 2, 8), disk=False)
-FULL = Size(LabMachine("web-1", 1), _PLAIN)
-FAST = Size(LabMachine("web-1", 1, memory="256M", workload=Workload(16, 4, 16)), _PLAIN)
+FULL = Size(LabMachine("web-1", 1, data=True), _PLAIN)
+FAST = Size(LabMachine("web-1", 1, memory="256M", workload=Workload(16, 4, 16), data=True), _PLAIN)
 
 
 @dataclass(slots=True)

@@ -76,6 +76,22 @@ class Shell:
             )
         return json.loads(done.stdout)
 
+    def told(self, *words: str) -> Any:
+        """As `ask`, for a command whose exit code says what it found."""
+        command = ["korora", *words, "--json"]
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            timeout=_DEADLINE_S,
+            check=False,
+        )
+        if not done.stdout.strip():
+            raise ToolError(f"`{' '.join(command)}` answered nothing: {done.stderr}", kind="demo-stopped")
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
     def _environment(self) -> dict[str, str]:
         beside = str(Path(sys.executable).parent)
         path = f"{beside}:{os.environ.get('PATH', os.defpath)}"
