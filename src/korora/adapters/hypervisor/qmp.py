@@ -90,6 +90,19 @@ class Qmp:
 
         ToolError as for `execute`; QEMU has no descriptor of that name then.
         """
+        self._send(descriptor)
+        await self.execute("getfd", {"fdname": name})
+
+    async def give_file(self, descriptor: int, purpose: str) -> str:
+        """Hand QEMU a descriptor as a file that it may open, often, by the name that is returned.
+
+        Ours stays open; QEMU keeps its own until `remove-fd`, or until this connection ends and nothing uses
+        it any more. `purpose`: how query-fdsets tells of it. ToolError as for `execute`.
+        """
+        self._send(descriptor)
+        return f"/dev/fdset/{(await self.execute('add-fd', {'opaque': purpose}))['fdset-id']}"
+
+    def _send(self, descriptor: int) -> None:
         try:
             self._client.send_fd_scm(descriptor)
         except (QMPError, OSError, AssertionError) as error:
@@ -98,7 +111,6 @@ class Qmp:
                 kind="qmp-gone",
                 remedy="see qemu.log of this VM; its QMP socket must be a unix socket",
             ) from error
-        await self.execute("getfd", {"fdname": name})
 
     @contextlib.contextmanager
     def events(self, *names: str) -> Iterator[EventListener]:

@@ -2,7 +2,8 @@
 
 Promise: `clear` asks QEMU what is there and takes out that alone, so it serves after a snapshot, after one
 that failed half-way, and after a daemon that died at any point; a VM that stands still for a snapshot runs
-on. It may be repeated. Limit: the scratch files are left to whoever owns their folder.
+on. It may be repeated. Limit: the scratch files are left to whoever owns their folder; of a VM that stands
+still their descriptors stay open in QEMU, one for each disk, until a `clear` finds it running.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ SHOWN: Final = "korora-then-"
 EXPORT: Final = "korora-export-"
 STANDS_STILL: Final = "korora-stopped"
 """A node that nobody reads, there while a VM stands still for a snapshot: who finds it lets the VM run on."""
+FILE: Final = "korora-old"
+"""The purpose of the scratch files' descriptors, which QEMU is given."""
 SERVES: Final = "korora-serves"
 """Likewise, there while QEMU's one NBD server is ours: who finds it may end that server."""
 _OURS: Final = re.compile(f"(?:{FILTER}|{SCRATCH}|{SHOWN}|{EXPORT})[0-9]+|{STANDS_STILL}|{SERVES}")
@@ -33,10 +36,26 @@ _RUNS_WITHIN_S: Final = 60.0
 async def clear(qmp: Qmp) -> None:
     """Take out what a snapshot put in. ToolError when QEMU does not let go of it: the next one finds it."""
     nodes = await _our_nodes(qmp)
-    if not nodes:
-        return
     if STANDS_STILL in nodes:
         await run_on(qmp)
+    if nodes:
+        await _take_out(qmp, nodes)
+    await _take_files_back(qmp)
+
+
+async def _take_files_back(qmp: Qmp) -> None:
+    """While a VM stands still QEMU 7.2 closes none of those: then they wait for the next time."""
+    sets = [
+        given["fdset-id"]
+        for given in await qmp.execute("query-fdsets")
+        if any(one.get("opaque") == FILE for one in given["fds"])
+    ]
+    if sets and (await qmp.execute("query-status"))["running"]:
+        for number in sets:
+            await qmp.execute("remove-fd", {"fdset-id": number})
+
+
+async def _take_out(qmp: Qmp, nodes: Sequence[str]) -> None:
     await _withdraw(qmp)
     if SERVES in nodes:
         await end_serving(qmp)

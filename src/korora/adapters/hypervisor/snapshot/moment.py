@@ -12,15 +12,19 @@ is full, fails or is slow breaks what is read here, never a write of the guest, 
 it. Whatever was put in is taken out again: in the end, after an error, and where an earlier daemon left it.
 Limit: as after a power cut: what the guest had not written yet is not there, and no guest agent is asked to
 write it. QEMU has one NBD server. With a filter in its place a migration would fail at the switchover
-(`bdrv_inactivate_all() failed`; the VM runs on): a machine refuses to begin one meanwhile. A QEMU of another
-account may not be able to write to the scratch folder.
+(`bdrv_inactivate_all() failed`; the VM runs on): a machine refuses to begin one meanwhile.
+
+QEMU is given descriptors of the scratch files and of the listening socket, so that it need not be allowed to
+enter their folder: an adopted one often runs as another account.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+import os
+import socket
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -44,7 +48,7 @@ async def disks_at_one_moment(
 ) -> AsyncIterator[dict[str, NbdExport]]:
     """Each disk by its name in the definition, or else that of its device; the sockets lie in `scratch`.
 
-    `scratch`: a private folder that QEMU may write to, with room for what the guest overwrites meanwhile.
+    `scratch`: a private folder with room for what the guest overwrites meanwhile.
     RefusedError while it moves, or when its disks cannot be shown; ToolError: the VM is as it was.
     """
     checked_socket_name(str(scratch / SOCKET), scratch / SOCKET)
@@ -56,13 +60,20 @@ async def disks_at_one_moment(
         yield await _to_its_end(_shown(qmp, scratch, drives, files)) if drives else {}
     except BaseException:
         with suppress(KororaError):  # what is left is found by the next one
-            await _to_its_end(graph.clear(qmp))
+            await _to_its_end(_over(qmp, files))
         raise
     else:
-        await _to_its_end(graph.clear(qmp))
+        await _to_its_end(_over(qmp, files))
     finally:
-        for file in files:
+        for file in (*files, scratch / SOCKET):
             file.unlink(missing_ok=True)
+
+
+async def _over(qmp: Qmp, files: Sequence[Path]) -> None:
+    await graph.clear(qmp)
+    for file in files:  # which QEMU may still hold, but nobody reads any more
+        with suppress(FileNotFoundError):
+            os.truncate(file, 0)
 
 
 async def _shown(
@@ -107,11 +118,13 @@ async def _made(file: Path, size: int) -> None:
 
 
 async def _add_filter(qmp: Qmp, number: int, drive: Drive, file: Path) -> None:
+    with _opened(file) as descriptor:
+        given = await qmp.give_file(descriptor, graph.FILE)
     scratch: dict[str, object] = {
         "driver": "qcow2",
         "node-name": f"{graph.SCRATCH}{number}",
         "cache": {"no-flush": True},  # nobody wants it after a crash
-        "file": {"driver": "file", "filename": str(file)},
+        "file": {"driver": "file", "filename": given},
     }
     between: dict[str, object] = {
         "driver": "copy-before-write",
@@ -123,6 +136,15 @@ async def _add_filter(qmp: Qmp, number: int, drive: Drive, file: Path) -> None:
     }
     await qmp.execute("blockdev-add", scratch)
     await qmp.execute("blockdev-add", between)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[int]:
+    descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 async def _put_in(qmp: Qmp, drives: Sequence[Drive]) -> None:
@@ -146,8 +168,10 @@ async def _runs(qmp: Qmp) -> bool:
     return bool((await qmp.execute("query-status"))["running"])
 
 
-async def _serve(qmp: Qmp, socket: Path) -> None:
-    address = {"type": "unix", "data": {"path": str(socket)}}
+async def _serve(qmp: Qmp, path: Path) -> None:
+    with _listening(path) as listener:
+        await qmp.give(listener.fileno(), SOCKET)
+    address = {"type": "fd", "data": {"str": SOCKET}}
     await graph.add_mark(qmp, graph.SERVES)
     try:
         await qmp.execute("nbd-server-start", {"addr": address, "max-connections": 0})
@@ -155,15 +179,25 @@ async def _serve(qmp: Qmp, socket: Path) -> None:
         if error.kind != "qmp-refused":
             raise
         await qmp.execute("blockdev-del", {"node-name": graph.SERVES})  # before it is taken for ours
+        with suppress(ToolError):  # QEMU took it, and closed it
+            await qmp.execute("closefd", {"fdname": SOCKET})
         raise ToolError(
             f"QEMU does not serve the disks of the VM: {error.message}",
             kind="snapshot",
-            remedy="QEMU has one NBD server: if a backup uses it, wait for its end; "
-            "and QEMU must be allowed to write to the VM's folder",
+            remedy="QEMU has one NBD server: if a backup uses it, wait for its end",
         ) from error
 
 
-async def _exported(qmp: Qmp, socket: Path, number: int, drive: Drive) -> NbdExport:
+@contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(64)
+        yield listener
+
+
+async def _exported(qmp: Qmp, path: Path, number: int, drive: Drive) -> NbdExport:
     node = f"{graph.SHOWN}{number}"
     # Only now: with somebody above it, the filter lets nobody write to what it lies upon but through it.
     shown = {"driver": "snapshot-access", "node-name": node, "file": f"{graph.FILTER}{number}"}
@@ -176,4 +210,4 @@ async def _exported(qmp: Qmp, socket: Path, number: int, drive: Drive) -> NbdExp
     }
     await qmp.execute("blockdev-add", shown)
     await qmp.execute("block-export-add", export)
-    return NbdExport(socket, drive.name)
+    return NbdExport(path, drive.name)

@@ -53,7 +53,8 @@ class Bench:
         blocks = await self.qmp.execute("query-block")
         drives = {str(block.get("qdev")): block.get("inserted", {}).get("node-name") for block in blocks}
         exports = await self.qmp.execute("query-block-exports")
-        return sorted(node["node-name"] for node in nodes), drives, exports
+        given = await self.qmp.execute("query-fdsets")
+        return sorted(node["node-name"] for node in nodes), drives, exports, given
 
     async def status(self) -> str:
         return str((await self.qmp.execute("query-status"))["status"])
@@ -216,6 +217,23 @@ def test_a_vm_with_io_threads_is_refused_where_qemu_would_crash(tmp_path: Path) 
     asyncio.run(story())
 
 
+def test_a_qemu_of_another_account_shows_its_disks_from_a_folder_that_it_cannot_enter(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with qemu(tmp_path, f"{blockdev('a')} {blockdev('b')} -runas nobody") as bench:
+            before = await bench.graph()
+            real, effective = os.stat(f"/proc/{bench.process.pid}").st_uid, bench.scratch.stat()  # noqa: PTH116
+            assert (real != 0, effective.st_uid, effective.st_mode & 0o777) == (True, 0, 0o700)
+            async with moment.disks_at_one_moment(bench.qmp, bench.scratch) as disks:
+                assert (bench.scratch / moment.SOCKET).stat().st_mode & 0o777 == 0o600
+                await bench.write("a", 9)
+                assert await read(disks["a"]) == bytes([1]) * 3 * MIB
+                assert await read(disks["b"]) == bytes([2]) * 3 * MIB
+            assert await bench.graph() == before
+            assert not list(bench.scratch.iterdir())
+
+    asyncio.run(story())
+
+
 # -- others in the same QEMU -------------------------------------------------------------------------------
 
 
@@ -357,13 +375,22 @@ class Faulty:
     task: asyncio.Task[None] | None = field(default=None)
 
     async def execute(self, *words: Any, **options: Any) -> Any:
+        self.stops += words[0] == "stop"
+        return await self._met(lambda: self.qmp.execute(*words, **options))
+
+    async def give(self, descriptor: int, name: str) -> None:
+        await self._met(lambda: self.qmp.give(descriptor, name))
+
+    async def give_file(self, descriptor: int, purpose: str) -> Any:
+        return await self._met(lambda: self.qmp.give_file(descriptor, purpose))
+
+    async def _met(self, work: Callable[[], Awaitable[Any]]) -> Any:
         if self.dead:
             raise Died
         self.asked += 1
-        self.stops += words[0] == "stop"
         if self.asked == self.number:
             await self.fault(self)
-        answer = await self.qmp.execute(*words, **options)
+        answer = await work()
         if self.dead:
             raise Died
         return answer
@@ -422,12 +449,17 @@ def test_wherever_a_snapshot_ends_the_vm_runs_and_nothing_stays(
 def test_a_vm_that_somebody_paused_stays_paused_when_a_snapshot_of_it_is_taken_out(tmp_path: Path) -> None:
     async def story() -> None:
         async with qemu(tmp_path, blockdev("a")) as bench:
+            before = await bench.graph()
             await bench.qmp.execute("stop")
             number = 1
             while await _broken_at(bench, number, _die):
                 await graph.clear(bench.qmp)
                 assert await bench.status() == "paused", number
                 number += 1
+            assert number > 20  # it had as many commands
+            await bench.qmp.execute("cont")
+            await graph.clear(bench.qmp)
+            assert await bench.graph() == before
 
     asyncio.run(story())
 
