@@ -177,3 +177,16 @@ def test_why_an_adopted_vm_does_not_move_is_kept_and_said_of_no_other() -> None:
 def test_no_text_raises_anything_but_a_usage_error(text: str) -> None:
     with contextlib.suppress(UsageError):
         parse_definition(text)
+
+
+def test_a_key_of_endless_parts_is_refused_at_once() -> None:
+    """tomllib takes the square of their number in time, and 64 KiB have 32,000 of them."""
+    for text in (
+        "a" + ".a" * 30_000 + " = 1",
+        "[a" + ".a" * 30_000 + "]",
+        "x = {a" + ".a" * 30_000 + " = 1}",
+    ):
+        with pytest.raises(UsageError) as refused:
+            parse_definition(text)
+        assert refused.value.kind == "bad-definition"
+        assert "parts" in refused.value.message

@@ -140,7 +140,9 @@ SAID: dict[str, tuple[str, str, str, list[tuple[str, str]]]] = {
         OVF, "Connection>br0<", "Connection>dmz<",
         [("warning", "network adapter 2: network changed: br0 → dmz")],
     ),
-    "Secure Boot of an OVF": (OVF, 'vmw:value="true"', 'vmw:value="false"', [("critical", "Secure Boot: on → off")]),
+    "Secure Boot of an OVF": (
+        OVF, 'vmw:value="true"', 'vmw:value="false"', [("critical", "Secure Boot: on → off")],
+    ),
     "a bridge of Korora's": (
         KORORA, 'bridge = "br0"', 'bridge = "br1"',
         [("warning", "network adapter 1: network changed: br0 → br1")],
