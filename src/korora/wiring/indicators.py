@@ -30,7 +30,7 @@ FINDINGS_MAX: Final = 200
 _DAY_S: Final = 86_400
 _PIECE: Final = 1 << 20
 # Who reads a service's export need not say that it is that service's.
-_SOURCES: Final = frozenset(FORMATS) - {readers.STIX, readers.MISP, readers.PLAIN}
+_SOURCES: Final = frozenset(FORMATS) - {readers.STIX, readers.MISP, readers.OPENIOC, readers.PLAIN}
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ _VALUE_CHARS = 100
 def import_(
     context: typer.Context,
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE…", help="STIX, MISP, abuse.ch CSV, or a list.")
+        list[Path], typer.Argument(metavar="FILE…", help="STIX, MISP, OpenIOC, abuse.ch CSV, or a list.")
     ],
     format_: Annotated[
         str | None, typer.Option("--format", metavar="NAME", help="What the files are; default: by content.")

@@ -164,7 +164,7 @@ def test_patterns_choose_files_and_none_that_fits_is_6(tmp_path: Path, capsys: C
 
 
 def unreadable(folder: Path) -> Path:
-    """Two partitions: files, and a btrfs that nobody reads."""
+    """Two partitions: files, and an encrypted one that nobody reads."""
     root = tree(folder)
     (root / "a").write_bytes(b"see evil.example\n")
     files = ext4(root, 32)
@@ -178,8 +178,8 @@ def unreadable(folder: Path) -> Path:
     with disk.open("r+b") as file:
         file.seek(2048 * 512)
         file.write(files.read_bytes())
-        file.seek(69632 * 512 + 0x10040)
-        file.write(b"_BHRfS_M")
+        file.seek(69632 * 512)
+        file.write(b"LUKS\xba\xbe")
     return disk
 
 
@@ -187,9 +187,9 @@ def test_a_volume_that_nobody_reads_is_6_though_all_files_are_clean(tmp_path: Pa
     disk = unreadable(tmp_path)
     code, inside = told(capsys, "scan", "--image", disk)
     assert (code, inside["verdicts"]["clean"], inside["verdicts"]["unknown"]) == (6, 1, 0)
-    assert inside["unread"] == [{"where": "volume 2 (btrfs)", "problem": "there is no reader for it"}]
+    assert inside["unread"] == [{"where": "volume 2 (luks)", "problem": "it is encrypted"}]
     assert answer(["scan", "--image", str(disk)]) == 6
-    assert "? unknown: volume 2 (btrfs): there is no reader for it" in capsys.readouterr().out
+    assert "? unknown: volume 2 (luks): it is encrypted" in capsys.readouterr().out
 
 
 def test_a_file_that_breaks_off_is_6_and_what_was_read_of_it_is_not_clean(
@@ -278,7 +278,7 @@ def test_indicators_in_what_nobody_reads_are_unknown(tmp_path: Path, capsys: Cap
     capsys.readouterr()
     code, inside = told(capsys, "indicators", "match", "--image", disk, "--store", store)
     assert (code, inside["matched"], inside["unknown"]) == (6, 0, 1)
-    assert inside["examined"][0]["path"] == "volume 2 (btrfs)"
+    assert inside["examined"][0]["path"] == "volume 2 (luks)"
     store = imported(tmp_path, "evil.example\n")
     capsys.readouterr()
     code, inside = told(capsys, "indicators", "match", "--image", disk, "--store", store)

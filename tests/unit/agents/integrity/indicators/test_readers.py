@@ -332,7 +332,7 @@ def test_a_format_is_recognised_by_content(head: bytes, format_: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "head", [b"PK\x03\x04", b"\x1f\x8b", b"\xff\xfea\0", b"<ioc>", b'{"a": 1}', b"a\0b", b"%PDF"]
+    "head", [b"PK\x03\x04", b"\x1f\x8b", b"\xff\xfea\0", b"<rules>", b'{"a": 1}', b"a\0b", b"%PDF"]
 )
 def test_what_is_none_of_the_formats_is_said_to_be_none(head: bytes) -> None:
     with pytest.raises(UnreadableError, match="it is"):

@@ -1,8 +1,8 @@
 """Read the files of the sources. `recognised` says by its beginning what a file is; `READERS` reads it.
 
 Promise: whatever is in a file, a reader ends, in memory that is bounded by the file's format (a line for
-lists and CSV, `reading.DOCUMENT_MAX` for JSON), and tells of each entry that it could not take. What is not
-understood is never silence.
+lists and CSV, `reading.DOCUMENT_MAX` for JSON, `openioc.XML_MAX` for XML), and tells of each entry that it
+could not take. What is not understood is never silence.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
-from korora.agents.integrity.indicators.readers import abuse, misp, plain, stix
+from korora.agents.integrity.indicators.readers import abuse, misp, openioc, plain, stix
 from korora.agents.integrity.indicators.readers.reading import Item, Reader, UnreadableError
 from korora.model.indicator import Provenance
 
-STIX, MISP, PLAIN = "stix", "misp", "list"
+STIX, MISP, OPENIOC, PLAIN = "stix", "misp", "openioc", "list"
 READERS: Final[dict[str, Reader]] = {
     STIX: stix.read,
     MISP: misp.read,
+    OPENIOC: openioc.read,
     **{service: abuse.reader(service) for service in abuse.COLUMNS},
     PLAIN: plain.read,
 }
@@ -33,6 +34,7 @@ _MAGIC: Final = {
     b"%PDF": "a PDF document",
 }
 _ADDRESS: Final = re.compile(rb"\[[0-9a-fA-F:.]+\](?::[0-9]+)?\s")  # of a list, in brackets
+_OPENIOC: Final = re.compile(rb"<(?:[\w.-]+:)?(?:OpenIOC|ioc)[\s/>]")
 _STIX: Final = re.compile(rb'"type"\s*:\s*"bundle"|"spec_version"\s*:|"id"\s*:\s*"bundle--')
 _MISP: Final = re.compile(rb'"(?:Event|Attribute|Object|response)"\s*:')
 
@@ -46,7 +48,9 @@ def recognised(head: bytes) -> str:
     if text.startswith((b"{", b"[")) and not _ADDRESS.match(text):
         return _json(text)
     if text.startswith(b"<"):
-        raise UnreadableError("it is XML, as OpenIOC is, which is not read: export it as STIX 2.1")
+        if _OPENIOC.search(text):
+            return OPENIOC
+        raise UnreadableError("it is XML, and no OpenIOC: export it as STIX 2.1")
     if b"\0" in head:
         raise UnreadableError("it is no text")
     for line in text.decode("utf-8", "replace").splitlines():
