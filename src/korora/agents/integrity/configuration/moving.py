@@ -19,7 +19,7 @@ OTHERS: Final[dict[ConfigurationFormat, tuple[str, ...]]] = {
         r"domain/devices/emulator",
         r"domain/os/nvram",
         r"domain/resource/partition",
-        r"domain/seclabel(\[\d+\])?/.*",
+        r"domain/seclabel(\[\d+\])?/(label|imagelabel)",
         r"domain/devices/.*/alias/@name",
         r"domain/devices/(disk\[[^]]*\]|hostdev(\[\d+\])?)/source/@index",
         r"domain/devices/interface(\[\d+\])?/target/@dev",

@@ -63,6 +63,7 @@ OTHERS: Final[tuple[tuple[ConfigurationFormat, str, Severity], ...]] = (
     (ConfigurationFormat.LIBVIRT, r"domain/launchSecurity.*", "critical"),
     (ConfigurationFormat.LIBVIRT, r"domain/(qemu:|xen:|\{).*", "critical"),
     (ConfigurationFormat.LIBVIRT, r"domain/devices/(disk\[[^]]*\]|tpm(\[\d+\])?)/.*encryption.*", "critical"),
+    (ConfigurationFormat.LIBVIRT, r"domain/seclabel(\[\d+\])?/@.*", "critical"),
     (ConfigurationFormat.LIBVIRT, r"domain/(title|description|metadata/.*)", "info"),
     (ConfigurationFormat.XEN, r"(device_model_|firmware|xsm|seclabel|init_seclabel).*", "critical"),
     (ConfigurationFormat.VMWARE, r"(encryption\.|encryptedvm\.|isolation\.|monitor_control\.).*", "critical"),

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fakes.vm_configurations import LIBVIRT, VIRTUALBOX, VMWARE, XEN
 from korora.agents.integrity.configuration import comparing, moving, severity
-from korora.model.vm_settings import Component, Fact, Field, Part
+from korora.agents.integrity.configuration.recognition import read
+from korora.model.vm_settings import Component, ConfigurationFormat, Fact, Field, Part
 
 PAGE = (Path(__file__).parents[5] / "docs" / "CONFIGURATION.md").read_text()
 
@@ -36,6 +38,86 @@ def test_every_fact_that_is_compared_between_formats_is_named_there() -> None:
         assert field.value in section
     for kind in comparing.KINDS:
         assert kind in section
+
+
+AFTER_A_MOVE = {
+    ConfigurationFormat.LIBVIRT: (
+        LIBVIRT.replace("</domain>", """<resource><partition>/machine</partition></resource>
+        <seclabel type='dynamic' model='selinux'><label>a</label></seclabel></domain>""")
+        .replace("</devices>", "<console tty='/dev/pts/1'><source path='/dev/pts/1'/></console></devices>")
+        .replace("file='/var/lib", "index='3' file='/var/lib"),
+        (
+            ("id='7'", "id='8'"), (">/usr/bin/qemu", ">/opt/qemu"), ("web-1_VARS", "other_VARS"),
+            (">/machine<", ">/other<"), ("<label>a<", "<label>b<"), ("virtio-disk0", "ua-0"),
+            ("index='3'", "index='4'"), ("vnet3", "vnet4"), ("5901", "5902"),
+            ("tty='/dev/pts/1", "tty='/dev/pts/2"),
+        ),
+    ),
+    ConfigurationFormat.XEN: (
+        XEN + "device_model_override = '/a'\n", (("override = '/a'", "override = '/b'"),),
+    ),
+    ConfigurationFormat.VMWARE: (
+        VMWARE + "".join(f'{key} = "OLD{number}"\n' for number, key in enumerate((
+            "vc.uuid", "nvram", "extendedConfigFile", "sched.swap.derivedName", "migrate.hostlog",
+            "vmxstats.filename", "cleanShutdown", "softPowerOff", "numa.autosize.cookie",
+            "vmotion.checkpointFBSize", "monitor.phys_bits_used",
+        ))),
+        (("56 4d 2a", "56 4d 2b"), *((f'"OLD{number}"', f'"NEW{number}"') for number in range(11))),
+    ),
+    ConfigurationFormat.VIRTUALBOX: (
+        VIRTUALBOX.replace("<Clipboard", """<NVRAM path="a.nvram"/><GuestProperties>
+        <GuestProperty
+        name="/VirtualBox/GuestInfo/OS/Product" value="Linux"/></GuestProperties><Clipboard"""),
+        (
+            ("2026-01-01", "2026-01-02"), ("4,47", "5,47"), ("a.nvram", "b.nvram"),
+            ('value="Linux"', 'value="BSD"'),
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("format_", AFTER_A_MOVE)
+def test_every_setting_that_a_host_rewrites_is_expected_after_a_move(format_: ConfigurationFormat) -> None:
+    text, edits = AFTER_A_MOVE[format_]
+    before, used = read(text.encode()), set()
+    for old, new in edits:
+        assert old in text
+        (change,) = comparing.changes(before, read(text.replace(old, new).encode()), moved=True)
+        assert change.expected
+        (plain,) = comparing.changes(before, read(text.replace(old, new).encode()))
+        assert not plain.expected
+        used |= {one for one in moving.OTHERS[format_] if re.fullmatch(one, change.what)}
+    assert used == set(moving.OTHERS[format_])
+
+
+def test_a_guest_that_is_not_confined_any_more_is_never_expected() -> None:
+    text = LIBVIRT.replace("</domain>", "<seclabel type='dynamic' model='selinux'/></domain>")
+    after = text.replace("seclabel type='dynamic'", "seclabel type='none'")
+    (change,) = comparing.changes(read(text.encode()), read(after.encode()), moved=True)
+    assert (change.severity, change.expected) == ("critical", False)
+
+
+GRAVE = {
+    ConfigurationFormat.LIBVIRT: (
+        "domain/launchSecurity/@type", "domain/qemu:commandline/qemu:arg/@value", "domain/seclabel/@type",
+        "domain/devices/disk[vda]/source/encryption/@format", "domain/description",
+    ),
+    ConfigurationFormat.XEN: ("device_model_version",),
+    ConfigurationFormat.VMWARE: ("isolation.tools.hgfs.disable", "annotation"),
+    ConfigurationFormat.VIRTUALBOX: (
+        "VirtualBox/Machine/ExtraData/ExtraDataItem[VBoxInternal%2fx]/@value",
+        "VirtualBox/Machine/Hardware/Clipboard/@mode", "VirtualBox/Machine/Description",
+    ),
+    ConfigurationFormat.OVF: ("Envelope/VirtualSystem[a]/Info",),
+}  # fmt: skip
+
+
+def test_every_row_of_settings_without_a_word_fits_one() -> None:
+    for format_, pattern, grave in severity.OTHERS:
+        fitting = [path for path in GRAVE[format_] if re.fullmatch(pattern, path)]
+        assert fitting
+        assert {severity.of_other(format_, path) for path in fitting} == {grave}
+    assert severity.of_other(ConfigurationFormat.XEN, "on_crash") == "warning"
 
 
 @pytest.mark.parametrize(
