@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,8 @@ from korora.cli.render import error_text, fields, say_json, size, table, warn
 from korora.errors import KororaError
 
 if TYPE_CHECKING:
+    from korora.client import Daemon
+    from korora.client.inspections import InspectionEvent
     from korora.client.views import VmView
     from korora.model.site import SiteHost
 
@@ -114,16 +116,12 @@ def inspect(context: typer.Context, vm: VmArgument, as_json: AsJson = False) -> 
 
     Exit code 5 when something is found, 6 when nothing is and something could not be looked at.
     """
-    from korora.cli.inspection.showing import code_of_inspection, progress, show_inspection
-    from korora.client.inspections import Inspected, Looking
+    from korora.cli.inspection.showing import code_of_inspection, show_inspection
+    from korora.client import Daemon
+    from korora.client.inspections import Inspected
 
-    invocation = Invocation.of(context)
-    host = invocation.find(vm)[0]
-    with invocation.daemon(host) as daemon, progress(quiet=as_json) as told:
-        for event in daemon.inspect(vm):
-            if isinstance(event, Looking):
-                told(event.told)
-    assert isinstance(event, Inspected)  # noqa: S101  it is the last
+    event = _looked(Invocation.of(context), vm, Daemon.inspect, quiet=as_json)
+    assert isinstance(event, Inspected)  # noqa: S101  what was asked for
     if as_json:
         say_json(event)
     else:
@@ -138,21 +136,35 @@ def verify(context: typer.Context, vm: VmArgument, as_json: AsJson = False) -> N
     What differs is told, file by file. Of a VM that ran since, that may be its own work, and is no failure;
     of one that did not run, it is: exit code 5. Exit code 6 when something could not be looked at.
     """
-    from korora.cli.inspection.showing import code_of_verification, progress, show_verification
-    from korora.client.inspections import Looking, Verified
+    from korora.cli.inspection.showing import code_of_verification, show_verification
+    from korora.client import Daemon
+    from korora.client.inspections import Verified
 
-    invocation = Invocation.of(context)
-    host = invocation.find(vm)[0]
-    with invocation.daemon(host) as daemon, progress(quiet=as_json) as told:
-        for event in daemon.verify(vm):
-            if isinstance(event, Looking):
-                told(event.told)
-    assert isinstance(event, Verified)  # noqa: S101  it is the last
+    event = _looked(Invocation.of(context), vm, Daemon.verify, quiet=as_json)
+    assert isinstance(event, Verified)  # noqa: S101  what was asked for
     if as_json:
         say_json(event)
     else:
         show_verification(event.verification)
     raise typer.Exit(code_of_verification(event.verification))
+
+
+def _looked(
+    invocation: Invocation,
+    vm: str,
+    look: Callable[[Daemon, str], Iterator[InspectionEvent]],
+    *,
+    quiet: bool,
+) -> InspectionEvent:
+    """What came of it, while how far it is is shown."""
+    from korora.cli.inspection.showing import progress
+    from korora.client.inspections import Looking
+
+    with invocation.daemon(invocation.find(vm)[0]) as daemon, progress(quiet=quiet) as told:
+        for event in look(daemon, vm):
+            if isinstance(event, Looking):
+                told(event.told)
+    return event
 
 
 def described(host: SiteHost, view: VmView) -> dict[str, object]:

@@ -57,8 +57,11 @@ class Shell:
                 remedy="run script/demo --keep and look at hosts/*/hostd.log in the lab's folder",
             )
 
-    def ask(self, *words: str) -> Any:
-        """The JSON answer of `korora WORDS --json`, without showing it. ToolError when it fails."""
+    def ask(self, *words: str, may_find: bool = False) -> Any:
+        """The JSON answer of `korora WORDS --json`, without showing it. ToolError when it fails.
+
+        `may_find`: its exit code says what it found.
+        """
         command = ["korora", *words, "--json"]
         done = subprocess.run(
             command,
@@ -69,28 +72,12 @@ class Shell:
             timeout=_DEADLINE_S,
             check=False,
         )
-        if done.returncode:
+        if (done.returncode and not may_find) or not done.stdout.strip():
             raise ToolError(
                 f"`{' '.join(command)}` answered {done.returncode}: {done.stderr.strip()}",
                 kind="demo-stopped",
             )
         return json.loads(done.stdout)
-
-    def told(self, *words: str) -> Any:
-        """As `ask`, for a command whose exit code says what it found."""
-        command = ["korora", *words, "--json"]
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self._environment(),
-            capture_output=True,
-            text=True,
-            timeout=_DEADLINE_S,
-            check=False,
-        )
-        if not done.stdout.strip():
-            raise ToolError(f"`{' '.join(command)}` answered nothing: {done.stderr}", kind="demo-stopped")
-        return json.loads(done.stdout.strip().splitlines()[-1])
 
     def _environment(self) -> dict[str, str]:
         beside = str(Path(sys.executable).parent)
