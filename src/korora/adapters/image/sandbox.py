@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -26,9 +27,20 @@ _GONE_WITHIN_MS: Final = 10_000
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill it, and wait until nothing of it is left: only then the files that it had open are unlocked."""
-    inside = list(_inside(process.pid)) if process.poll() is None else []
-    process.kill()
+    """Kill it, and wait until nothing of it is left: only then the files that it had open are unlocked.
+
+    Whoever kills only the process outside while it starts leaves the one inside for good: it asks to die with
+    its parent late. So the one outside is stopped, and what it has begun by then is killed first; what it was
+    just beginning is of its group.
+    """
+    inside: list[int] = []
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGSTOP)
+        inside += _inside(process.pid)
+        for descriptor in inside:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     for descriptor in inside:
         # The first process of its namespace: it is gone when all others are.
@@ -72,6 +84,7 @@ class Sandbox:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,
+            process_group=0,
             env={"PATH": "/usr/bin:/usr/sbin", "LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"},
         )
 

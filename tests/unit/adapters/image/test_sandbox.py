@@ -6,6 +6,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,25 @@ def test_when_it_is_killed_nothing_of_it_lives_on(tmp_path: Path) -> None:
     before = (tmp_path / "alive").read_text()
     time.sleep(0.5)
     assert (tmp_path / "alive").read_text() == before
+
+
+def test_one_that_is_ended_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
+    mark = str(tmp_path / "given")
+    Path(mark).touch()
+    for tenth_ms in range(60):
+        process = Sandbox({"/given": Path(mark)}).start(["sleep", "600"])
+        time.sleep(tenth_ms / 10_000)
+        sandbox.end(process)
+    assert not [line for line in _command_lines() if mark in line]
+
+
+def _command_lines() -> list[str]:
+    """Of all processes of this machine."""
+    lines = []
+    for one in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            lines.append(one.read_text())
+    return lines
 
 
 def test_without_bubblewrap_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
