@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from typing import Final
 
 from blake3 import blake3
@@ -42,7 +43,7 @@ class Contents:
         volume: int = 0,
         tell: Callable[[Begun | Piece | Ended], None] | None = None,
     ) -> None:
-        self._patterns = [pattern.decode("latin-1") for pattern in patterns]
+        self._patterns = re.compile("|".join(translate(one.decode("latin-1")) for one in patterns) or r"(?!)")
         self._volume = volume
         self._tell = tell
         self._held: list[bytes] | None = None
@@ -101,8 +102,7 @@ class Contents:
         yield from ()
 
     def _is_wanted(self, path: bytes) -> bool:
-        text = path.decode("latin-1")
-        return any(fnmatchcase(text, pattern) for pattern in self._patterns)
+        return self._patterns.match(path.decode("latin-1")) is not None
 
 
 def _parts(record: FileRecord, pieces: list[bytes]) -> Iterator[Content]:

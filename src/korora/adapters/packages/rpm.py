@@ -61,15 +61,15 @@ class RpmDatabase:
     def take(self, content: Content) -> None:
         name = content.path.rsplit(b"/", 1)[1]
         if name in WANTED:
-            path = self._folder / name.decode()
-            with path.open("r+b" if path.exists() else "w+b") as file:
-                file.seek(content.offset)
-                file.write(content.content)
+            try:
+                self._write(self._folder / name.decode(), content)
+            except OSError as error:
+                self._problems.append(f"RPM's database could not be copied: {error.strerror}")
 
     def read(self) -> Packages:
         names = [name for name in KINDS if (self._folder / name).exists()]
-        if not names:
-            return Packages("RPM")
+        if not names or self._problems:
+            return Packages("RPM", problems=self._problems)
         if shutil.which("rpm") is None:
             self._problems.append(NOT_INSTALLED)
         elif names != ["rpmdb.sqlite"] and len(names) > 1:
@@ -80,6 +80,12 @@ class RpmDatabase:
 
     def close(self) -> None:
         self._temporary.cleanup()
+
+    @staticmethod
+    def _write(path: Path, content: Content) -> None:
+        with path.open("r+b" if path.exists() else "w+b") as file:
+            file.seek(content.offset)
+            file.write(content.content)
 
     def _query(self, name: str) -> None:
         command = ["rpm", "--dbpath", "/run", "--nosignature", "-qa", "--queryformat", _FORMAT]

@@ -131,6 +131,14 @@ def test_without_rpm_on_this_machine_it_is_unknown(
     assert "apt-get install rpm" in NOT_INSTALLED
 
 
+def test_a_copy_that_cannot_be_made_is_unknown(content: bytes, database: RpmDatabase) -> None:
+    database._folder.rmdir()
+    found = read(database, {SQLITE: content})
+    database._folder.mkdir()
+    assert (found.is_there, len(found.problems)) == (False, 1)
+    assert "could not be copied" in found.problems[0]
+
+
 # -- hostile ------------------------------------------------------------------------------------------------
 
 

@@ -57,6 +57,22 @@ def test_an_import_says_what_was_new_merged_and_refused(indicators: Command) -> 
     assert stat.S_IMODE(indicators.store.stat().st_mode) == 0o600
 
 
+def test_openioc_is_recognised_and_what_is_kept_is_counted(indicators: Command) -> None:
+    def term(search: str, value: str) -> str:
+        inside = f'<Context search="{search}"/><Content>{value}</Content>'
+        return f'<IndicatorItem condition="is">{inside}</IndicatorItem>'
+
+    def group(operator: str, *inside: str) -> str:
+        return f'<Indicator operator="{operator}">{"".join(inside)}</Indicator>'
+
+    both = group("AND", term("FileItem/Md5sum", "0" * 32), term("FileItem/FileName", "a"))
+    text = f"<OpenIOC><criteria>{group('OR', term('Network/DNS', 'evil.example'), both)}</criteria></OpenIOC>"
+    code, told = indicators.answered("import", indicators.file("a.ioc", text))
+    assert (code, told["files"][0]["format"], told["files"][0]["counted"]) == (0, "openioc", {"kept": 1})
+    listed = indicators.answered("list")[1]["indicators"]
+    assert {one["kind"] for one in listed} == {"domain", "kept"}
+
+
 def test_a_broken_file_imports_nothing_of_any_file(indicators: Command) -> None:
     good, broken = (
         indicators.file("a.txt", "evil.example\n"),
