@@ -38,6 +38,11 @@ def _blake2b(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=32).digest()
 
 
+def name_hash(name: bytes) -> int:
+    """Under which a folder has a name for who asks for it. Whatever the checksum is, this is a CRC-32C."""
+    return int(google_crc32c.extend(1, name)) ^ 0xFFFFFFFF
+
+
 CHECKSUMS = {
     0: Checksum("crc32c", 4, _crc32c),
     1: Checksum("xxhash64", 8, _xxhash64),

@@ -144,18 +144,21 @@ class FileContent:
         return _Extent(extent.begin, extent.end, held=held)
 
     def _all(self) -> Iterator[_Extent]:
-        """Extents without gaps, the last of which has no end."""
+        """Extents without gaps, the last of which has no end. Each is given once the next was seen: of two
+        that overlap, Linux would read the later one.
+        """
         first, last = (self._inode, EXTENT_DATA, 0), (self._inode, EXTENT_DATA, LAST)
-        end = 0
+        before = _Extent(0, 0)
         for (_, _, begin), item in self._trees.items(self._root, first, last):
             extent = self._extent(begin, item)
-            if extent.begin < end or extent.end <= extent.begin:
+            if extent.begin < before.end or extent.end <= extent.begin:
                 raise OSError("its extents overlap")
-            if extent.begin > end:
-                yield _Extent(end, extent.begin)
-            yield extent
-            end = extent.end
-        yield _Extent(end, LAST)
+            yield before
+            if extent.begin > before.end:
+                yield _Extent(before.end, extent.begin)
+            before = extent
+        yield before
+        yield _Extent(before.end, LAST)
 
     def _extent(self, begin: int, item: bytes) -> _Extent:
         if len(item) < _HEAD.size:

@@ -1,6 +1,7 @@
 """The files of a btrfs: of its top level, with all subvolumes and snapshots as the folders that they are.
 
-Promise: every name is told of once; a folder that two names lead to is a problem, so no walk is without end.
+Promise: every name is told of once; a folder that two names lead to is a problem, so no walk is without end,
+and so is one that lists other names than Linux would find in it.
 Limits: a file in ten snapshots is read ten times; what was written since the last commit and lies in the log
 alone is not told, and while there is a log, that is a problem; of a subvolume that is being deleted nothing.
 """
@@ -15,16 +16,17 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
+from korora.adapters.filesystem.btrfs.checksums import name_hash
 from korora.adapters.filesystem.btrfs.content import Data, FileContent
 from korora.adapters.filesystem.btrfs.superblock import Root
-from korora.adapters.filesystem.btrfs.trees import LAST, ROOT_ITEM, Trees
+from korora.adapters.filesystem.btrfs.trees import LAST, ROOT_ITEM, Key, Trees
 from korora.adapters.filesystem.contents import Contents, Digests, Read, Run, Walked
 from korora.adapters.filesystem.disk import Bytes, words_of
 from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
 
 TOP_LEVEL: Final = 5
 MAX_DEPTH: Final = 1024
-_INODE_ITEM, _ATTRIBUTE, _NAME, _ROOT_REFERENCE = 1, 24, 96, 156
+_INODE_ITEM, _ATTRIBUTE, _ASKED, _LISTED, _ROOT_REFERENCE = 1, 24, 84, 96, 156
 _EMPTY: Final = 2  # the inode that Linux gives a nested subvolume's place in a snapshot
 _INODE: Final = struct.Struct("<QQQQQIIIIQQ")
 _ENTRY: Final = struct.Struct("<QBQQHHB")
@@ -107,7 +109,7 @@ class BtrfsVolume:
         """What there is to tell of a name, and what to look into next."""
         holder, (text, *key) = name
         path = above + b"/" + text
-        if text in {b"", b".", b".."} or b"/" in text or b"\x00" in text:
+        if not _can_be(text):
             return None, [self._problem(above, f"a name that cannot be: {text!r}")]
         if len(path) > MAX_PATH_BYTES:
             return None, [self._problem(above, "a path too long")]
@@ -128,11 +130,28 @@ class BtrfsVolume:
 
     def _names(self, place: _Place) -> Iterator[tuple[_Place, _Name]]:
         self._seen.add((place.tree, place.inode))
-        first, last = (place.inode, _NAME, 0), (place.inode, _NAME, LAST)
-        for _, item in self._trees.items(place.root, first, last):
-            *key, _, _, length, _ = _ENTRY.unpack_from(item)
-            name = item[_ENTRY.size : _ENTRY.size + length]
-            yield place, (name, key[0], key[1], key[2])
+        asked = self._asked(place)
+        for _, item in self._within(place, _LISTED):
+            for name, key in _entries(item):
+                if _can_be(name) and asked.pop(name, None) != key:
+                    raise OSError("it lists a name that leads elsewhere for who asks for it")
+                yield place, (name, *key)
+        if asked:
+            raise OSError("it does not list all names that it has for who asks")
+
+    def _asked(self, place: _Place) -> dict[bytes, Key]:
+        """Names and what they lead to, as they are looked up. What a folder lists stands apart from it."""
+        asked: dict[bytes, Key] = {}
+        for (_, _, number), item in self._within(place, _ASKED):
+            for name, key in _entries(item):
+                if name in asked or name_hash(name) != number:
+                    raise OSError("a name in it is not where it is looked for")
+                asked[name] = key
+        return asked
+
+    def _within(self, place: _Place, kind: int) -> Iterator[tuple[Key, bytes]]:
+        """What an inode has of a kind."""
+        return self._trees.items(place.root, (place.inode, kind, 0), (place.inode, kind, LAST))
 
     def _leads_to(self, holder: _Place, name: bytes, number: int, kind: int, _: int) -> _Place:
         if kind == _INODE_ITEM:
@@ -199,8 +218,7 @@ class BtrfsVolume:
 
     def _attributes(self, place: _Place) -> Iterator[tuple[str, str]]:
         """Those whose names have the same hash stand in one item."""
-        first, last = (place.inode, _ATTRIBUTE, 0), (place.inode, _ATTRIBUTE, LAST)
-        for _, item in self._trees.items(place.root, first, last) if place.inode != _EMPTY else ():
+        for _, item in self._within(place, _ATTRIBUTE) if place.inode != _EMPTY else ():
             at = 0
             while at < len(item):
                 *_, value, name, _ = _ENTRY.unpack_from(item, at)
@@ -215,6 +233,22 @@ class BtrfsVolume:
         return Problem(
             f"volume {self._number}: {path.decode('utf-8', 'backslashreplace')[:2000] or '/'}", words
         )
+
+
+def _can_be(name: bytes) -> bool:
+    return name not in {b"", b".", b".."} and b"/" not in name and b"\x00" not in name
+
+
+def _entries(item: bytes) -> Iterator[tuple[bytes, Key]]:
+    """Names whose hashes are the same stand in one item."""
+    at = 0
+    while at < len(item):
+        number, kind, offset, _, data, length, _ = _ENTRY.unpack_from(item, at)
+        at += _ENTRY.size
+        if at + length + data > len(item):
+            raise OSError("a name in it breaks off")
+        yield item[at : at + length], (number, kind, offset)
+        at += length + data
 
 
 def _device(number: int) -> tuple[int, int]:

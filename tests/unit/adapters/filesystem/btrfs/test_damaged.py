@@ -160,13 +160,51 @@ def test_a_name_that_cannot_be_is_a_problem(single: bytes, name: bytes) -> None:
     assert not any(isinstance(one, FileRecord) and one.path.endswith(b"/" + name) for one in told)
 
 
+def leading(content: bytes, name: bytes, kinds: tuple[int, ...], inode: int) -> HeldDisk:
+    """A name that leads elsewhere: for who asks for it (84), in the list of its folder (96), or in both."""
+    disk, done = HeldDisk(content), set()
+    for block in blocks_of(disk, TOP_LEVEL):
+        for number in range(
+            0
+            if disk.content[block + 100]
+            else int.from_bytes(disk.content[block + 96 : block + 100], "little")
+        ):
+            _, kind, _, offset, _ = struct.unpack_from("<QBQII", disk.content, block + HEADER + number * ITEM)
+            at = block + HEADER + offset
+            if kind in kinds and disk.content[at + 30 : at + 30 + len(name)] == name:
+                disk.content[at : at + 8] = inode.to_bytes(8, "little")
+                disk.seal(block, BLOCK)
+                done.add(kind)
+    assert done == set(kinds)
+    return disk
+
+
 def test_a_folder_that_leads_into_itself_is_a_problem_and_ends(single: bytes) -> None:
+    told = told_of(leading(single, b"deep", (84, 96), 256))
+    assert ["leads back into itself" in problem for problem in unknown(told)] == [True]
+
+
+@pytest.mark.parametrize("kind", [84, 96])
+def test_a_name_that_is_listed_with_another_file_than_who_asks_gets_is_a_problem(
+    single: bytes, kind: int
+) -> None:
+    told = told_of(leading(single, b"file 007", (kind,), 256 + 2))
+    assert ["leads elsewhere" in problem for problem in unknown(told)] == [True]
+
+
+def test_a_name_that_is_not_listed_and_can_be_opened_is_a_problem(single: bytes) -> None:
     def edit(leaf: bytearray) -> None:
-        for at, _ in of_items(leaf, 96):
-            leaf[at : at + 8] = (256).to_bytes(8, "little")  # the root directory
+        """The last name of the list becomes an item of a kind that nobody asks for."""
+        for number in reversed(range(int.from_bytes(leaf[96:100], "little"))):
+            at = HEADER + number * ITEM
+            following = leaf[at + ITEM + 8] if number + 1 < int.from_bytes(leaf[96:100], "little") else 96
+            if leaf[at + 8] == 96 and following != 96:
+                leaf[at + 8] = 97
+                return
+        raise LookupError
 
     told = told_of(edited(single, TOP_LEVEL, edit))
-    assert any("leads back into itself" in problem for problem in unknown(told))
+    assert ["does not list all" in problem for problem in unknown(told)] == [True]
 
 
 def redirected(content: bytes, change: Callable[[HeldDisk, int, int], None]) -> HeldDisk:
@@ -211,6 +249,54 @@ def test_an_item_outside_of_its_block_is_refused(single: bytes) -> None:
         leaf[HEADER + 17 : HEADER + 25] = struct.pack("<II", BLOCK - 120, 4096)
 
     assert any("lies outside" in problem for problem in unknown(told_of(edited(single, TOP_LEVEL, edit))))
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "why"),
+    [
+        (16, b"\x09", "compression"),
+        (17, b"\x01", "encoded"),
+        (18, b"\x01\x00", "encoded"),
+        (20, b"\x07", "of a kind that is not known"),
+        (21, struct.pack("<Q", 4097), "not made of sectors"),
+        (21, struct.pack("<Q", 1 << 50), "leads nowhere"),
+        (37, struct.pack("<Q", 1 << 40), "larger than what is stored"),
+        (45, struct.pack("<Q", 0), "overlap"),
+        (45, struct.pack("<Q", 1 << 40), "larger than what is stored"),
+    ],
+)
+def test_an_extent_that_cannot_be_is_a_problem_of_its_file_alone(
+    single: bytes, at: int, value: bytes, why: str
+) -> None:
+    def edit(leaf: bytearray) -> None:
+        start = next(start for start, size in of_items(leaf, 108) if size == 53)  # one that is on the disk
+        leaf[start + at : start + at + len(value)] = value
+
+    def edited_or_next(leaf: bytearray) -> None:
+        try:
+            edit(leaf)
+        except StopIteration:
+            raise LookupError from None
+
+    told = told_of(edited(single, TOP_LEVEL, edited_or_next))
+    assert [why in problem for problem in unknown(told)] == [True]
+    assert len(told) == 304
+
+
+def test_extents_that_overlap_are_a_problem(single: bytes) -> None:
+    def edit(leaf: bytearray) -> None:
+        """The item before an extent, which says whose the name is, becomes the same extent."""
+        for number in range(1, int.from_bytes(leaf[96:100], "little")):
+            at = HEADER + number * ITEM
+            inode, kind, _, offset, size = struct.unpack_from("<QBQII", leaf, at)
+            if (kind, size) == (108, 53):
+                leaf[at - ITEM : at] = leaf[at : at + ITEM]
+                struct.pack_into("<QBQII", leaf, at, inode, kind, 4096, offset, size)
+                return
+        raise LookupError
+
+    told = told_of(edited(single, TOP_LEVEL, edit))
+    assert ["overlap" in problem for problem in unknown(told)] == [True]
 
 
 def test_data_without_a_checksum_is_unknown(single: bytes) -> None:
