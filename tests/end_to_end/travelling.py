@@ -181,7 +181,8 @@ class Traveller:
 
     def remains(self, host: LabHost) -> list[str]:
         directory = self.directory(host)
-        found = [f"file {path}" for path in (directory, *directory.rglob("*")) if path.exists()]
+        found = [f"file {folder}" for folder, _, _ in os.walk(directory)]  # which may vanish meanwhile
+        found += [f"file {folder}/{name}" for folder, _, names in os.walk(directory) for name in names]
         found += [f"process {pid}: {words[:200]}" for pid, words in self.processes(host).items()]
         if not any(self.processes_of_others(host)):
             found += [f"tap {name}" for name in _links(host) if name not in _OWN_LINKS]
