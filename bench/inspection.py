@@ -136,7 +136,7 @@ def _by_clamd(folder: Path, measure: Callable[[], T]) -> T:
     """By a fresh clamd each time, for it remembers what it called clean."""
     with _clamd() as clamd:
         (folder / "scan.toml").write_text(
-            f"parallel = {os.cpu_count()}\n[clamav]\nsocket = '{clamd.socket}'\n"
+            f"parallel = {2 * (os.cpu_count() or 1)}\n[clamav]\nsocket = '{clamd.socket}'\n"
             "[yara]\nused = false\n[archives]\nopened = false\n"
         )
         (folder / "clamd.conf").write_text(f"LocalSocket {clamd.socket}\n")
@@ -215,11 +215,19 @@ def _tree(folder: Path, *, small: bool) -> tuple[Path, str]:
     if not small and shutil.which("debootstrap"):
         command = ["debootstrap", "--variant=minbase", "bookworm", str(root)]
         if subprocess.run(command, capture_output=True, check=False, timeout=900).returncode == 0:
+            _remove_special_files(root)
             return root, "debootstrap --variant=minbase bookworm"
         shutil.rmtree(root, ignore_errors=True)
     source = Path("/usr/share/doc" if small else "/usr/share")
     shutil.copytree(source, root, symlinks=True)
     return root, f"a copy of {source}"
+
+
+def _remove_special_files(tree: Path) -> None:
+    """For them clamdscan ends as if it had failed."""
+    for path in tree.rglob("*"):
+        if not (path.is_symlink() or path.is_file() or path.is_dir()):
+            path.unlink()
 
 
 def _disk_of(folder: Path, tree: Path) -> Path:
