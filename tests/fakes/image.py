@@ -20,6 +20,7 @@ class MemoryImage:
     content: bytes
     said: Sequence[Extent] | None = None
     broken: Collection[int] = ()
+    marked: Sequence[Range] | None = None  # as written
 
     @property
     def size(self) -> int:
@@ -30,6 +31,9 @@ class MemoryImage:
             begin = max(one.offset, offset)
             if begin < one.end:
                 yield Extent(begin, one.end - begin, one.zero)
+
+    def written(self) -> Iterator[Range]:
+        yield from [(0, self.size)] * bool(self.size) if self.marked is None else self.marked
 
     def each(self, ranges: Iterable[Range], work: Callable[[memoryview], T]) -> Iterator[T]:
         for offset, length in ranges:

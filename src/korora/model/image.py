@@ -65,10 +65,14 @@ class ImageFiles:
 
 @dataclass(frozen=True, slots=True)
 class NbdExport:
-    """A disk that somebody serves already, such as the hypervisor of a running VM."""
+    """A disk that somebody serves already, such as the hypervisor of a running VM.
+
+    `bitmap`: one that its server shows with it, of what was written since some moment; none if empty.
+    """
 
     socket: Path
     name: str = ""
+    bitmap: str = ""
 
 
 @dataclass(frozen=True, slots=True)

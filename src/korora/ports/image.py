@@ -27,6 +27,10 @@ class OpenImage(Protocol):
         """All of the content from `offset` on, in order and without gaps."""
         ...
 
+    def written(self) -> Iterator[Range]:
+        """What the bitmap of the export names, in order; all of it where there is none."""
+        ...
+
     def each(self, ranges: Iterable[Range], work: Callable[[memoryview], T]) -> Iterator[T]:
         """What `work` makes of each range's bytes, in the order of the ranges; several are read at once.
 

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from korora.adapters.image import nbd
-from korora.adapters.image.export import Export
+from korora.adapters.image.export import ALLOCATION, Export, bitmap_context
 from korora.adapters.image.sandbox import Sandbox, end
 from korora.errors import IntegrityError, KororaError, ToolError
 from korora.model.image import Checked, ImageFiles, NbdExport
 from korora.ports.image import OpenImage
 
-CONNECTIONS: Final = 4
+CONNECTIONS: Final = 3
 STARTS_WITHIN_S: Final = 60.0
 CHECKED_WITHIN_S: Final = 600.0
 _FOLDER: Final = "/images"
@@ -76,7 +76,7 @@ class QemuImages:
     @contextmanager
     def open_export(self, export: NbdExport) -> Iterator[OpenImage]:
         with ExitStack() as undone:
-            handles = [_handle(export.name) for _ in range(self.connections)]
+            handles = [_handle(export.name, export.bitmap) for _ in range(self.connections)]
             try:
                 for handle in handles:
                     handle.connect_unix(str(export.socket))
@@ -84,7 +84,7 @@ class QemuImages:
                 raise ToolError(
                     f"the disk at {export.socket} is not served: {error}", kind="unreadable"
                 ) from error
-            opened = Export(handles, _BROKEN_OFF)
+            opened = Export(handles, _BROKEN_OFF, export.bitmap)
             undone.callback(opened.close)
             yield opened
 
@@ -169,9 +169,11 @@ def _connected(
     return handles
 
 
-def _handle(export: str = "") -> Any:
+def _handle(export: str = "", bitmap: str = "") -> Any:
     handle = nbd.library().NBD()
-    handle.add_meta_context("base:allocation")
+    handle.add_meta_context(ALLOCATION)
+    if bitmap:
+        handle.add_meta_context(bitmap_context(bitmap))
     handle.set_export_name(export)
     return handle
 

@@ -1,0 +1,1 @@
+"""Disks that move with their VM: mirrored, received, and told what was written to them."""

@@ -1,0 +1,184 @@
+"""Disks of a live QEMU on their way: `blockdev-mirror` into an NBD export, and dirty bitmaps on both sides.
+
+    source                                              destination
+    device ── disk ◀── mirror ──▶ NBD client ─ ─ ─ ─ ▶ NBD server ──▶ disk ── device (has never run)
+                 └── NBD server, read-only                      └── read-only, at the same socket
+
+The guest's writes are written there before the guest is told that they are done (`copy-mode:
+write-blocking`), so that the copying ends however much it writes. What was written since a disk was last
+measured is in a bitmap of whole chunks of the content tree; QEMU sets a bit once a write is done, so that
+whoever reads a chunk whose bit is set afterwards has read what is there, or finds the bit set the next time.
+Promise: nothing that fails here harms the source's disk. Limit: QEMU has one NBD server; a disk cannot be
+looked at as it was at one moment meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from korora.adapters.hypervisor.command_line import socket_path
+from korora.adapters.hypervisor.disks import leftover
+from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.serving import serve
+from korora.adapters.hypervisor.snapshot.drives import Drive
+from korora.errors import ToolError
+from korora.model.image import NbdExport
+from korora.ports.moving_disks import Copied
+from korora.protocol.content_tree import CHUNK_BYTES
+
+SOCKET: Final = "disks.sock"
+_CONNECTS_WITHIN_S: Final = 60.0
+"""The other host's QEMU answers through the data plane."""
+
+
+class QemuMovingDisks:
+    """Implements `ports.moving_disks.MovingDisks`. `directory`: QEMU's own working folder."""
+
+    def __init__(self, qmp: Qmp, drives: Sequence[Drive], directory: Path) -> None:
+        self._qmp = qmp
+        self._drives = {drive.name: drive for drive in drives}
+        self._number = {drive.name: number for number, drive in enumerate(drives)}
+        self._directory = directory
+        self._rounds = dict.fromkeys(self._drives, 0)
+        self._serves = False
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {name: drive.size for name, drive in self._drives.items()}
+
+    @property
+    def socket(self) -> Path:
+        return self._directory / SOCKET
+
+    async def receive(self) -> None:
+        await self._serve()
+        for name, drive in self._drives.items():
+            await self._export(f"{leftover.INCOMING}{self._number[name]}", drive, name, writable=True)
+
+    async def mirror(self, name: str, socket: Path) -> None:
+        number, drive = self._number[name], self._drives[name]
+        there = {
+            "driver": "nbd",
+            "node-name": f"{leftover.THERE}{number}",
+            "server": {"type": "unix", "path": socket_path(socket, self._directory)},
+            "export": name,
+            "discard": "unmap",
+        }
+        copying = {
+            "job-id": f"{leftover.JOB}{number}",
+            "device": drive.node,
+            "target": there["node-name"],
+            "sync": "full",
+            "copy-mode": "write-blocking",
+            "on-source-error": "report",
+            "on-target-error": "report",
+            "auto-dismiss": False,
+        }
+        await self._qmp.execute("blockdev-add", there, deadline_s=_CONNECTS_WITHIN_S)
+        await self._qmp.execute("blockdev-mirror", copying, deadline_s=_CONNECTS_WITHIN_S)
+
+    async def copied(self) -> Copied:
+        told = await leftover.jobs(self._qmp)
+        for number, name in enumerate(self._drives):
+            _refuse_failed(name, told.get(f"{leftover.JOB}{number}"))
+        running = told.values()
+        return Copied(
+            sum(job["current-progress"] for job in running),
+            sum(job["total-progress"] for job in running),
+            all(job["status"] == "ready" for job in running),
+        )
+
+    async def cut(self) -> None:
+        if not (await self.copied()).ready:
+            raise _failed("a disk", "it was not yet the same there when the VM was paused")
+        for number in self._number.values():  # of a mirror that is ready, this is its good end
+            await self._qmp.execute("block-job-cancel", {"device": f"{leftover.JOB}{number}"})
+        names = {f"{leftover.JOB}{number}": name for name, number in self._number.items()}
+        ended = await leftover.concluded(self._qmp, names)
+        for job, name in names.items():
+            if job not in ended or ended[job].get("error"):
+                raise _failed(name, ended.get(job, {}).get("error", "QEMU forgot its job"))
+        for number in self._number.values():
+            await self._qmp.execute("blockdev-del", {"node-name": f"{leftover.THERE}{number}"})
+
+    @asynccontextmanager
+    async def written(self, name: str) -> AsyncIterator[NbdExport]:
+        drive, round_ = self._drives[name], self._rounds[name]
+        await self._serve()
+        before = f"{leftover.WRITTEN}{round_ - 1}" if round_ else ""
+        actions: list[dict[str, Any]] = [
+            _bitmap("add", drive, f"{leftover.WRITTEN}{round_}", granularity=CHUNK_BYTES)
+        ]
+        if before:
+            actions.append(_bitmap("disable", drive, before))
+        await self._qmp.execute("transaction", {"actions": actions})
+        self._rounds[name] = round_ + 1
+        export = f"{leftover.NOW}{self._number[name]}"
+        shown = f"{name}@{round_}"
+        await self._export(export, drive, shown, bitmaps=[before] if before else [])
+        try:
+            yield NbdExport(self.socket, shown, before)
+        finally:
+            await leftover.withdraw(self._qmp, [export])
+            if before:
+                named = {"node": drive.node, "name": before}
+                await self._qmp.execute("block-dirty-bitmap-remove", named)
+
+    async def end(self) -> None:
+        await leftover.clear(self._qmp)
+        self._serves = False
+        self._rounds = dict.fromkeys(self._drives, 0)
+        self.socket.unlink(missing_ok=True)
+
+    async def _serve(self) -> None:
+        if self._serves:
+            return
+        mark = {"driver": "null-co", "node-name": leftover.SERVES, "size": 512}
+        await self._qmp.execute("blockdev-add", mark)
+        try:
+            await serve(self._qmp, self.socket)
+        except ToolError as error:
+            if error.kind != "qmp-refused":
+                raise
+            await self._qmp.execute("blockdev-del", {"node-name": leftover.SERVES})  # before it is believed
+            raise ToolError(
+                f"QEMU does not serve the disks of the VM: {error.message}",
+                kind="disks-served",
+                remedy="QEMU has one NBD server: if a backup uses it, wait for its end",
+            ) from error
+        self._serves = True
+
+    async def _export(
+        self, export: str, drive: Drive, name: str, *, writable: bool = False, bitmaps: Sequence[str] = ()
+    ) -> None:
+        served: dict[str, object] = {
+            "type": "nbd",
+            "id": export,
+            "node-name": drive.node,
+            "name": name,
+            "writable": writable,
+        }
+        if bitmaps:
+            served["bitmaps"] = list(bitmaps)
+        await self._qmp.execute("block-export-add", served)
+
+
+def _bitmap(what: str, drive: Drive, name: str, **more: object) -> dict[str, Any]:
+    return {"type": f"block-dirty-bitmap-{what}", "data": {"node": drive.node, "name": name, **more}}
+
+
+def _refuse_failed(name: str, job: Mapping[str, Any] | None) -> None:
+    if job is None or job.get("error") or job["status"] in {"concluded", "aborting", "null"}:
+        raise _failed(name, (job or {}).get("error", "QEMU has ended it"))
+
+
+def _failed(name: str, reason: str) -> ToolError:
+    return ToolError(
+        f"the disk {name} was not copied to the other host: {reason}",
+        kind="mirror-failed",
+        remedy="see that there is room for it at the destination, that both disks can be read and written,"
+        " and that the network holds; the disk here is as the guest left it",
+    )

@@ -1,0 +1,71 @@
+"""Disks of one live VM on their way between two hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from korora.model.image import NbdExport
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How far the copying of all disks is, in bytes; `total` grows when the guest writes meanwhile."""
+
+    done: int
+    total: int
+    ready: bool
+    """Every disk is the same there, and what the guest writes is written there before it is told so."""
+
+
+class MovingDisks(Protocol):
+    """Made by `Machine.moving_disks`. Methods raise ToolError when the process is gone or refuses.
+
+    On the source: `mirror` each disk, wait until they are `ready`, pause the VM, `cut`. On the destination:
+    `receive`, until the source has hung up. On both: `written` tells what to measure again; `end` in any
+    case.
+    """
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes that the guest sees of each disk, by name."""
+        ...
+
+    @property
+    def socket(self) -> Path:
+        """Where `receive` waits for connections, and what `written` gives out is served."""
+        ...
+
+    async def receive(self) -> None:
+        """Destination, before the VM has ever run here: an NBD export of each name takes what comes."""
+        ...
+
+    async def mirror(self, name: str, socket: Path) -> None:
+        """Source: copy it to the NBD export of its name behind this unix socket, and keep both the same."""
+        ...
+
+    async def copied(self) -> Copied:
+        """ToolError(kind="mirror-failed") once the copying of one has failed; its VM runs on."""
+        ...
+
+    async def cut(self) -> None:
+        """Source, with the VM paused and all `ready`: end it with both sides the same, and hang up.
+
+        ToolError(kind="mirror-failed") if that cannot be said of one.
+        """
+        ...
+
+    def written(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
+        """The disk as it is, for reading, while it may be written to; the first time, all of it.
+
+        From the second time on its `bitmap` names what was written since the time before: everything whose
+        reading then may have met an older content.
+        """
+        ...
+
+    async def end(self) -> None:
+        """Take everything out that was put in. Idempotent; the disks stay as they are."""
+        ...
