@@ -9,7 +9,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from korora.adapters.image.qemu_nbd import QemuImages
 from korora.errors import KororaError, RefusedError, ToolError
 from korora.model.definition import definition_text, parse_definition
 from korora.model.image import NbdExport
-from korora.model.vm import RunState, VmDefinition
+from korora.model.vm import Disk, RunState, VmDefinition
 from korora.ports.hypervisor import Hypervisor, Machine, Place, StreamSettings, StreamState
 
 DEADLINE_S = 60
@@ -572,6 +572,82 @@ def test_a_paused_vm_stays_paused_while_its_disks_are_read(run: Run) -> None:
             assert await read(disks["disk0"]) == bytes([1]) * 3 * MIB
             assert await machine.run_state() is RunState.PAUSED
         assert await machine.run_state() is RunState.PAUSED
+
+    run(story)
+
+
+def test_disks_move_while_their_vm_writes_and_are_the_same_there_once_they_are_cut(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        vm = with_disks(bench.base, 2)
+        there_vm = await with_empty_disks(bench, vm)
+        source = await bench.start("a", vm=vm)
+        target = await bench.start("b", vm=there_vm, incoming=True)
+        names = ["disk0", "disk1"]
+        here, there = await source.moving_disks(names), await target.moving_disks(names)
+        assert dict(here.sizes) == dict(there.sizes) == dict.fromkeys(names, 3 * MIB)
+        await there.receive()
+        for name in names:
+            await here.mirror(name, there.socket)
+        while not (await here.copied()).ready:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.02)
+        for one in (here, there):
+            async with one.written("disk0") as export:
+                assert await read(export) == bytes([1]) * 3 * MIB
+        await bench.write(source, "disk0", 71)
+        await source.pause()
+        await here.cut()
+        for one in (here, there):
+            async with one.written("disk0") as export:
+                assert (0, MIB) in await changed(export)
+                assert await read(export) == bytes([71]) * MIB + bytes([1]) * 2 * MIB
+            await one.end()
+        await source.resume()
+        await bench.write(source, "disk0", 72)  # which is not written there any more
+        content = [Path(disk.path).read_bytes() for disk in there_vm.disks]
+        assert content == [bytes([71]) * MIB + bytes([1]) * 2 * MIB, bytes([2]) * 3 * MIB]
+
+    run(story)
+
+
+async def changed(export: NbdExport) -> list[tuple[int, int]]:
+    """The whole MiB that are told as written, singly."""
+
+    def blocking() -> list[tuple[int, int]]:
+        with QemuImages(connections=1).open_export(export) as image:
+            return [
+                (at, MIB) for begin, length in image.written() for at in range(begin, begin + length, MIB)
+            ]
+
+    return await asyncio.to_thread(blocking)
+
+
+async def with_empty_disks(bench: Bench, vm: VmDefinition) -> VmDefinition:
+    folder = bench.base / "there"
+    disks = tuple(replace(disk, path=str(folder / f"{disk.name}.raw")) for disk in vm.disks)
+    for disk in disks:
+        await bench.hypervisor.make_disk(disk, 3 * MIB)
+    return replace(vm, disks=disks)
+
+
+def test_an_image_is_never_made_where_a_file_is_already(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        path = bench.base / "there.raw"
+        path.write_bytes(b"precious")
+        with pytest.raises(RefusedError) as refused:
+            await bench.hypervisor.make_disk(Disk(str(path)), MIB)
+        assert refused.value.kind == "disk-exists"
+        assert path.read_bytes() == b"precious"
+
+    run(story)
+
+
+def test_a_disk_that_the_vm_does_not_have_is_not_moved(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        machine = await bench.start("a", vm=with_disks(bench.base, 1))
+        with pytest.raises(RefusedError, match="no disk data") as refused:
+            await machine.moving_disks(["disk0", "data"])
+        assert refused.value.kind == "no-such-disk"
+        assert "disk0" in refused.value.remedy
 
     run(story)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from korora.errors import ToolError
 from korora.model.evidence import BlobDigests, PcrValues, VtpmIdentity, WipeStep
 from korora.model.identity import Secret, VmName
 from korora.model.image import NbdExport
-from korora.model.vm import HypervisorFacts, RunState, VmDefinition
+from korora.model.vm import Disk, HypervisorFacts, RunState, VmDefinition
 from korora.ports.hypervisor import (
     GuestMemory,
     HardwareFiles,
@@ -23,6 +23,7 @@ from korora.ports.hypervisor import (
     StreamStatus,
     did_not_stop,
 )
+from korora.ports.moving_disks import MovingDisks
 from korora.ports.vtpm import BlobBinding, Rested
 
 FACTS = HypervisorFacts("qemu", "7.2.22", ("q35",), ("qemu64",), "tcg", "kvm hangs", (), "0.7.1", ())
@@ -110,6 +111,9 @@ class FakeMachine:
         self._alive()
         yield {}
 
+    async def moving_disks(self, names: Sequence[str]) -> MovingDisks:
+        raise NotImplementedError
+
     async def run_state(self) -> RunState:
         return self._alive().state
 
@@ -182,6 +186,9 @@ class FakeHypervisor:
         if self._world.start_fails:
             raise ToolError("QEMU would not start", kind="qemu-start", remedy="look at its log")
         return FakeMachine(self._world.spawn(definition, place.qmp), definition)
+
+    async def make_disk(self, disk: Disk, size: int) -> None:
+        raise NotImplementedError
 
     async def attach(self, definition: VmDefinition, place: Place) -> FakeMachine | None:
         process = self._world.find(place.qmp)

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import itertools
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import Protocol
 
 from fakes.hypervisor_stream import GarbledError, receive_guest, send_guest
+from fakes.moving_disks import FakeMovingDisks
 from korora.adapters.image.qemu_nbd import served
 from korora.errors import RefusedError, ToolError
 from korora.model.evidence import CleanMemoryProof, WipeStep
 from korora.model.identity import VmName
 from korora.model.image import Format, ImageFiles, NbdExport
-from korora.model.vm import HypervisorFacts, RunState, VmDefinition
+from korora.model.vm import Disk, HypervisorFacts, RunState, VmDefinition
 from korora.ports.hypervisor import (
     HardwareFiles,
     Place,
@@ -31,6 +33,7 @@ from korora.ports.hypervisor import (
     StreamState,
     StreamStatus,
     did_not_stop,
+    no_such_disk,
 )
 
 FACTS = HypervisorFacts(
@@ -85,6 +88,7 @@ class Guest:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     go: asyncio.Event = field(default_factory=asyncio.Event)  # switch_over was called
     work: asyncio.Task[None] | None = None
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)  # that end with it
 
     async def become(self, state: StreamState, reason: str = "") -> None:
         async with self.changed:
@@ -96,6 +100,9 @@ class Guest:
         self.dead.set()
         self.state = RunState.STOPPED
         self.memory = bytearray()
+        for process in self.processes:
+            process.kill()
+            process.wait()
         if self.work is not None and self.work is not _current_task():
             self.work.cancel()
 
@@ -276,6 +283,16 @@ class FakeMachine:
                 exports[name] = NbdExport(folder / "nbd")
             yield exports
 
+    async def moving_disks(self, names: Sequence[str]) -> FakeMovingDisks:
+        async with self._step("moving_disks"):
+            there = {disk.name: disk for disk in self.definition.disks}
+            missing = [name for name in names if name not in there]
+            if missing:
+                raise no_such_disk(self.definition.name, missing, list(there))
+            return FakeMovingDisks(
+                [there[name] for name in names], self.guest.directory, self.guest.processes
+            )
+
     async def cpu_features(self) -> dict[str, bool]:
         async with self._step("cpu_features"):
             return {"sse2": True, "avx": False}
@@ -403,6 +420,18 @@ class FakeHypervisor:
             self.world.run(guest)
         self.world.after(self.host, step, trouble, guest)
         return self._with_memory(machine)
+
+    async def make_disk(self, disk: Disk, size: int) -> None:
+        trouble = await self.world.meet(self.host, "make_disk")
+        path = Path(disk.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("xb") as file:
+                file.truncate(size)
+        except FileExistsError as error:
+            raise RefusedError(f"{path} is there already", kind="disk-exists") from error
+        if trouble is not None:
+            raise ToolError(f"the answer to make_disk was lost on {self.host}", kind="qmp-silent")
 
     async def attach(self, definition: VmDefinition, place: Place) -> FakeMachine | None:
         trouble = await self.world.meet(self.host, "attach")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from korora.errors import ToolError
+from korora.errors import RefusedError, ToolError
 from korora.model.evidence import CleanMemoryProof, WipeStep
 from korora.model.identity import VmName
 from korora.model.image import NbdExport
-from korora.model.vm import HypervisorFacts, RunState, VmDefinition
+from korora.model.vm import Disk, HypervisorFacts, RunState, VmDefinition
+from korora.ports.moving_disks import MovingDisks
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,13 @@ class Machine(Protocol):
         """
         ...
 
+    async def moving_disks(self, names: Sequence[str]) -> MovingDisks:
+        """These of its disks, by their names in the definition, for a move; nothing is done to them yet.
+
+        RefusedError: kind="no-such-disk"; "disks-hidden" for hardware whose disks cannot be moved.
+        """
+        ...
+
     async def cpu_features(self) -> dict[str, bool]:
         """The expanded CPU model as the guest sees it, for comparison between hosts."""
         ...
@@ -188,6 +196,13 @@ class Hypervisor(Protocol):
         """Start the process. Incoming ones wait, paused, for `listen`. On failure nothing is left behind."""
         ...
 
+    async def make_disk(self, disk: Disk, size: int) -> None:
+        """A new, empty image of so many bytes, at its path. On failure nothing is left there.
+
+        RefusedError(kind="disk-exists") when something is there; ToolError when it cannot be made.
+        """
+        ...
+
     async def attach(self, definition: VmDefinition, place: Place) -> Machine | None:
         """Find a VM that an earlier run of this daemon started; None when its process is gone."""
         ...
@@ -195,6 +210,15 @@ class Hypervisor(Protocol):
     async def adopt(self, qmp_socket: Path) -> Machine:
         """Take over supervision of a QEMU that somebody else started."""
         ...
+
+
+def no_such_disk(vm: VmName, missing: Sequence[str], there: Sequence[str]) -> RefusedError:
+    """What `Machine.moving_disks` raises."""
+    return RefusedError(
+        f"{vm} has no disk {', '.join(missing)}",
+        kind="no-such-disk",
+        remedy=f"its disks are: {', '.join(there) or 'none'}",
+    )
 
 
 def did_not_stop(vm: VmName, deadline_s: float) -> ToolError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +12,16 @@ import msgspec
 
 from korora.adapters.hypervisor import live_cpu, process, stream
 from korora.adapters.hypervisor.command_line import ram_bytes
+from korora.adapters.hypervisor.disks.moving import QemuMovingDisks
 from korora.adapters.hypervisor.memory import BackendFile
 from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.snapshot import graph, moment
+from korora.adapters.hypervisor.snapshot.drives import drives_of
 from korora.errors import KororaError, RefusedError, ToolError
 from korora.model.image import NbdExport
 from korora.model.vm import RunState, VmDefinition
-from korora.ports.hypervisor import StreamSettings, StreamState, StreamStatus, did_not_stop
+from korora.ports.hypervisor import StreamSettings, StreamState, StreamStatus, did_not_stop, no_such_disk
 
 QUIT_DEADLINE_S = 5.0
 DYING_S = 0.5  # between the loss of QMP and the end of a dying process
@@ -121,6 +123,20 @@ class QemuMachine:
                 yield exports
         finally:
             self._disks_are_shown = False
+
+    async def moving_disks(self, names: Sequence[str]) -> QemuMovingDisks:
+        if self._directory is None:
+            raise RefusedError(
+                f"{self._definition.name} was adopted: its disks stay where they are",
+                kind="disks-hidden",
+                remedy="put them on storage that both hosts see, or define the VM for Korora",
+            )
+        async with self._explained():
+            drives = {drive.name: drive for drive in await drives_of(self._qmp, self._definition.disks)}
+        missing = [name for name in names if name not in drives]
+        if missing:
+            raise no_such_disk(self._definition.name, missing, list(drives))
+        return QemuMovingDisks(self._qmp, [drives[name] for name in names], self._directory)
 
     async def cpu_features(self) -> dict[str, bool]:
         async with self._explained():

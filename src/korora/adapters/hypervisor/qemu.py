@@ -17,6 +17,8 @@ from korora.adapters.hypervisor.adoption.adopt import adopt
 from korora.adapters.hypervisor.adoption.files import files_of, images_of
 from korora.adapters.hypervisor.adoption.launch import adopted_arguments, refuse_foreign_hardware
 from korora.adapters.hypervisor.command_line import Launch, arguments, firmware_files
+from korora.adapters.hypervisor.disks import leftover
+from korora.adapters.hypervisor.disks.making import make_disk
 from korora.adapters.hypervisor.images import refuse_escaping_images
 from korora.adapters.hypervisor.machine import Ends, QemuMachine, forget
 from korora.adapters.hypervisor.probe import facts as probing
@@ -27,7 +29,7 @@ from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.snapshot import graph
 from korora.errors import ToolError, UsageError
 from korora.model.definition import definition_text, parse_definition
-from korora.model.vm import HypervisorFacts, VmDefinition
+from korora.model.vm import Disk, HypervisorFacts, VmDefinition
 from korora.ports.hypervisor import HardwareFiles, Place
 
 START_DEADLINE_S = 60.0
@@ -112,6 +114,9 @@ class Qemu:
             raise
         return machine
 
+    async def make_disk(self, disk: Disk, size: int) -> None:
+        await make_disk(disk, size)
+
     async def attach(self, definition: VmDefinition, place: Place) -> QemuMachine | None:
         await _end_unrecorded(place)
         record = process.read_record(place.directory)
@@ -133,6 +138,8 @@ class Qemu:
         pinned = parse_definition(record.definition, str(place.directory / process.RECORD))
         with contextlib.suppress(ToolError):  # the next snapshot tries again, and says why not
             await graph.clear(qmp)
+        with contextlib.suppress(ToolError):
+            await leftover.clear(qmp)
         return QemuMachine(pinned, Ends(held, qmp, place.directory))
 
     async def adopt(self, qmp_socket: Path) -> QemuMachine:

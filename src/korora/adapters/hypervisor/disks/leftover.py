@@ -1,8 +1,8 @@
 """What moving disks put into QEMU, by its names, and how all of it is taken out again.
 
-Promise: `clear` asks QEMU what is there and takes out that alone, so it serves at the end, after an error,
-and after a daemon that died at any point. A mirror that is broken off leaves its disk as it is, with every write
-of the guest in it. It may be repeated.
+Promise: `clear` asks QEMU what is there and takes out that alone: at the end, after an error, and after a
+daemon that died at any point. A mirror that is broken off leaves its disk as it is, with every write of the
+guest in it. It may be repeated.
 """
 
 from __future__ import annotations

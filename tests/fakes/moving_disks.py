@@ -1,0 +1,118 @@
+"""Disks on their way without a hypervisor: QEMU's storage daemon takes them, libnbd writes them there.
+
+All of a disk is written when its copying begins, and again when it is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from korora.adapters.image import nbd
+from korora.adapters.image.qemu_nbd import served
+from korora.errors import ToolError
+from korora.model.image import Format, ImageFiles, NbdExport
+from korora.model.vm import Disk
+from korora.ports.moving_disks import Copied
+
+STARTS_WITHIN_S = 30.0
+
+
+class FakeMovingDisks:
+    """Of raw images. `processes`: where to note what must end with the guest."""
+
+    def __init__(
+        self, disks: Sequence[Disk], directory: Path, processes: list[subprocess.Popen[bytes]]
+    ) -> None:
+        self._disks = {disk.name: disk for disk in disks}
+        self._directory = directory
+        self._processes = processes
+        self._server: subprocess.Popen[bytes] | None = None
+        self._there: dict[str, Any] = {}
+        self._copying: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {name: Path(disk.path).stat().st_size for name, disk in self._disks.items()}
+
+    @property
+    def socket(self) -> Path:
+        return self._directory / "disks.sock"
+
+    async def receive(self) -> None:
+        words = ["qemu-storage-daemon", "--nbd-server", f"addr.type=unix,addr.path={self.socket}"]
+        for name, disk in self._disks.items():
+            words += ["--blockdev", f"file,filename={disk.path},node-name={name}"]
+            words += ["--export", f"nbd,id={name},node-name={name},name={name},writable=on"]
+        self._server = self._started(words)
+        limit = time.monotonic() + STARTS_WITHIN_S
+        while not self.socket.exists():
+            if self._server.poll() is not None or time.monotonic() > limit:
+                raise ToolError("the storage daemon does not serve", kind="disks-served")
+            await asyncio.sleep(0.01)
+
+    async def mirror(self, name: str, socket: Path) -> None:
+        handle = self._there[name] = nbd.library().NBD()
+        handle.set_export_name(name)
+        await asyncio.to_thread(handle.connect_unix, str(socket))
+        self._copying[name] = asyncio.create_task(self._copy(name))
+
+    async def copied(self) -> Copied:
+        ended = [task.done() for task in self._copying.values()]
+        for task in self._copying.values():
+            if task.done() and task.exception() is not None:
+                raise ToolError(f"a disk was not copied: {task.exception()}", kind="mirror-failed")
+        total = sum(self.sizes.values())
+        ready = len(ended) == len(self._disks) and all(ended)
+        return Copied(total if ready else 0, total, ready)
+
+    async def cut(self) -> None:
+        if not (await self.copied()).ready:
+            raise ToolError("a disk was not copied", kind="mirror-failed")
+        for name, handle in self._there.items():
+            await self._copy(name)
+            await asyncio.to_thread(handle.shutdown)
+
+    async def _copy(self, name: str) -> None:
+        def blocking() -> None:
+            content = Path(self._disks[name].path).read_bytes()
+            for at in range(0, len(content), 1 << 20):
+                self._there[name].pwrite(content[at : at + (1 << 20)], at)
+
+        await asyncio.to_thread(blocking)
+
+    @asynccontextmanager
+    async def written(self, name: str) -> AsyncIterator[NbdExport]:
+        with (
+            tempfile.TemporaryDirectory(prefix="kd-") as folder,
+            tempfile.NamedTemporaryFile(prefix="kd-") as copy,
+        ):
+            await asyncio.to_thread(self._copied_to, name, Path(copy.name))
+            with served(ImageFiles(Path(copy.name), Format.RAW), Path(folder), 5):
+                yield NbdExport(Path(folder) / "nbd")
+
+    async def end(self) -> None:
+        for task in self._copying.values():
+            task.cancel()
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+        self._server = None
+        self._copying.clear()
+        self._there.clear()
+        self.socket.unlink(missing_ok=True)
+
+    def _copied_to(self, name: str, path: Path) -> None:
+        path.write_bytes(Path(self._disks[name].path).read_bytes())
+
+    def _started(self, words: Sequence[str]) -> subprocess.Popen[bytes]:
+        quiet = subprocess.DEVNULL
+        process = subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet)
+        self._processes.append(process)
+        return process
