@@ -11,10 +11,11 @@ import asyncio
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.snapshot.graph import standing_still
 from korora.errors import ToolError
 
 JOB: Final = "korora-mirror-"
@@ -94,12 +95,14 @@ def unless_refused() -> Iterator[None]:
 
 
 async def _break_off(qmp: Qmp) -> None:
+    """With the VM paused for it: under a guest that writes, QEMU 7.2 corrupts its heap and ends."""
     left = await jobs(qmp)
-    for name, job in left.items():
-        if job["status"] != "concluded":
+    going = [name for name, job in left.items() if job["status"] != "concluded"]
+    async with standing_still(qmp) if going else nullcontext():
+        for name in going:
             with unless_refused():  # it is ending
                 await qmp.execute("block-job-cancel", {"device": name, "force": True})
-    await concluded(qmp, left)
+        await concluded(qmp, left)
 
 
 async def _ours(qmp: Qmp) -> list[str]:

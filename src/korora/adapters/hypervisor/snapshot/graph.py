@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 from korora.adapters.hypervisor.qmp import Qmp
@@ -67,6 +67,21 @@ async def _take_out(qmp: Qmp, nodes: Sequence[str]) -> None:
 
 async def add_mark(qmp: Qmp, name: str) -> None:
     await qmp.execute("blockdev-add", {"driver": "null-co", "node-name": name, "size": 512})
+
+
+@asynccontextmanager
+async def standing_still(qmp: Qmp) -> AsyncIterator[bool]:
+    """With no write of the guest under way. It runs on afterwards, whatever happens, if it ran before."""
+    running = bool((await qmp.execute("query-status"))["running"])
+    if running:
+        await add_mark(qmp, STANDS_STILL)
+    try:
+        if running:
+            await qmp.execute("stop")
+        yield running
+    finally:
+        if running:  # also when `stop` was not answered: it may come to it yet
+            await run_on(qmp)
 
 
 async def run_on(qmp: Qmp) -> None:

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -30,6 +29,7 @@ from typing import Any, Final, TypeVar
 
 from korora.adapters.hypervisor.command_line import checked_socket_name
 from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.serving import listening
 from korora.adapters.hypervisor.snapshot import graph
 from korora.adapters.hypervisor.snapshot.drives import Drive, drives_of, refuse_moving, write_back
 from korora.errors import KororaError, ToolError
@@ -149,17 +149,9 @@ def _opened(file: Path) -> Iterator[int]:
 
 async def _put_in(qmp: Qmp, drives: Sequence[Drive]) -> None:
     """The moment: no write is under way, and the next ones go through the filters."""
-    running = await _runs(qmp)
-    if running:
-        await graph.add_mark(qmp, graph.STANDS_STILL)
-    try:
-        if running:
-            await qmp.execute("stop")
+    async with graph.standing_still(qmp) as running:
         for number, drive in enumerate(drives):
             await graph.set_drive(qmp, drive.device, f"{graph.FILTER}{number}")
-    finally:
-        if running:  # also when `stop` was not answered: it may come to it yet
-            await graph.run_on(qmp)
     if not running and await _runs(qmp):
         raise ToolError("the VM began to run just when its disks were to be of one moment", kind="snapshot")
 
@@ -169,7 +161,7 @@ async def _runs(qmp: Qmp) -> bool:
 
 
 async def _serve(qmp: Qmp, path: Path) -> None:
-    with _listening(path) as listener:
+    with listening(path) as listener:
         await qmp.give(listener.fileno(), SOCKET)
     address = {"type": "fd", "data": {"str": SOCKET}}
     await graph.add_mark(qmp, graph.SERVES)
@@ -186,15 +178,6 @@ async def _serve(qmp: Qmp, path: Path) -> None:
             kind="snapshot",
             remedy="QEMU has one NBD server: if a backup uses it, wait for its end",
         ) from error
-
-
-@contextmanager
-def _listening(path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        path.chmod(0o600)
-        listener.listen(64)
-        yield listener
 
 
 async def _exported(qmp: Qmp, path: Path, number: int, drive: Drive) -> NbdExport:
