@@ -28,12 +28,14 @@ from fakes.site import TestSite
 from fakes.tpm_structures import PCRS, MadeByHand, SoftwareAk, name_of, private_key
 from fakes.vtpm import FakeVtpmAgent, TpmWorld
 from korora.adapters.channel.reception import TicketReception
+from korora.adapters.image.qemu_nbd import QemuImages
+from korora.adapters.premises.wiping import wiped
 from korora.errors import KororaError, PeerError, RefusedError, ToolError
 from korora.migration.recovery import settlement as recovery
 from korora.migration.service import Migrations
 from korora.migration.setting import Setting
 from korora.model.authorization import Answer, Authorized, Denied
-from korora.model.evidence import HostEvidence, Quote
+from korora.model.evidence import HostEvidence, Quote, WipeStep
 from korora.model.identity import HostName, OperatorName, Secret, VmName, sha256
 from korora.model.inspection_policy import InspectionPolicy
 from korora.model.ownership import Status
@@ -121,6 +123,7 @@ class StubAttester:
 class StubPremises:
     def __init__(self) -> None:
         self.memory = 2**34
+        self.storage = 2**40
         self.looked_at: list[str] = []
 
     async def file_digests(self, paths: Iterable[str]) -> dict[str, str]:
@@ -133,6 +136,15 @@ class StubPremises:
         seen = list(paths)
         self.looked_at += seen
         return seen
+
+    async def disk_usage(self, paths: Iterable[str]) -> dict[str, int]:
+        return {path: Path(path).stat().st_blocks * 512 for path in self._seen(paths)}
+
+    async def room(self, folder: str) -> int:
+        return self.storage
+
+    async def wipe_file(self, path: str) -> WipeStep:
+        return await asyncio.to_thread(wiped, Path(path))
 
     async def outside(self, read: Iterable[str], written: Iterable[str]) -> tuple[str, ...]:
         return tuple(path for path in (*read, *written) if path.startswith("/etc/"))
@@ -252,6 +264,7 @@ class LabHost:
             reception=self.reception,
             address_of=lambda host: f"address of {host}",
             premises=self.premises,
+            images=QemuImages(),
             examiner=examiner,
             incoming_limit=2,
         )

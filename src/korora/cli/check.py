@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from korora.cli.invocation import Invocation
-from korora.cli.options import AsJson, To, VmArgument
+from korora.cli.migration.request import disk_names
+from korora.cli.options import AsJson, DiskFormatOption, Disks, To, VmArgument
 from korora.cli.render import say, say_json
 from korora.errors import ExitCode
 from korora.model.identity import VmName
@@ -25,6 +27,8 @@ def check(
     mode: Annotated[
         Mode, typer.Option(help="Of the migration; a stopped VM can only move with offline.")
     ] = Mode.LIVE,
+    disks: Disks = "",
+    disk_format: DiskFormatOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the prechecks of a migration on both hosts, and show all that fail with what mends them.
@@ -36,7 +40,9 @@ def check(
     destination = invocation.site.host(to)
     source = invocation.find(vm)[0]
     with invocation.daemon(source) as daemon:
-        findings = daemon.check(_inquiry(invocation, vm, destination, mode))
+        asked = _inquiry(invocation, vm, destination, mode)
+        form = disk_format.value if disk_format else ""
+        findings = daemon.check(replace(asked, disks=disk_names(disks), disk_format=form))
     if as_json:
         say_json(
             {

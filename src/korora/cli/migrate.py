@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from korora.cli.invocation import Invocation
-from korora.cli.options import AsJson, To, VmArgument
+from korora.cli.options import AsJson, DiskFormatOption, Disks, To, VmArgument
 from korora.cli.render import warn
 from korora.errors import CancelledError, ExitCode, InDoubtError, KororaError
 from korora.model.plan import Mode
@@ -33,6 +33,8 @@ def migrate(
     mode: Annotated[
         Mode, typer.Option(help="live: the guest runs meanwhile; offline: it is suspended.")
     ] = Mode.LIVE,
+    disks: Disks = "",
+    disk_format: DiskFormatOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Move a VM, with its vTPM, to another attested host.
@@ -41,7 +43,7 @@ def migrate(
     where the VM runs. With --json: one object a line while it runs; the last one is the outcome.
     """
     invocation = Invocation.of(context)
-    order = _Order(vm, to, mode)
+    order = _Order(vm, to, mode, disks, disk_format.value if disk_format else "")
     try:
         outcome = order.carried_out(invocation, as_json=as_json)
     except Exception as problem:
@@ -65,6 +67,8 @@ class _Order:
     vm: str
     destination: str
     mode: Mode
+    disks: str = ""
+    disk_format: str = ""
     source: str | None = None
     owner: str | None = None
 
@@ -99,11 +103,13 @@ class _Order:
         """Sign the request and hand it to the source's daemon."""
         from korora.cli.check import address_of
         from korora.cli.migration.follow import Ticket
-        from korora.cli.migration.request import signed_request
+        from korora.cli.migration.request import disk_names, signed_request
 
         destination = invocation.site.host(self.destination)
         source = self._find_source(invocation)
-        request = signed_request(invocation.site, self.vm, source.name, destination.name, self.mode)
+        names = (source.name, destination.name)
+        moved = disk_names(self.disks)
+        request = signed_request(invocation.site, self.vm, *names, self.mode, moved, self.disk_format)
         if cancellation.asked:
             raise CancelledError("cancelled before anything was asked", kind="cancelled")
         with invocation.daemon(source) as daemon:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -11,6 +12,24 @@ HostArgument = Annotated[
     str | None, typer.Argument(metavar="HOST", help="The host; default: -H, or the only one in reach.")
 ]
 VmArgument = Annotated[str, typer.Argument(metavar="VM", help="The VM's name.")]
+Disks = Annotated[
+    str,
+    typer.Option(
+        "--disks",
+        metavar="all|NAME,…",
+        help="Disks that move too; the others are on storage that both hosts see.",
+    ),
+]
+
+
+class DiskFormat(StrEnum):
+    RAW = "raw"
+    QCOW2 = "qcow2"
+
+
+DiskFormatOption = Annotated[
+    DiskFormat | None, typer.Option("--disk-format", help="What they become; without it, what they are.")
+]
 To = Annotated[str, typer.Option("--to", metavar="HOST", help="The destination.")]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -145,6 +145,8 @@ class Check:
     mode: Mode = Mode.LIVE
     operator: str | None = None
     address: str | None = None
+    disks: tuple[str, ...] = ()
+    disk_format: Literal["", "raw", "qcow2"] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +302,15 @@ class LogAnswer:
 
 def inquiry_of(body: Check) -> Inquiry:
     operator = None if body.operator is None else OperatorName(body.operator)
-    return Inquiry(VmName(body.vm), HostName(body.destination), body.mode, operator, body.address)
+    return Inquiry(
+        VmName(body.vm),
+        HostName(body.destination),
+        body.mode,
+        operator,
+        body.address,
+        body.disks,
+        body.disk_format,
+    )
 
 
 def vm_answer(status: VmStatus) -> VmAnswer:

@@ -8,9 +8,10 @@ The phases are those of `phases.arrive`, in that order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,7 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from korora.agents.dataplane import DestinationRelay
 from korora.errors import RefusedError, ToolError
 from korora.migration import inspection
+from korora.migration.crossing import storage
 from korora.migration.crossing.cold import ColdInbound
+from korora.migration.crossing.disks import DisksIn
 from korora.migration.crossing.first_run import Ran
 from korora.migration.crossing.inbound import Inbound
 from korora.migration.crossing.vigil import while_watching
@@ -33,14 +36,15 @@ from korora.migration.papers.file import MigrationFile
 from korora.migration.recovery.standing import Standing
 from korora.migration.setting import Setting
 from korora.migration.teller import Teller
-from korora.model.definition import parse_definition
+from korora.model.crossing import Carried
+from korora.model.definition import definition_text, parse_definition
 from korora.model.identity import Digest, Secret, SessionId, VmName
 from korora.model.ownership import Do, Event, On, Status
 from korora.model.plan import Finding
 from korora.model.tpm import WrappedKey, WrappingKey
 from korora.policy.machine.language.vocabulary import Procedure
 from korora.policy.pcrs import PLATFORM_PCRS
-from korora.policy.precheck import OVERHEAD_BYTES, precheck
+from korora.policy.precheck import OVERHEAD_BYTES, precheck, precheck_disks
 from korora.ports.hypervisor import StreamSettings
 from korora.ports.vtpm import BlobBinding
 from korora.protocol import messages
@@ -80,6 +84,7 @@ class Arrival:
         self._met: Meeting | None = None
         self._manifest: messages.Manifest | None = None
         self._live: Inbound | None = None
+        self._disks_in: DisksIn | None = None
         self._refusal = ""
         self._dossier: dict[str, bytes] = {}
         self.standing: Standing | None = None
@@ -122,7 +127,9 @@ class Arrival:
         check_rule(
             order.rule, known(self._met).greeted, tls_version=channel.tls_version, tls_group=channel.tls_group
         )
-        self._order, self._definition = order, parse_definition(order.definition)
+        self._order, self._brought = order, parse_definition(order.definition)
+        folder = self._at.guests.place(self._brought.name)
+        self._definition = storage.relocated(self._brought, order.disks, folder)
         if order.dry_run:
             self.dry_run = True
             self.monitor.nothing_is_done()
@@ -146,6 +153,7 @@ class Arrival:
         )
         self._undo.push_async_callback(self._in.abandon, "the migration stopped")
         survey.lay_variables(directory, self._definition, prepare.variables)
+        await self._make_disks()
         if isinstance(self._in, Inbound):
             self._live = self._in
             self.file.clean_memory = await self._watching(self._in.prepare(self._definition))
@@ -154,12 +162,15 @@ class Arrival:
         self._key = await self._receive_key()
         if isinstance(self._in, Inbound):
             await self._open_for_data(self._in)
+            await self._open_for_disks(self._in)
         await self._talk.say(messages.Open())
 
     async def transfer(self) -> None:
         """Everything arrives; the VM is loaded here, and paused."""
         if isinstance(self._in, Inbound):
-            self.file.received = await self._watching_for_manifest(self._in.loaded())
+            if self._disks_in is not None:
+                await self._take_disks(self._disks_in)
+            self.file.received = await self._watching_for_manifest(self._arrived(self._in))
         else:
             self._manifest = await self._talk.expect(messages.Manifest, WORK_DEADLINE_S)
             state = self._manifest.cold_state
@@ -281,12 +292,13 @@ class Arrival:
         self._file.destination_allowed_by = admission.by
         self._file.move = move_of(vm, peer, self._at.host, self._session, order.epoch)
         self.standing = Standing(self._at.journal, vm, copy=False)
-        self.standing.definition = order.definition
+        self.standing.definition = definition_text(self._definition)
 
     async def _findings(self, own: Reservation | None = None) -> list[Finding]:
         promised = partial(self._reservations.before, own)
-        here = await survey.destination_facts(self._at, self._definition, promised)
-        return precheck(self._definition, self._order.facts, here)
+        staying = storage.staying(self._brought, [disk.name for disk in self._order.disks])
+        here = await survey.destination_facts(self._at, staying, promised)
+        return [*precheck(staying, self._order.facts, here), *precheck_disks(self._order.disks, here)]
 
     def _owed_bytes(self) -> int:
         """Memory that this VM was promised and the kernel has not allocated yet. A cold one takes none."""
@@ -314,23 +326,66 @@ class Arrival:
         )
 
     async def _open_for_data(self, inbound: Inbound) -> None:
+        streams = self._order.rule.streams
+        relay = self._destination_relay(inbound.socket, range(streams))
+        await inbound.start(relay, StreamSettings(channels=streams - 1), self._key, self._binding)
+
+    def _destination_relay(
+        self, deliver_to: Path, streams: Iterable[int], *, eager: bool = False
+    ) -> DestinationRelay:
+        """One whose tickets are awaited from now on, until the move ends."""
         rule, export = self._order.rule, self._talk.channel.export_key
-        keys = [stream_keys(export, self._session, number) for number in range(rule.streams)]
+        keys = [stream_keys(export, self._session, number) for number in streams]
         relay = DestinationRelay(
-            deliver_to=inbound.socket,
+            deliver_to=deliver_to,
             keys=keys,
             chunk_bytes=rule.chunk_bytes,
             stall_deadline_s=self._at.stall_deadline_s,
+            eager=eager,
         )
         tickets = [key.ticket for key in keys]
         self._at.reception.expect(tickets, relay)
         self._after.callback(self._at.reception.forget, tickets)
-        await inbound.start(relay, StreamSettings(channels=rule.streams - 1), self._key, self._binding)
+        return relay
+
+    async def _make_disks(self) -> None:
+        made = {disk.name: disk for disk in self._definition.disks}
+        for order in self._order.disks:
+            await self._at.hypervisor.make_disk(made[order.name], order.size)
+
+    async def _open_for_disks(self, inbound: Inbound) -> None:
+        """Each over a stream of its own, after those of memory."""
+        if not self._order.disks:
+            return
+        disks = await known(inbound.machine).moving_disks([order.name for order in self._order.disks])
+        first = self._order.rule.streams
+        relays = [
+            self._destination_relay(disks.socket, [first + number], eager=True)
+            for number in range(len(self._order.disks))
+        ]
+        self._disks_in = DisksIn(disks, relays, self._at.images)
+        self._undo.push_async_callback(self._disks_in.abandon, "the migration stopped")
+        await self._disks_in.open()
+
+    async def _take_disks(self, disks: DisksIn) -> None:
+        """Until they are the same here as there, and measured; the guest still writes to them."""
+        await while_watching(self._talk.expect(messages.Copied, None), disks.broken())
+        await self._watching(disks.settle())
+        await self._talk.say(messages.Measured())
+
+    async def _arrived(self, inbound: Inbound) -> Carried:
+        """Memory and disks, with the VM paused on both sides."""
+        loaded = await inbound.loaded()
+        if self._disks_in is None:
+            return loaded
+        crossed = await self._disks_in.arrived()
+        self.file.disks = crossed.contents
+        return crossed.added_to(loaded)
 
     def _keep_what_came_beside(self, boots: bytes | None) -> None:
         """What is not in the stream, held against the manifest. Boots are appraised once the VM is here."""
         directory = self._at.guests.directory(self._definition.name)
-        here = survey.file_digests(directory, self._definition, boots, self.file.dossier)
+        here = survey.file_digests(directory, self._brought, boots, self.file.dossier)
         unseen = set() if self._order.cold else {survey.VARIABLES}
         handover.refuse_other_files(self.file, here, unseen=unseen)
         self._at.guests.lay_boot_record(self._definition.name, boots)

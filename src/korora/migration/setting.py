@@ -15,6 +15,7 @@ from korora.ports.authorizer import Authorizer
 from korora.ports.channel import Channel
 from korora.ports.clock import Clock
 from korora.ports.hypervisor import Hypervisor
+from korora.ports.image import ImageReader
 from korora.ports.journal import Journal
 from korora.ports.premises import Premises
 from korora.ports.tpm import Tpm
@@ -58,6 +59,7 @@ class Setting:
     reception: Reception
     address_of: Callable[[HostName], str]
     premises: Premises
+    images: ImageReader
     examiner: Examiner
     incoming_limit: int
     stall_deadline_s: float = 30.0  # both sides' own: who waits longer learns it from the other

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,7 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from korora.agents.dataplane import SourceRelay
 from korora.errors import KororaError, PeerError, RefusedError
 from korora.migration import inspection
+from korora.migration.crossing import storage
 from korora.migration.crossing.cold import take_out
+from korora.migration.crossing.disks import DisksOut
 from korora.migration.crossing.first_run import is_there
 from korora.migration.crossing.outbound import SOCKET, Outbound
 from korora.migration.crossing.subject import find_subject, limits_of
@@ -40,6 +43,7 @@ from korora.model.identity import Secret, SessionId, VmName
 from korora.model.ownership import Do, Event, On, Status
 from korora.model.plan import Mode
 from korora.model.question import Said
+from korora.model.storage import DiskOrder
 from korora.policy.machine.language.vocabulary import Procedure
 from korora.policy.precheck import PRECHECKS
 from korora.ports.hypervisor import StreamSettings
@@ -76,6 +80,8 @@ class Departure:
         self._key: Secret | None = None
         self._cold_state: bytes | None = None
         self._boots: bytes | None = None
+        self._disks: tuple[DiskOrder, ...] = ()
+        self._disks_out: DisksOut | None = None
         self._admission: gate.Admission | None = None
         self.standing: Standing | None = None
         self.monitor = Monitor(setting, "source", self._subject)
@@ -140,6 +146,7 @@ class Departure:
             tls_group=talk.channel.tls_group,
             streams=self._channels + 1,
         )
+        self._disks = await storage.chosen(self._at, self._vm, self.file.request)
         await talk.say(
             messages.Order(
                 request=self.file.envelope,
@@ -151,6 +158,7 @@ class Departure:
                 cold=self._vm.live is None,
                 dry_run=False,
                 adopted=vm.adopted,
+                disks=self._disks,
             )
         )
         answer = await talk.expect(messages.Answer, WORK_DEADLINE_S)
@@ -176,9 +184,14 @@ class Departure:
         await talk.expect(messages.Open, WORK_DEADLINE_S)
 
     async def transfer(self) -> None:
-        """Pre-copy, until the guest is paused with little left to send. A stopped VM has nothing to copy."""
+        """Disks, then the pre-copy of memory, until the guest is paused with little left to send.
+
+        A stopped VM has nothing to copy.
+        """
         if self._vm.live is None:
             return
+        if self._disks:
+            await self._copy_disks(self._vm.live)
         self._out = self._outbound(self._vm.live)
         self._undo.push_async_callback(self._out.abandon, "the migration stopped")
         suspend = self.file.request.mode is Mode.OFFLINE
@@ -190,9 +203,13 @@ class Departure:
             self.file.paused_at = self._at.clock.monotonic()
 
     async def switch_over(self) -> None:
-        """The last pages, devices and the vTPM; then the signed manifest. The VM is paused on both sides."""
+        """The last of the disks, pages, devices and the vTPM; then the signed manifest. The VM is paused on
+        both sides."""
         if self._vm.live is not None:
-            self.file.sent = await self._watching(self._out.switch_over())
+            crossed = await self._watching(self._disks_out.cut()) if self._disks_out is not None else None
+            sent = await self._watching(self._out.switch_over())
+            self.file.sent = crossed.added_to(sent) if crossed is not None else sent
+            self.file.disks = crossed.contents if crossed is not None else ()
         else:
             self.file.sent, self._cold_state = await take_out(self._at, self._vm, self._key, self._binding)
         self._boots = self._at.guests.boot_record(self.vm)  # all that the guest said before it stopped
@@ -300,17 +317,45 @@ class Departure:
         return await while_watching(work, known(self._talk).listen_for_abort(), symptoms=SYMPTOMS)
 
     def _outbound(self, live: LiveVm) -> Outbound:
-        rule, talk = known(self.file.rule), known(self._talk)
         out = self._at.guests.directory(live.definition.name) / SOCKET
-        relay = SourceRelay(
-            listen_on=out,
+        streams = known(self.file.rule).streams
+        relay = self._source_relay(out, range(streams))
+        settings = StreamSettings(channels=streams - 1)
+        return Outbound(live.machine, live.vtpm, relay, out, settings, self._at.clock)
+
+    def _source_relay(self, listen_on: Path, streams: Iterable[int]) -> SourceRelay:
+        export = known(self._talk).channel.export_key
+        return SourceRelay(
+            listen_on=listen_on,
             connect=lambda: self._at.dial_data(self._address),
-            keys=[stream_keys(talk.channel.export_key, self._session, n) for n in range(rule.streams)],
-            chunk_bytes=rule.chunk_bytes,
+            keys=[stream_keys(export, self._session, number) for number in streams],
+            chunk_bytes=known(self.file.rule).chunk_bytes,
             stall_deadline_s=self._at.stall_deadline_s,
         )
-        settings = StreamSettings(channels=rule.streams - 1)
-        return Outbound(live.machine, live.vtpm, relay, out, settings, self._at.clock)
+
+    async def _copy_disks(self, live: LiveVm) -> None:
+        """Until both sides have measured them, and little is written meanwhile."""
+        talk = known(self._talk)
+        moved = await live.machine.moving_disks([disk.name for disk in self._disks])
+        folder, first = self._at.guests.directory(live.definition.name), known(self.file.rule).streams
+        relays = {}
+        for number, disk in enumerate(self._disks):
+            socket = folder / f"disk{number}.sock"
+            relays[disk.name] = self._source_relay(socket, [first + number]), socket
+        out = self._disks_out = DisksOut(moved, relays, self._at.images, self._at.clock)
+        self._undo.push_async_callback(out.abandon, "the migration stopped")
+        await self._watching(out.copy(self._tell.read))
+        await talk.say(messages.Copied())
+        there = asyncio.Event()
+
+        async def listen() -> None:
+            await talk.expect(messages.Measured, None)
+            there.set()
+            await talk.listen_for_abort()
+
+        await while_watching(out.settle(), listen(), symptoms=SYMPTOMS)
+        if not there.is_set():
+            await talk.expect(messages.Measured, None)
 
     async def _hand_over_key(self, ready: messages.Ready) -> Secret:
         """A fresh key for the vTPM's blobs, openable only by the destination's attested TPM."""
@@ -352,7 +397,7 @@ class Departure:
         docket.enter(self._at, self.file, role="source", address=self._address, cold=cold)
 
     async def _wipe(self) -> None:
-        self.file.wiped = await wipe_source(self._at, self._vm)
+        self.file.wiped = await wipe_source(self._at, self._vm, self.file.request.disks)
 
     async def _take_back(self, answer: messages.Decline) -> None:
         """The destination never ran it and durably never will: it runs on here, with the next epoch."""

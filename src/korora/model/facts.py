@@ -39,6 +39,7 @@ class DestinationFacts:
     files: FileDigests = field(default_factory=dict)
     disks: DiskSizes = field(default_factory=dict)
     outside: tuple[str, ...] = ()  # files of the VM that may not be had there, and were not looked at
+    storage_available_bytes: int = 0  # where disks come that move with their VM
     bridges: tuple[str, ...] = ()
     vms: tuple[str, ...] = ()
     incoming: int = 0

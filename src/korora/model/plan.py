@@ -15,7 +15,11 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MigrationRequest:
-    """The statement an operator signs (S2, S5). Times are Unix seconds; the nonce is 32 bytes in hex."""
+    """The statement an operator signs (S2, S5). Times are Unix seconds; the nonce is 32 bytes in hex.
+
+    `disks` move too, by name, or all of them (`storage.ALL`); `disk_format` is what they become, "" as they
+    are. The others are on storage that both hosts see.
+    """
 
     operator: OperatorName
     procedure: str  # the transformation procedure asked for: "migrate"
@@ -26,6 +30,8 @@ class MigrationRequest:
     nonce: str
     issued_at: int
     not_after: int
+    disks: tuple[str, ...] = ()
+    disk_format: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,8 @@ class Inquiry:
     mode: Mode = Mode.LIVE
     operator: OperatorName | None = None
     address: str | None = None
+    disks: tuple[str, ...] = ()
+    disk_format: str = ""
 
 
 @dataclass(frozen=True, slots=True)

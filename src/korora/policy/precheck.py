@@ -5,10 +5,11 @@ Compares what the two hosts said. A finding says that the move would fail; no fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from korora.model.facts import DestinationFacts, SourceFacts
 from korora.model.plan import Finding
+from korora.model.storage import DiskOrder
 from korora.model.vm import Firmware, VmDefinition
 
 NEEDED_CAPABILITIES = ("return-path", "pause-before-switchover", "events")
@@ -24,6 +25,21 @@ def precheck(definition: VmDefinition, source: SourceFacts, destination: Destina
     `definition` is the running VM's, with machine type and accelerator pinned.
     """
     return [finding for check in CHECKS for finding in check(definition, source, destination)]
+
+
+def precheck_disks(disks: Sequence[DiskOrder], destination: DestinationFacts) -> list[Finding]:
+    """Whether the disks that come along find room: what they take now, not what they may grow to."""
+    needed, there = sum(disk.used for disk in disks), destination.storage_available_bytes
+    if there >= needed:
+        return []
+    return [
+        Finding(
+            "disk-room",
+            destination.host,
+            f"the disks take {_mib(needed)}; {destination.host} has room for {_mib(there)}",
+            f"free {_mib(needed - there)} where its `state` folder is, or choose another destination",
+        )
+    ]
 
 
 def base_model(cpu_model: str) -> str:

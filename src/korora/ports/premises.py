@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from korora.model.evidence import WipeStep
+
 
 class Premises(Protocol):
     """Never raises for what is not there: it is simply not in the answer.
@@ -18,6 +20,18 @@ class Premises(Protocol):
 
     async def disk_sizes(self, paths: Iterable[str]) -> dict[str, int]:
         """Path → bytes of the file or block device, as the host sees it."""
+        ...
+
+    async def disk_usage(self, paths: Iterable[str]) -> dict[str, int]:
+        """Path → bytes of the storage that it takes; of a sparse file fewer than its size."""
+        ...
+
+    async def room(self, folder: str) -> int:
+        """Bytes that can still be written below this folder, or the nearest one above it that is there."""
+        ...
+
+    async def wipe_file(self, path: str) -> WipeStep:
+        """Overwrite what is in it with zeros, and remove it. OSError when that fails; repeatable."""
         ...
 
     async def outside(self, read: Iterable[str], written: Iterable[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from korora.model.evidence import (
 )
 from korora.model.facts import SourceFacts
 from korora.model.plan import CryptographyRule, Finding
+from korora.model.storage import DiskOrder
 from korora.model.tpm import WrappingKey
 
 VERSION: Final = 1
@@ -61,8 +62,8 @@ class Evidence(Message, frozen=True, tag="evidence"):
     evidence: HostEvidence
 
 
-class Order(Message, frozen=True, tag="order"):
-    """Source: the operator's signed request, the VM, and the rule to use."""
+class Order(Message, frozen=True, tag="order", omit_defaults=True):
+    """Source: the operator's signed request, the VM, and the rule to use. `disks` come too."""
 
     request: Blob
     authorized_by: Text
@@ -73,6 +74,7 @@ class Order(Message, frozen=True, tag="order"):
     cold: bool
     dry_run: bool
     adopted: bool
+    disks: tuple[DiskOrder, ...] = ()
 
 
 class Answer(Message, frozen=True, tag="answer"):
@@ -119,6 +121,14 @@ class TransferKey(Message, frozen=True, tag="key"):
 
 class Open(Message, frozen=True, tag="open"):
     """Destination: the vTPM's key, if there is one, was opened, and data connections are awaited; send."""
+
+
+class Copied(Message, frozen=True, tag="copied"):
+    """Source: the disks are the same there, and what the guest writes is written there; measure them."""
+
+
+class Measured(Message, frozen=True, tag="measured"):
+    """Destination: it has, and goes on where they are written."""
 
 
 class Manifest(Message, frozen=True, tag="manifest"):
@@ -204,6 +214,8 @@ AnyMessage = (
     | Ready
     | TransferKey
     | Open
+    | Copied
+    | Measured
     | Manifest
     | Accept
     | Release

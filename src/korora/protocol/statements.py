@@ -10,8 +10,8 @@ table's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Final, Literal, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, cast
 
 import msgspec
 
@@ -20,6 +20,7 @@ from korora.model.crossing import Carried
 from korora.model.evidence import StreamRoot
 from korora.model.identity import Digest, HostName, OperatorName, SessionId, VmName, checked_name, sha256
 from korora.model.plan import MigrationRequest, Mode
+from korora.model.storage import DiskContent
 from korora.protocol import canonical, dsse
 
 VERSION: Final = 1
@@ -27,9 +28,11 @@ REQUEST_TYPE: Final = "application/vnd.korora.request+json"
 MAX_STATEMENT_BYTES: Final = 256 * 1024
 
 Sha256 = Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]
+Blake3 = Annotated[str, msgspec.Meta(pattern="^blake3:[0-9a-f]{64}$")]
 Session = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{128}$")]
 Nonce = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, msgspec.Meta(max_length=63)]
+DiskName = Annotated[str, msgspec.Meta(pattern=r"^(\*|[a-z][a-z0-9_-]{0,30})$")]
 Time = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]  # Unix seconds, up to the year 9999
 Epoch = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 
@@ -54,6 +57,18 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     at: Time
 
 
+class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A disk that moved, as it is with the VM paused; see `model.storage.DiskContent`."""
+
+    name: Name
+    size: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    root: Blake3
+
+
+Disks = tuple[Disk, ...] | msgspec.UnsetType
+"""By name. Not written at all in a move without disks."""
+
+
 class Manifest(Statement, frozen=True, kw_only=True):
     """Source: what was sent. `files` are digests of what went beside the stream, by name."""
 
@@ -62,6 +77,7 @@ class Manifest(Statement, frozen=True, kw_only=True):
     mode: Mode
     carried: Carried
     files: dict[str, Sha256]
+    disks: Disks = msgspec.UNSET
 
 
 class Accept(Statement, frozen=True, kw_only=True):
@@ -71,6 +87,7 @@ class Accept(Statement, frozen=True, kw_only=True):
 
     manifest: Sha256
     carried: Carried
+    disks: Disks = msgspec.UNSET
 
 
 class Release(Statement, frozen=True, kw_only=True):
@@ -126,6 +143,8 @@ class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nonce: Nonce
     issued_at: Time
     not_after: Time
+    disks: tuple[DiskName, ...] | msgspec.UnsetType = msgspec.UNSET
+    disk_format: Literal["raw", "qcow2"] | msgspec.UnsetType = msgspec.UNSET
 
 
 S = TypeVar("S", Manifest, Accept, Release, Running, Decline, Decision)
@@ -180,6 +199,28 @@ def check_answers(named: str, envelope: bytes, what: str) -> None:
         )
 
 
+def written_disks(disks: Iterable[DiskContent]) -> Disks:
+    """As they stand in a statement."""
+    written = [Disk(name=one.name, size=one.size, root=one.root) for one in sorted(disks, key=_name)]
+    return tuple(written) or msgspec.UNSET
+
+
+def read_disks(disks: Disks) -> tuple[DiskContent, ...]:
+    read = () if isinstance(disks, msgspec.UnsetType) else disks
+    return tuple(DiskContent(one.name, one.size, Digest(one.root)) for one in read)
+
+
+def disk_differences(sent: Iterable[DiskContent], arrived: Iterable[DiskContent]) -> tuple[str, ...]:
+    """A sentence for each disk that is not the same on both hosts."""
+    here, there = ({one.name: one for one in disks} for disks in (sent, arrived))
+    names = sorted(here.keys() | there.keys())
+    return tuple(f"the disk {name} is not the same" for name in names if here.get(name) != there.get(name))
+
+
+def _name(disk: DiskContent) -> str:
+    return disk.name
+
+
 def differences(sent: Carried, arrived: Carried) -> tuple[str, ...]:
     """What the two hosts saw differently, a sentence each; nothing when they agree."""
     found = []
@@ -219,6 +260,8 @@ def encode_request(request: MigrationRequest) -> bytes:
             request.nonce,
             request.issued_at,
             request.not_after,
+            request.disks or msgspec.UNSET,
+            cast(Any, request.disk_format or msgspec.UNSET),
         )
     )
 
@@ -254,6 +297,8 @@ def _decode_request(payload: bytes) -> MigrationRequest:
             read.nonce,
             read.issued_at,
             read.not_after,
+            read.disks or (),
+            read.disk_format or "",
         )
     except UsageError as error:
         raise _malformed(error.message) from error

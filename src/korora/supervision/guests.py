@@ -197,9 +197,13 @@ class Guests:
 
     # -- for migrations ---------------------------------------------------------------------------------
 
+    def place(self, name: str) -> Path:
+        """Where its directory is, or would be."""
+        return (self._vms_directory / checked_name(name, "VM name")).absolute()
+
     def directory(self, name: str) -> Path:
         """The VM's private directory on this host; made if it is not there. Absolute."""
-        directory = self._vms_directory / checked_name(name, "VM name")
+        directory = self.place(name)
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)

@@ -17,6 +17,7 @@ from korora.adapters.channel import tls
 from korora.adapters.channel.listener import Listener
 from korora.adapters.channel.reception import TicketReception
 from korora.adapters.hypervisor.qemu import Qemu
+from korora.adapters.image.qemu_nbd import QemuImages
 from korora.adapters.inspector.process import ProcessInspector
 from korora.adapters.journal.sqlite import SqliteJournal
 from korora.adapters.premises.local import LocalPremises
@@ -115,6 +116,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         reception=reception,
         address_of=AddressBook(configuration),
         premises=LocalPremises(storage_rule(configuration)),
+        images=QemuImages(),
         examiner=examiner,
         incoming_limit=configuration.incoming_limit,
         stall_deadline_s=configuration.stall_deadline_s,

@@ -237,4 +237,6 @@ def test_findings_are_values(fake: FakeDaemon, client: Daemon) -> None:
         "mode": "offline",
         "operator": "alice",
         "address": "10.0.0.2:7000",
+        "disks": [],
+        "disk_format": "",
     }

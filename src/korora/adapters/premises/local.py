@@ -13,6 +13,8 @@ from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from korora.adapters.premises.wiping import wiped
+from korora.model.evidence import WipeStep
 from korora.policy.storage import StorageRule
 
 _Version = tuple[int, int, int, int, int]  # device, inode, size, mtime, ctime
@@ -39,6 +41,15 @@ class LocalPremises:
 
     async def disk_sizes(self, paths: Iterable[str]) -> dict[str, int]:
         return await self._look(_disk_sizes, tuple(paths))
+
+    async def disk_usage(self, paths: Iterable[str]) -> dict[str, int]:
+        return await self._look(_disk_usage, tuple(paths))
+
+    async def room(self, folder: str) -> int:
+        return await self._look(_room, folder)
+
+    async def wipe_file(self, path: str) -> WipeStep:
+        return await asyncio.to_thread(wiped, Path(path))
 
     async def outside(self, read: Iterable[str], written: Iterable[str]) -> tuple[str, ...]:
         named = [*((path, False) for path in read), *((path, True) for path in written)]
@@ -95,6 +106,24 @@ def _disk_sizes(paths: tuple[str, ...]) -> dict[str, int]:
         except OSError:
             continue
     return sizes
+
+
+def _disk_usage(paths: tuple[str, ...]) -> dict[str, int]:
+    usage = {}
+    for path in paths:
+        try:
+            with _opened(path, stat.S_ISREG, stat.S_ISBLK) as disk:
+                status = os.fstat(disk.fileno())
+                usage[path] = disk.seek(0, 2) if stat.S_ISBLK(status.st_mode) else status.st_blocks * 512
+        except OSError:
+            continue
+    return usage
+
+
+def _room(folder: str) -> int:
+    place = next(one for one in (Path(folder), *Path(folder).parents) if one.is_dir())
+    told = os.statvfs(place)
+    return told.f_bavail * told.f_frsize
 
 
 def _real(path: str) -> PurePosixPath:

@@ -25,10 +25,19 @@ _RETRY_S: Final = 0.02
 
 
 class DestinationRelay(Relay):
-    """`deliver_to` is where the hypervisor listens; `keys[n]` belongs to its n-th connection."""
+    """`deliver_to` is where the hypervisor listens; `keys[n]` belongs to its n-th connection.
+
+    `eager`: it is connected as soon as the data connection is there, as a server that speaks first must be.
+    """
 
     def __init__(
-        self, *, deliver_to: Path, keys: Sequence[StreamKeys], chunk_bytes: int, stall_deadline_s: float
+        self,
+        *,
+        deliver_to: Path,
+        keys: Sequence[StreamKeys],
+        chunk_bytes: int,
+        stall_deadline_s: float,
+        eager: bool = False,
     ) -> None:
         super().__init__(
             [
@@ -38,6 +47,7 @@ class DestinationRelay(Relay):
                     attach=self._connect_in_turn,
                     chunk_bytes=chunk_bytes,
                     stall_deadline_s=stall_deadline_s,
+                    eager=eager,
                 )
                 for key in keys
             ]

@@ -103,10 +103,11 @@ class Inbound:
         """Deliver until the authenticated end, then close the hypervisor's reading side."""
         with _located(self._lane, self._direction, self._opener):
             peer = self._lane.peer.wait()
+            hypervisor = self._lane.attach() if self._lane.eager else None
             kind, payload = self._next(peer)
             while kind is Kind.ALIVE:
                 kind, payload = self._next(peer)
-            hypervisor = self._lane.attach()
+            hypervisor = hypervisor or self._lane.attach()
             while kind is not Kind.END:
                 if kind is Kind.DATA:
                     self._deliver(hypervisor, payload)
@@ -137,7 +138,8 @@ class Inbound:
 
 
 class Lane:
-    """`attach` is called once, by the inbound thread, when there is something for the hypervisor."""
+    """`attach` is called once, by the inbound thread, when there is something for the hypervisor; `eager`: at
+    once, because the hypervisor speaks first."""
 
     def __init__(
         self,
@@ -147,7 +149,9 @@ class Lane:
         attach: Callable[[Lane], socket.socket],
         chunk_bytes: int,
         stall_deadline_s: float,
+        eager: bool = False,
     ) -> None:
+        self.eager = eager
         self.keys = keys
         self.chunk_bytes = chunk_bytes
         self.stall_deadline_s = stall_deadline_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from pathlib import Path
@@ -11,16 +12,26 @@ from korora.errors import UsageError
 from korora.model.identity import HostName, VmName
 from korora.model.plan import MigrationRequest, Mode
 from korora.model.site import Operator, SiteConfiguration
+from korora.model.storage import ALL
 from korora.protocol.dsse import KeyPair, envelope
 from korora.protocol.statements import REQUEST_TYPE, encode_request
 
 VALID_S = 600
+_DISK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 
 
 def signed_request(
-    site: SiteConfiguration, vm: str, source: str, destination: str, mode: Mode, valid_s: int = VALID_S
+    site: SiteConfiguration,
+    vm: str,
+    source: str,
+    destination: str,
+    mode: Mode,
+    disks: tuple[str, ...] = (),
+    disk_format: str = "",
+    *,
+    valid_s: int = VALID_S,
 ) -> bytes:
-    """A fresh request as a DSSE envelope, signed by the site's operator.
+    """A fresh request as a DSSE envelope, signed by the site's operator. Disks as in a MigrationRequest.
 
     UsageError when there is no operator, or the key cannot be used.
     """
@@ -36,8 +47,25 @@ def signed_request(
         nonce=secrets.token_hex(32),
         issued_at=now,
         not_after=now + valid_s,
+        disks=disks,
+        disk_format=disk_format,
     )
     return envelope(REQUEST_TYPE, encode_request(request), [operator_key(operator.key)])
+
+
+def disk_names(words: str) -> tuple[str, ...]:
+    """What `--disks` says: names with commas between them, or `all`. UsageError for anything else."""
+    names = tuple(name.strip() for name in words.split(",")) if words.strip() else ()
+    if names == ("all",):
+        return (ALL,)
+    wrong = [name for name in names if _DISK_NAME.fullmatch(name) is None]
+    if wrong or len(set(names)) < len(names):
+        raise UsageError(
+            f"--disks {words}: {f'{wrong[0]!r} is no name of a disk' if wrong else 'a disk is named twice'}",
+            kind="bad-disks",
+            remedy="write `all`, or the disks' names as `korora vm show` tells them: --disks root,data",
+        )
+    return names
 
 
 def operator_of(site: SiteConfiguration) -> Operator:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Sequence
 from typing import Final
 
+from korora.migration.crossing.storage import moving
 from korora.migration.crossing.subject import Subject
 from korora.migration.setting import Setting
 from korora.model.evidence import WipeCertificate, WipeStep
@@ -26,20 +28,22 @@ NO_MEMORY: Final = (
 NO_CUSTODY: Final = "the vTPM was not in Korora's custody on the source: its remains there were not wiped"
 
 
-async def wipe_source(at: Setting, vm: Subject) -> WipeCertificate:
-    """vTPM shut down, memory overwritten and verified, QEMU ended, vTPM state, key and files destroyed.
+async def wipe_source(at: Setting, vm: Subject, disks: Sequence[str] = ()) -> WipeCertificate:
+    """vTPM shut down, memory overwritten and verified, QEMU ended; vTPM state, key and files destroyed, and
+    those disks that moved (as a request names them).
 
     Repeatable after a crash.
     """
     steps: list[WipeStep] = []
-    limits = [DISKS]
+    moved = moving(vm.definition, disks)
+    limits = [DISKS] if len(moved) < len(vm.definition.disks) or not moved else []
     if vm.live is not None:
         await at.guests.release(vm.definition.name)
         steps += await retire(vm.live.machine, vm.live.vtpm)
         limits += [*MEMORY_LIMITS, *([] if vm.live.machine.memory is not None else [NO_MEMORY])]
     if vm.definition.vtpm and not vm.vtpm_in_custody:
         limits.append(NO_CUSTODY)
-    steps += await wipe_remains(at, vm.definition)
+    steps += await wipe_remains(at, vm.definition, disks)
     return WipeCertificate(tuple(steps), tuple(limits))
 
 
@@ -54,11 +58,21 @@ async def retire(machine: Machine, vtpm: Vtpm | None) -> list[WipeStep]:
     return steps
 
 
-async def wipe_remains(at: Setting, definition: VmDefinition) -> list[WipeStep]:
-    """What lies in the VM's directory here; also after a crash, when its processes are gone."""
+async def wipe_remains(at: Setting, definition: VmDefinition, disks: Sequence[str] = ()) -> list[WipeStep]:
+    """What lies in the VM's directory here, and the disks that moved; also after a crash, when its processes
+    are gone."""
     directory = at.guests.directory(definition.name)
-    steps = []
+    steps = [await _wiped(at, disk.path) for disk in moving(definition, disks)]
     if definition.vtpm and not definition.adopted:
         steps.append(await at.vtpms.wipe(definition.name, directory))
     await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
     return steps
+
+
+async def _wiped(at: Setting, path: str) -> WipeStep:
+    """The VM runs there: a disk that cannot be wiped here is told, and holds up nothing."""
+    try:
+        return await at.premises.wipe_file(path)
+    except OSError as error:
+        note = f"not wiped: {error.strerror or error}; it is still there"
+        return WipeStep(path, "none", 0, verified=False, note=note)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from korora.errors import QuestionError, RefusedError
+from korora.migration.crossing import storage
 from korora.migration.crossing.subject import Subject, find_subject
 from korora.migration.greeting import gate, survey
 from korora.migration.greeting.conversation import WORK_DEADLINE_S, Conversation
@@ -57,6 +58,7 @@ async def _findings_there(at: Setting, asked: Inquiry, subject: Subject) -> Sequ
             cold=subject.live is None,
             dry_run=True,
             adopted=subject.definition.adopted,
+            disks=await storage.chosen(at, subject, asked),
         )
         await talk.say(order)
         return (await talk.expect(Answer, WORK_DEADLINE_S)).findings

@@ -59,6 +59,7 @@ async def destination_facts(
         files=await at.premises.file_digests([p for p in boot if p not in outside]),
         disks=await at.premises.disk_sizes([p for p in disks if p not in outside]),
         outside=outside,
+        storage_available_bytes=await at.premises.room(str(at.guests.place(definition.name))),
         bridges=at.premises.bridges(),
         vms=tuple(record.name for record in at.journal.vms() if Status(record.ownership) not in _GONE),
         incoming_limit=at.incoming_limit,

@@ -14,6 +14,7 @@ from korora.model.identity import Digest
 from korora.model.inspection import Inspection
 from korora.model.plan import CryptographyRule, MigrationRequest
 from korora.model.question import Said
+from korora.model.storage import DiskContent
 from korora.model.tpm import WrappingKey
 from korora.protocol.receipt.document import Flags
 from korora.protocol.statements import Move
@@ -40,6 +41,7 @@ class MigrationFile:
     flags: Flags | None = None
     dossier: Digest | None = None
     files: dict[str, Digest] = field(default_factory=dict)
+    disks: tuple[DiskContent, ...] = ()  # as this host measured those that moved
     sent: Carried | None = None
     received: Carried | None = None
     manifest: bytes | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -13,6 +13,7 @@ from korora.migration.papers.file import MigrationFile
 from korora.migration.setting import Setting
 from korora.model.crossing import Carried
 from korora.model.identity import Digest
+from korora.model.storage import DiskContent
 from korora.protocol import statements
 
 
@@ -35,6 +36,7 @@ def manifest(at: Setting, file: MigrationFile) -> bytes:
         mode=file.request.mode,
         carried=known(file.sent),
         files=dict(file.files),
+        disks=statements.written_disks(file.disks),
     )
     return statements.signed(said, at.signer)
 
@@ -45,6 +47,7 @@ def accepted(file: MigrationFile, signer: ec.EllipticCurvePublicKey) -> Carried:
     statements.check_move(said, known(file.move))
     statements.check_answers(said.manifest, known(file.manifest), "manifest")
     refuse_differences(known(file.sent), said.carried)
+    _refuse_other_disks(file.disks, said.disks)
     return said.carried
 
 
@@ -80,6 +83,7 @@ def opened_manifest(file: MigrationFile, signer: ec.EllipticCurvePublicKey) -> s
     said = statements.opened(known(file.manifest), statements.Manifest, signer)
     statements.check_move(said, known(file.move))
     refuse_differences(said.carried, known(file.received))
+    _refuse_other_disks(file.disks, said.disks)
     return said
 
 
@@ -104,6 +108,7 @@ def accept(at: Setting, file: MigrationFile) -> bytes:
         at=int(at.clock.now()),
         manifest=statements.digest(known(file.manifest)),
         carried=known(file.received),
+        disks=statements.written_disks(file.disks),
     )
     return statements.signed(said, at.signer)
 
@@ -137,4 +142,15 @@ def refuse_differences(sent: Carried, arrived: Carried) -> None:
             "the two hosts did not see the same: " + "; ".join(found),
             kind="evidence-differs",
             remedy="find out what changed it, between the hosts or on one of them, before you try again",
+        )
+
+
+def _refuse_other_disks(here: Sequence[DiskContent], told: statements.Disks) -> None:
+    found = statements.disk_differences(here, statements.read_disks(told))
+    if found:
+        raise IntegrityError(
+            "the two hosts did not see the same: " + "; ".join(found),
+            kind="evidence-differs",
+            remedy="one of them wrote to it, or its storage gave back something else than was written: look"
+            " into the disks of both before you try again",
         )

@@ -281,6 +281,9 @@ class Settling:
             return arrived.machine
         return self._live.machine if self._live is not None else None
 
+    def _moved(self) -> tuple[str, ...]:
+        return self._file.request.disks if self._file is not None else ()
+
     async def _wipe(self) -> None:
         self._rules.did(Procedure.RUN)  # the proof of it is what the wipe follows from
         self._rules.permit(Procedure.WIPE)
@@ -290,7 +293,7 @@ class Settling:
         if live is not None:
             await self._at.guests.release(self.vm)
             await wiping.retire(live.machine, live.vtpm)
-        await wiping.wipe_remains(self._at, definition)
+        await wiping.wipe_remains(self._at, definition, self._moved())
         await self._standing.on(Event(On.WIPE_DONE), {})
         self._rules.did(Procedure.WIPE)
 

@@ -1,0 +1,159 @@
+"""Disks that cross with their VM: each over a data connection of its own, sealed like its memory.
+
+    copy, while the guest writes → measure, on both sides → (memory crosses) → the VM is paused
+    → cut: the same on both sides → measure what was written last → compared in the manifest
+
+Promise: `abandon`, at any moment before the release, leaves the source's disks as the guest left them.
+Limit: a guest's write waits until it is written at the destination, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from korora.agents.dataplane import DestinationRelay, RelayReport, SourceRelay
+from korora.errors import IntegrityError, KororaError, PeerError, ToolError
+from korora.migration.crossing.measuring import Measuring
+from korora.model.crossing import Carried
+from korora.model.meter import Reading
+from korora.model.storage import DiskContent
+from korora.ports.clock import Clock
+from korora.ports.image import ImageReader
+from korora.ports.moving_disks import MovingDisks
+
+_LOOKS_EVERY_S: Final = 0.1
+_REASON_S: Final = 2.0
+
+Read = Callable[[Reading], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Crossed:
+    """What one host saw: the disks as they are with the VM paused, and what crossed for them."""
+
+    contents: tuple[DiskContent, ...]
+    reports: tuple[RelayReport, ...]
+
+    def added_to(self, carried: Carried) -> Carried:
+        """The streams of memory and disks, as one."""
+        return Carried(
+            (*carried.roots, *(root for report in self.reports for root in report.roots)),
+            carried.payload_bytes + sum(report.payload_bytes for report in self.reports),
+            carried.wire_bytes + sum(report.wire_bytes for report in self.reports),
+            carried.blobs,
+            carried.vtpm,
+        )
+
+
+class DisksOut:
+    """The source's end. `relays`: one for each disk, by name, with the socket that it listens on."""
+
+    def __init__(
+        self,
+        disks: MovingDisks,
+        relays: Mapping[str, tuple[SourceRelay, Path]],
+        images: ImageReader,
+        clock: Clock,
+    ) -> None:
+        self._disks = disks
+        self._relays = relays
+        self._clock = clock
+        self._measuring = Measuring(disks, images)
+
+    async def copy(self, read: Read) -> None:
+        """Until all are the same there. ToolError(kind="mirror-failed"), or what broke the connection."""
+        try:
+            for name, (relay, socket) in self._relays.items():
+                relay.start()
+                await self._disks.mirror(name, socket)
+            while not (copied := await self._disks.copied()).ready:
+                left = copied.total - copied.done
+                await read(Reading(self._clock.monotonic(), copied.done, left, 0.0, 0))
+                await asyncio.sleep(_LOOKS_EVERY_S)
+        except ToolError as error:
+            raise await _why(error, [relay for relay, _ in self._relays.values()]) from error
+
+    async def settle(self) -> None:
+        await self._measuring.settle()
+        self._measuring.keep()
+
+    async def cut(self) -> Crossed:
+        """With the VM paused: the same on both sides, and measured. Nothing is left in the hypervisor."""
+        relays = [relay for relay, _ in self._relays.values()]
+        try:
+            await self._disks.cut()
+        except ToolError as error:
+            raise await _why(error, relays) from error
+        contents, reports = await asyncio.gather(self._measuring.contents(), _reports(relays))
+        await self._disks.end()
+        return Crossed(contents, reports)
+
+    async def abandon(self, why: str) -> None:
+        """Undo: the disks are the guest's alone. Idempotent."""
+        for relay, _ in self._relays.values():
+            await asyncio.to_thread(relay.abort, why)
+        await self._measuring.stop()
+        await self._disks.end()
+
+
+class DisksIn:
+    """The destination's end. Its images are new, and empty."""
+
+    def __init__(self, disks: MovingDisks, relays: Sequence[DestinationRelay], images: ImageReader) -> None:
+        self._disks = disks
+        self._relays = relays
+        self._measuring = Measuring(disks, images)
+
+    async def open(self) -> None:
+        """Take what comes."""
+        await self._disks.receive()
+        for relay in self._relays:
+            relay.start()
+
+    async def settle(self) -> None:
+        """Once the source says that they are the same here."""
+        await self._measuring.settle()
+        self._measuring.keep()
+
+    async def arrived(self) -> Crossed:
+        """Once the source has hung up, with the VM paused there."""
+        reports = await _reports(self._relays)
+        contents = await self._measuring.contents()
+        await self._disks.end()
+        return Crossed(contents, reports)
+
+    async def broken(self) -> None:
+        """Raise what changed on the way, as soon as this side knows; never returns otherwise."""
+        for relay in self._relays:
+            with suppress(PeerError, ToolError):
+                await relay.finished()
+        await asyncio.Event().wait()
+
+    async def abandon(self, why: str) -> None:
+        """Idempotent. The images are left to whoever removes the VM's folder."""
+        for relay in self._relays:
+            await asyncio.to_thread(relay.abort, why)
+        await self._measuring.stop()
+        with suppress(KororaError):  # its hypervisor ends, too
+            await self._disks.end()
+
+
+async def _reports(relays: Sequence[SourceRelay] | Sequence[DestinationRelay]) -> tuple[RelayReport, ...]:
+    return tuple(await asyncio.gather(*(relay.finished() for relay in relays)))
+
+
+async def _why(error: ToolError, relays: Sequence[SourceRelay]) -> KororaError:
+    """The data plane's reason, if it has one: the hypervisor only knows that a connection broke."""
+    for relay in relays:
+        try:
+            await asyncio.wait_for(relay.finished(), _REASON_S)
+        except (IntegrityError, PeerError) as nearer:
+            return nearer
+        except (KororaError, TimeoutError):
+            continue
+    return error

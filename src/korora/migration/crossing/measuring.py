@@ -1,0 +1,83 @@
+"""The content trees of disks that are still written to, on either side of a move.
+
+Promise: `contents` is of the disks as they are when nobody writes to them any more; what is left to be
+measured then is what was written in about the last second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Final
+
+from korora.agents.integrity.disks.settling import Settling
+from korora.model.image import NbdExport
+from korora.model.storage import DiskContent
+from korora.ports.image import ImageReader
+from korora.ports.moving_disks import MovingDisks
+
+FEW_CHUNKS: Final = 32
+"""That take some ten milliseconds to measure."""
+ROUNDS_MAX: Final = 6
+"""A guest that writes faster than it is measured is not waited for: its pause takes longer."""
+EVERY_S: Final = 0.5
+
+
+class Measuring:
+    """Of all `disks` that move. Its methods raise ToolError when one cannot be read."""
+
+    def __init__(self, disks: MovingDisks, images: ImageReader) -> None:
+        self._disks = disks
+        self._images = images
+        self._settling: Mapping[str, Settling] = {name: Settling(size) for name, size in disks.sizes.items()}
+        self._keeping: asyncio.Task[None] | None = None
+        self._enough = asyncio.Event()
+
+    async def settle(self) -> None:
+        """All of them once, and again until little is written meanwhile."""
+        before = await self._once()
+        for _ in range(ROUNDS_MAX):
+            count = await self._once()
+            if count <= FEW_CHUNKS or count >= before:
+                return
+            before = count
+
+    def keep(self) -> None:
+        """Go on in the background, so that `contents` finds little to do."""
+        self._keeping = asyncio.create_task(self._keep())
+
+    async def contents(self) -> tuple[DiskContent, ...]:
+        """With nobody writing."""
+        await self._kept()
+        await self._once()
+        sizes = self._disks.sizes
+        found = await asyncio.to_thread(lambda: {name: one.root() for name, one in self._settling.items()})
+        return tuple(DiskContent(name, sizes[name], root) for name, root in found.items())
+
+    async def stop(self) -> None:
+        """Before the disks are let go of. What `keep` met is not raised."""
+        with suppress(Exception):
+            await self._kept()
+
+    async def _kept(self) -> None:
+        self._enough.set()
+        if self._keeping is not None:
+            await self._keeping
+
+    async def _keep(self) -> None:
+        while not self._enough.is_set():
+            await self._once()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._enough.wait(), EVERY_S)
+
+    async def _once(self) -> int:
+        count = 0
+        for name, settling in self._settling.items():
+            async with self._disks.written(name) as export:
+                count += await asyncio.to_thread(self._measure, export, settling)
+        return count
+
+    def _measure(self, export: NbdExport, settling: Settling) -> int:
+        with self._images.open_export(export) as image:
+            return settling.measure(image)

@@ -1,0 +1,81 @@
+"""Which disks of a VM move with it, and where they come to lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from korora.errors import RefusedError
+from korora.migration.crossing.subject import Subject
+from korora.migration.setting import Setting
+from korora.model.plan import Inquiry, MigrationRequest
+from korora.model.storage import ALL, DiskOrder
+from korora.model.vm import Disk, VmDefinition
+from korora.ports.hypervisor import no_such_disk
+
+FOLDER = "disks"
+"""In the VM's own folder, which whoever undoes or wipes a VM removes."""
+
+
+def moving(definition: VmDefinition, asked: Sequence[str]) -> tuple[Disk, ...]:
+    """Those that a request names. RefusedError: kind="no-such-disk"; "disks-hidden" for an adopted VM."""
+    there = {disk.name: disk for disk in definition.disks}
+    missing = [name for name in asked if name != ALL and name not in there]
+    if missing:
+        raise no_such_disk(definition.name, missing, list(there))
+    chosen = tuple(disk for disk in definition.disks if ALL in asked or disk.name in asked)
+    if chosen and definition.adopted:
+        raise RefusedError(
+            f"{definition.name} was adopted: its disks stay where they are",
+            kind="disks-hidden",
+            remedy="put them on storage that both hosts see, or define the VM for Korora",
+        )
+    return chosen
+
+
+async def chosen(at: Setting, vm: Subject, asked: MigrationRequest | Inquiry) -> tuple[DiskOrder, ...]:
+    """The order for the destination. RefusedError as `moving`, and kind="disks-cold" for a stopped VM."""
+    disks = moving(vm.definition, asked.disks)
+    if not disks:
+        return ()
+    if vm.live is None:
+        raise RefusedError(
+            f"{vm.definition.name} is stopped, and disks move with a running VM alone",
+            kind="disks-cold",
+            remedy="start it and move it live, or put its disks on storage that both hosts see",
+        )
+    sizes = (await vm.live.machine.moving_disks([disk.name for disk in disks])).sizes
+    used = await at.premises.disk_usage([disk.path for disk in disks])
+    return tuple(
+        DiskOrder(disk.name, asked.disk_format or disk.format, sizes[disk.name], used.get(disk.path, 0))
+        for disk in disks
+    )
+
+
+def staying(definition: VmDefinition, names: Iterable[str]) -> VmDefinition:
+    """With those disks alone that do not move."""
+    moved = set(names)
+    return replace(definition, disks=tuple(disk for disk in definition.disks if disk.name not in moved))
+
+
+def relocated(definition: VmDefinition, orders: Iterable[DiskOrder], directory: Path) -> VmDefinition:
+    """As it will be at the destination: each disk that comes lies in the VM's own folder there.
+
+    RefusedError(kind="no-such-disk") for an order of a disk that the VM does not have.
+    """
+    ordered = {order.name: order for order in orders}
+    there = {disk.name for disk in definition.disks}
+    missing = [name for name in ordered if name not in there]
+    if missing:
+        raise no_such_disk(definition.name, missing, sorted(there))
+    return replace(
+        definition,
+        disks=tuple(
+            _at(directory, ordered[disk.name]) if disk.name in ordered else disk for disk in definition.disks
+        ),
+    )
+
+
+def _at(directory: Path, order: DiskOrder) -> Disk:
+    return Disk(str(directory / FOLDER / f"{order.name}.{order.format}"), order.format, order.name)

@@ -1,0 +1,30 @@
+"""Disks that move with their VM: as they are ordered, and as they arrived."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from korora.model.identity import Digest
+
+ALL: Final = "*"
+"""In a request: every disk of the VM, whatever their names. No disk can have this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskOrder:
+    """A disk that is to come. Bytes: `size` that the guest sees, `used` of the storage at the source."""
+
+    name: str
+    format: str
+    size: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiskContent:
+    """A disk as it was when the VM was paused for good; `root`: of its content tree (docs/IMAGES.md)."""
+
+    name: str
+    size: int
+    root: Digest

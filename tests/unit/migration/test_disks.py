@@ -1,0 +1,167 @@
+"""Disks that move with their VM: the same at the destination, wiped at the source, or left as they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fakes.hypervisor import Trouble
+from fakes.migration_site import LabHost, Site, Tell
+from korora.model.definition import parse_definition
+from korora.model.identity import VmName
+from korora.model.plan import Mode
+from korora.model.storage import ALL
+from korora.protocol import canonical, dsse, messages, statements
+from korora.protocol.receipt import document
+
+STORE = VmName("store")
+MIB = 1 << 20
+CONTENT = {
+    "root": random.Random(1).randbytes(3 * MIB) + bytes(5 * MIB) + b"end".ljust(512),
+    "data": bytes(2 * MIB),
+}
+
+
+async def run_with_disks(site: Site, host: str = "a") -> None:
+    text = f'name = "{STORE}"\nmemory = "16M"\n'
+    for name, content in CONTENT.items():
+        path = site[host].directory / f"{name}.raw"
+        path.write_bytes(content)
+        text += f'[[disks]]\nname = "{name}"\npath = "{path}"\n'
+    await site[host].do(lambda: site[host].guests.run(text))
+
+
+async def move(site: Site, source: str, to: str, disks: Sequence[str] = (ALL,), **other: Any) -> Any:
+    envelope = site.request(source, to, vm=STORE, disks=tuple(disks), **other)
+    migrations = site[source].migrations
+    name = await site[source].do(lambda: migrations.begin(envelope, None))
+    return await site.follow(source, name)
+
+
+def disks_of(host: LabHost) -> dict[str, Path]:
+    record = host.disk.vms[STORE]
+    return {disk.name: Path(disk.path) for disk in parse_definition(record.definition).disks}
+
+
+def manifest_of(site: Site, host: str, session: str) -> statements.Manifest:
+    bundle = document.parse_bundle((site[host].directory / "receipts" / f"{session}.json").read_bytes())
+    receipt = document.peek(bytes(bundle.receipt))
+    return canonical.decoded(dsse.parse(receipt.ownership.manifest).payload, statements.Manifest)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_disks_move_with_their_vm_and_are_wiped_where_they_were(tell: Tell, mode: Mode) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        outcome = await move(site, "a", "b", mode=mode)
+        assert outcome["outcome"] == "completed", outcome["error"]
+        await site.recover()
+        there = disks_of(site["b"])
+        assert {name: path.read_bytes() for name, path in there.items()} == CONTENT
+        assert all(path.is_relative_to(site["b"].directory) for path in there.values())
+        assert not any((site["a"].directory / f"{name}.raw").exists() for name in CONTENT)
+        told = statements.read_disks(manifest_of(site, "b", outcome["session"]).disks)
+        assert {one.name: one.size for one in told} == {name: len(data) for name, data in CONTENT.items()}
+
+    tell(story)
+
+
+def test_they_move_on_and_come_back(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        for source, to in (("a", "b"), ("b", "c"), ("c", "a")):
+            outcome = await move(site, source, to)
+            assert outcome["outcome"] == "completed", outcome["error"]
+            await site.recover()
+        assert {name: path.read_bytes() for name, path in disks_of(site["a"]).items()} == CONTENT
+
+    tell(story, hosts="abc")
+
+
+def test_those_that_are_not_named_stay_where_both_hosts_see_them(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        outcome = await move(site, "a", "b", ["data"])
+        assert outcome["outcome"] == "completed", outcome["error"]
+        await site.recover()
+        shared = site["a"].directory / "root.raw"
+        assert disks_of(site["b"])["root"] == shared
+        assert shared.read_bytes() == CONTENT["root"]
+        assert not (site["a"].directory / "data.raw").exists()
+
+    tell(story)
+
+
+@pytest.mark.parametrize(
+    ("step", "host"),
+    [
+        ("moving_disks", "a"),
+        ("make_disk", "b"),
+        ("moving_disks", "b"),
+        ("listen", "b"),
+        ("send", "a"),
+        ("switch_over", "a"),
+    ],
+)
+def test_whatever_fails_the_vm_runs_on_with_its_disks_and_nothing_is_left_there(
+    tell: Tell, step: str, host: str
+) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        site.world.trouble(step, Trouble.FAIL, host)
+        outcome = await move(site, "a", "b")
+        await site.recover()
+        assert outcome["outcome"] == "failed"
+        assert outcome["error"]["vm_runs_on"] == "a"
+        assert {name: (site["a"].directory / f"{name}.raw").read_bytes() for name in CONTENT} == CONTENT
+        assert not (site["b"].directory / "vms" / STORE).exists()
+        assert not list((site["a"].directory / "vms" / STORE).glob("*.sock"))
+        again = await move(site, "a", "b")
+        assert again["outcome"] == "completed", again["error"]
+
+    tell(story)
+
+
+def test_a_disk_that_the_vm_does_not_have_is_refused_before_anything_happens(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        outcome = await move(site, "a", "b", ["root", "swap"])
+        assert outcome["error"]["kind"] == "no-such-disk"
+        assert "swap" in outcome["error"]["message"]
+        assert "root" in outcome["error"]["remedy"]
+
+    tell(story)
+
+
+def test_where_there_is_no_room_they_do_not_begin_to_come(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        site["b"].premises.storage = MIB
+        outcome = await move(site, "a", "b")
+        assert outcome["outcome"] == "refused"
+        assert "disk-room" in str(outcome["error"]) or "room for 1 MiB" in outcome["error"]["message"]
+
+    tell(story)
+
+
+def test_a_destination_that_tells_of_another_disk_is_not_believed(tell: Tell) -> None:
+    def changed(data: bytes) -> bytes:
+        said = messages.decode(data)
+        if not isinstance(said, messages.Manifest):
+            return data
+        return messages.encode(msgspec.structs.replace(said, envelope=b"{}"))
+
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        site["a"].change = changed
+        outcome = await move(site, "a", "b")
+        await site.recover()
+        assert outcome["outcome"] != "completed"
+        assert {name: (site["a"].directory / f"{name}.raw").read_bytes() for name in CONTENT} == CONTENT
+
+    tell(story)
