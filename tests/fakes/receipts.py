@@ -27,6 +27,7 @@ from korora.model.evidence import (
 from korora.model.identity import Digest, HostName, OperatorName, VmName, sha256
 from korora.model.inspection import Check, CheckResult, DiskFacts, Disposition, Inspection
 from korora.model.plan import MigrationRequest, Mode
+from korora.model.storage import DiskContent
 from korora.policy.appraisal import Platform, Presented, Trusted, Untrusted
 from korora.protocol import dsse, log, messages, statements
 from korora.protocol.dsse import KeyPair
@@ -88,6 +89,8 @@ class Told:
     request: MigrationRequest = REQUEST
     sent: Carried = CARRIED
     arrived: Carried = CARRIED
+    sent_disks: tuple[DiskContent, ...] = ()
+    arrived_disks: tuple[DiskContent, ...] = ()
     move: statements.Move = MOVE
     source: Any = NORTH
     destination: Any = SOUTH
@@ -101,11 +104,12 @@ def request_envelope(told: Told) -> bytes:
 
 def ownership(told: Told) -> Ownership:
     source, destination, move = key_of(told.source), key_of(told.destination), told.move
+    here, there = statements.written_disks(told.sent_disks), statements.written_disks(told.arrived_disks)
     manifest = statements.signed(
-        Manifest(move=move, at=AT, mode=Mode.LIVE, carried=told.sent, files={}), source
+        Manifest(move=move, at=AT, mode=Mode.LIVE, carried=told.sent, files={}, disks=here), source
     )
     accept = statements.signed(
-        Accept(move=move, at=AT, manifest=sha256(manifest), carried=told.arrived), destination
+        Accept(move=move, at=AT, manifest=sha256(manifest), carried=told.arrived, disks=there), destination
     )
     release = statements.signed(Release(move=move, at=AT, accept=sha256(accept)), source)
     running = statements.signed(Running(move=move, at=AT, release=sha256(release)), destination)

@@ -147,6 +147,7 @@ def _pairs(told: Claims) -> Iterator[tuple[str, object]]:
     yield "bytes sent", f"{size(receipt.bytes_sent)} for {size(receipt.bytes_guest)} of guest memory"
     yield from _vtpm(told)
     yield from _memory(told)
+    yield from _disks(told)
     yield from _inside(told)
     for host, index, head in told.logs:
         yield f"in the log of {host}", f"entry {index} of {head.size}"
@@ -185,6 +186,15 @@ def _memory(told: Claims) -> Iterator[tuple[str, object]]:
         )
     for limit in wipe.limits:
         yield "not wiped", limit
+
+
+def _disks(told: Claims) -> Iterator[tuple[str, object]]:
+    """Those that moved, as they were with the VM paused for good."""
+    from korora.protocol.statements import read_disks
+
+    sent, arrived = read_disks(told.manifest.disks), read_disks(told.accept.disks)
+    for disk in sent:
+        yield f"disk {disk.name}", f"{mark(disk in arrived)} the same on both hosts: {disk.root}"
 
 
 def _inside(told: Claims) -> Iterator[tuple[str, object]]:

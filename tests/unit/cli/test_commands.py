@@ -242,8 +242,8 @@ def test_an_error_says_where_the_vm_runs_and_what_to_do(site: CliSite, capsys: C
 def test_a_clean_check_is_done(site: CliSite, capsys: Captured) -> None:
     site.a.routes["POST", "/v1/checks"] = Answer({"findings": []})
     assert answer(site.command("check", "web", "--to", "b")) == 0
-    asked = {"vm": "web", "destination": "b", "mode": "live", "operator": "alice", "address": "10.0.0.2:7000"}
-    asked |= {"disks": [], "disk_format": ""}
+    asked: dict[str, object] = {"vm": "web", "destination": "b", "mode": "live", "operator": "alice"}
+    asked |= {"address": "10.0.0.2:7000", "disks": [], "disk_format": ""}
     assert site.a.asked[-1].body == asked
     assert "can move from a to b" in capsys.readouterr().out
     assert answer(site.command("check", "web", "--to", "b", "--mode", "offline")) == 0

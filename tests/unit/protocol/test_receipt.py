@@ -18,6 +18,7 @@ from korora.errors import IntegrityError
 from korora.model.evidence import CleanMemoryProof, Quote, WipeCertificate, WipeStep
 from korora.model.identity import Digest, HostName, OperatorName, VmName
 from korora.model.plan import Mode
+from korora.model.storage import ALL, DiskContent
 from korora.model.tpm import WrappingKey
 from korora.protocol import dsse
 from korora.protocol.receipt import document
@@ -235,3 +236,33 @@ def test_the_operators_key_decides_not_the_name() -> None:
     assert "request" in failed(
         Told(operator=OPERATOR), replace(receipts.judge(), operators={OperatorName("alice"): b"\1" * 32})
     )
+
+
+DISKS = (DiskContent("data", 2**20, Digest("blake3:" + "1" * 64)),)
+
+
+@pytest.mark.parametrize("asked", [("data",), (ALL,)])
+def test_a_receipt_of_a_move_with_disks_holds(asked: tuple[str, ...]) -> None:
+    told = Told(request=replace(REQUEST, disks=asked), sent_disks=DISKS, arrived_disks=DISKS)
+    found = {check.name: check for check in verify_bundle(receipts.bundle(told), receipts.judge())}
+    assert all(check.ok for check in found.values())
+    assert "content tree of data" in found["arrival"].detail
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent", "arrived"),
+    [
+        (("data",), DISKS, ()),
+        (("data",), DISKS, (replace(DISKS[0], root=Digest("blake3:" + "2" * 64)),)),
+        (("data",), DISKS, (replace(DISKS[0], size=2**21),)),
+        ((), DISKS, DISKS),
+        (("data",), (), ()),
+        ((ALL,), (), ()),
+        (("root", "data"), DISKS, DISKS),
+    ],
+)
+def test_disks_that_are_not_the_same_or_were_not_asked_for_break_it(
+    asked: tuple[str, ...], sent: tuple[DiskContent, ...], arrived: tuple[DiskContent, ...]
+) -> None:
+    told = Told(request=replace(REQUEST, disks=asked), sent_disks=sent, arrived_disks=arrived)
+    assert "arrival" in failed(told)

@@ -15,8 +15,8 @@ from typing import Final
 from korora.model.evidence import WipeStep
 
 _PIECE: Final = bytes(4 << 20)
-METHOD: Final = "overwritten once with zeros, then removed"
-DEVICE_METHOD: Final = "overwritten once with zeros"
+METHOD: Final = "overwritten once with zeros, read back, removed"
+DEVICE_METHOD: Final = "overwritten once with zeros, read back"
 NOTE: Final = "what the storage below keeps of older blocks was not reached"
 
 
@@ -26,21 +26,23 @@ def wiped(path: Path) -> WipeStep:
     OSError when it cannot be written: it is left as far as it came.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return WipeStep(str(path), METHOD, 0, verified=True, note="there was nothing any more")
     try:
         device = stat.S_ISBLK(os.fstat(descriptor).st_mode)
-        count = 0
-        for offset, length in _data(descriptor, device=device):
-            count += _overwritten(descriptor, offset, length)
+        parts = list(_data(descriptor, device=device))
+        for offset, length in parts:
+            _overwrite(descriptor, offset, length)
         os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # so that the storage is read
+        verified = all(_is_zero(descriptor, offset, length) for offset, length in parts)
     finally:
         os.close(descriptor)
-    if device:
-        return WipeStep(str(path), DEVICE_METHOD, count, verified=False, note=NOTE)
-    path.unlink()
-    return WipeStep(str(path), METHOD, count, verified=False, note=NOTE)
+    if not device:
+        path.unlink()
+    count = sum(length for _, length in parts)
+    return WipeStep(str(path), DEVICE_METHOD if device else METHOD, count, verified=verified, note=NOTE)
 
 
 def _data(descriptor: int, *, device: bool) -> Iterator[tuple[int, int]]:
@@ -59,8 +61,17 @@ def _data(descriptor: int, *, device: bool) -> Iterator[tuple[int, int]]:
         yield begin, at - begin
 
 
-def _overwritten(descriptor: int, offset: int, length: int) -> int:
+def _overwrite(descriptor: int, offset: int, length: int) -> None:
     done = 0
     while done < length:
         done += os.pwrite(descriptor, _PIECE[: length - done], offset + done)
-    return done
+
+
+def _is_zero(descriptor: int, offset: int, length: int) -> bool:
+    done = 0
+    while done < length:
+        piece = os.pread(descriptor, min(len(_PIECE), length - done), offset + done)
+        if not piece or piece != _PIECE[: len(piece)]:
+            return False
+        done += len(piece)
+    return True

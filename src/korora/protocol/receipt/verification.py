@@ -18,6 +18,8 @@ from korora.errors import KororaError
 from korora.model.evidence import VtpmIdentity
 from korora.model.identity import HostName
 from korora.model.inspection import Disposition
+from korora.model.plan import MigrationRequest
+from korora.model.storage import ALL
 from korora.policy import attest
 from korora.policy.appraisal import Untrusted
 from korora.protocol import handshake, key_wrap, log, statements
@@ -162,9 +164,23 @@ def _arrival(case: Case) -> str:
         raise bad("; ".join(found[:_SHOWN]))
     if sent.mode != case.receipt.mode:
         raise bad("the manifest speaks of another mode")
-    return (
+    disks = _disks(case.request(), sent, arrived)
+    equal = (
         f"{len(sent.carried.roots)} stream roots and {sent.carried.payload_bytes} bytes equal on both sides"
     )
+    return f"{equal}; {disks}" if disks else equal
+
+
+def _disks(asked: MigrationRequest, sent: statements.Manifest, arrived: statements.Accept) -> str:
+    """What is to be said of the disks that moved; "" if none should."""
+    here, there = statements.read_disks(sent.disks), statements.read_disks(arrived.disks)
+    found = statements.disk_differences(here, there)
+    if found:
+        raise bad("; ".join(found[:_SHOWN]))
+    moved = {disk.name for disk in here}
+    if moved != set(asked.disks) and not (moved and ALL in asked.disks):
+        raise bad("other disks moved than the request names")
+    return f"the same content tree of {', '.join(sorted(moved))} on both sides" if moved else ""
 
 
 def _vtpm(case: Case) -> str:

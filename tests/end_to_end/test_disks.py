@@ -1,0 +1,105 @@
+"""A running guest moves with its disks, on and back, in another format, and its data is what it wrote."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from end_to_end.conftest import Lab
+from korora.lab.guest.image import guest_image
+from korora.lab.machines import LabMachine, Workload, write_machine
+from korora.lab.observer import Observer
+
+pytestmark = pytest.mark.end_to_end
+
+MIB = 1 << 20
+NUMBERS = itertools.count(41)  # each test has a VM that no host has known
+LIGHT = Workload(dirty_mib=4, dirty_rate_mib=1, fill_mib=8, verify_rate_mib=2)
+
+
+class Traveller:
+    """A guest that writes to its first disk and leaves its second alone."""
+
+    def __init__(self, lab: Lab, observer: Observer, machine: LabMachine) -> None:
+        self.lab = lab
+        self.observer = observer
+        self.machine = machine
+        self.name = machine.name
+        self.ip = machine.ip(lab.layout)
+        self.data = lab.layout.storage / f"{machine.name}-data.raw"
+        self.noise = os.urandom(8 * MIB)
+
+    def ended(self, *words: str) -> tuple[int, Any, str]:
+        done = self.lab.korora(*words, "--json")
+        lines = done.stdout.strip().splitlines()
+        return done.returncode, json.loads(lines[-1]) if lines else None, done.stderr
+
+    def folder(self, host: str) -> Path:
+        return self.lab.layout.host(host).state / "vms" / self.name / "disks"
+
+
+@pytest.fixture
+def traveller(lab: Lab, observer: Observer) -> Iterator[Traveller]:
+    number = next(NUMBERS)
+    made = Traveller(lab, observer, LabMachine(f"mover-{number}", number, memory="192M", workload=LIGHT))
+    with made.data.open("wb") as file:
+        file.seek(4 * MIB)
+        file.write(made.noise)
+        file.truncate(64 * MIB)
+    path = write_machine(lab.layout, made.machine, guest_image())
+    disk = f'\n[[disks]]\nname = "data"\npath = {json.dumps(str(made.data))}\nformat = "raw"\n'
+    path.write_text(path.read_text().replace("\n[[networks]]", f"{disk}\n[[networks]]"))
+    try:
+        lab.answer("-H", "a", "vm", "start", str(path))
+        observer.wait_for_tick(made.ip, deadline_s=120)
+        yield made
+    finally:
+        lab.korora("vm", "stop", made.name, "--force")
+
+
+def test_a_guest_that_writes_moves_with_its_disks_and_comes_back_in_another_format(
+    traveller: Traveller,
+) -> None:
+    before = traveller.data
+    first = traveller.machine.disk_path(traveller.lab.layout)
+    code, outcome, said = traveller.ended("check", traveller.name, "--to", "b", "--disks", "all")
+    assert code == 0, (outcome, said)
+    code, outcome, said = traveller.ended("migrate", traveller.name, "--to", "b", "--disks", "all")
+    assert (code, outcome["outcome"]) == (0, "completed"), (outcome, said)
+    assert not before.exists()
+    assert not first.exists()
+    data = traveller.folder("b") / "data.raw"
+    assert data.read_bytes()[4 * MIB : 12 * MIB] == traveller.noise
+    assert data.stat().st_blocks * 512 < 16 * MIB  # zeros take no room
+    _is_well(traveller)
+    told = traveller.lab.answer("receipt", "verify", outcome["receipt"])
+    assert told["valid"] if "valid" in told else all(one["ok"] for one in told["checks"])
+
+    words = ("--to", "a", "--disks", "all", "--disk-format", "qcow2")
+    code, outcome, said = traveller.ended("migrate", traveller.name, *words)
+    assert (code, outcome["outcome"]) == (0, "completed"), (outcome, said)
+    assert not data.exists()
+    assert (traveller.folder("a") / "data.qcow2").read_bytes()[:4] == b"QFI\xfb"
+    _is_well(traveller)
+    content = traveller.lab.layout.directory / "data.raw"
+    traveller.lab.answer("vm", "stop", traveller.name, "--force")
+    convert = ["qemu-img", "convert", "-O", "raw", str(traveller.folder("a") / "data.qcow2"), str(content)]
+    subprocess.run(convert, check=True, timeout=60)
+    assert content.read_bytes()[4 * MIB : 12 * MIB] == traveller.noise
+    content.unlink()
+
+
+def _is_well(traveller: Traveller) -> None:
+    traveller.observer.wait_for_tick(traveller.ip)
+    report = traveller.observer.report(traveller.ip)
+    assert report["disk"]["errors"] == 0, report
+    assert report["disk"]["checks"] > 0
+    seen = traveller.observer.judge(traveller.ip)
+    assert (seen.reboots, seen.doubled) == (0, 0)
