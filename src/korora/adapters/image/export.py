@@ -38,12 +38,12 @@ def bitmap_context(bitmap: str) -> str:
     return f"qemu:dirty-bitmap:{bitmap}"
 
 
-def _awaited(handle: Any, cookie: int) -> None:
+def awaited(handle: Any, cookie: int, within_s: float = ANSWERS_WITHIN_S) -> None:
     """Until the request is answered. ToolError(kind="image-timeout") when it never is."""
-    deadline = time.monotonic() + ANSWERS_WITHIN_S
+    deadline = time.monotonic() + within_s
     while not handle.aio_command_completed(cookie):
         if time.monotonic() > deadline:
-            raise ToolError(f"QEMU gave no answer for {ANSWERS_WITHIN_S:.0f} s", kind="image-timeout")
+            raise ToolError(f"QEMU gave no answer for {within_s:.0f} s", kind="image-timeout")
         handle.poll(1000)
 
 
@@ -111,7 +111,7 @@ class Export:
                         into.extend(entries if told == context else ()) or 0
                     ),
                 )
-                _awaited(handle, cookie)
+                awaited(handle, cookie)
             begun = offset
             for length, flags in zip(said[::2], said[1::2], strict=True):
                 end = min(offset + length, self.size)
@@ -163,7 +163,7 @@ class Export:
     def _ended(self, one: _UnderWay) -> memoryview:
         with self._translated(*one.range):
             for cookie in one.cookies:
-                _awaited(self._thread.handle, cookie)
+                awaited(self._thread.handle, cookie)
         return one.space
 
     def _space(self, length: int, others: Iterable[_UnderWay]) -> memoryview:

@@ -32,7 +32,7 @@ CONNECTIONS: Final = 3
 STARTS_WITHIN_S: Final = 60.0
 CHECKED_WITHIN_S: Final = 600.0
 _FOLDER: Final = "/images"
-_ITSELF: Final = f"{_FOLDER}/.image"
+ITSELF: Final = f"{_FOLDER}/.image"
 _SOUND: Final = {0, 3, 63}
 """qemu-img check: nothing wrong, some clusters are of no use to anybody, and a format without a check."""
 _CORRUPT: Final = 2
@@ -52,11 +52,11 @@ class QemuImages:
     connections: int = CONNECTIONS
 
     def describe(self, image: ImageFiles) -> dict[str, Any]:
-        code, text, said = _answered(
+        code, text, said = answered(
             image, ["info", "--output=json", "--image-opts", _options(image)], STARTS_WITHIN_S
         )
         if code != 0:
-            raise _failed(image, said)
+            raise failed(image, said)
         described: dict[str, Any] = json.loads(text)
         return described
 
@@ -64,14 +64,14 @@ class QemuImages:
         own = dict(word.split("=", 1) for word in _options(image).split(","))
         # No backing file: each image of a chain is checked by itself.
         command = ["check", "--output=json", "json:" + json.dumps(own | {"backing": None, "read-only": True})]
-        code, text, said = _answered(image, command, CHECKED_WITHIN_S)
+        code, text, said = answered(image, command, CHECKED_WITHIN_S)
         if code in _SOUND:
             found = json.loads(text or b"{}")
             return Checked(None, found.get("image-end-offset", 0), bool(found.get("compressed-clusters")))
         if code == _CORRUPT or b"Check failed" in said:
             first = said.decode("utf-8", "replace").partition("\n")[0][:500]
             return Checked(first or "it contradicts itself")
-        raise _failed(image, said)
+        raise failed(image, said)
 
     @contextmanager
     def open_export(self, export: NbdExport) -> Iterator[OpenImage]:
@@ -105,17 +105,18 @@ def served(image: ImageFiles, folder: Path, connections: int = 1) -> Iterator[li
     with tempfile.TemporaryFile() as errors:
         process = _exported(image, folder, connections + 1, errors)
         try:
-            yield _connected(image, process, errors, folder / "nbd", connections)
+            yield connected(image, process, errors, folder / "nbd", connections)
         finally:
             end(process)
 
 
-def _answered(image: ImageFiles, words: list[str], within_s: float) -> tuple[int, bytes, bytes]:
+def answered(
+    image: ImageFiles, words: list[str], within_s: float, box: Sandbox | None = None
+) -> tuple[int, bytes, bytes]:
     """Exit code, output and errors of qemu-img. ToolError(kind="image-timeout")."""
+    box = box or Sandbox(seen(image), processor_s=max(1, int(within_s)))
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        process = Sandbox(_seen(image), processor_s=max(1, int(within_s))).start(
-            ["qemu-img", *words], output, errors
-        )
+        process = box.start(["qemu-img", *words], output, errors)
         try:
             process.wait(within_s)
         except subprocess.TimeoutExpired as error:
@@ -123,7 +124,7 @@ def _answered(image: ImageFiles, words: list[str], within_s: float) -> tuple[int
         finally:
             end(process)
         output.seek(0)
-        return process.returncode, output.read(_MAX_DESCRIPTION_BYTES), _last_words(errors)
+        return process.returncode, output.read(_MAX_DESCRIPTION_BYTES), last_words(errors)
 
 
 def _exported(
@@ -131,25 +132,25 @@ def _exported(
 ) -> subprocess.Popen[bytes]:
     command = ["qemu-nbd", "--read-only", "--persistent", f"--shared={connections}", "--socket=/run/nbd"]
     words = [*command, "--image-opts", _options(image)]
-    return Sandbox(_seen(image), folder).start(words, errors=errors)
+    return Sandbox(seen(image), folder).start(words, errors=errors)
 
 
-def _seen(image: ImageFiles) -> dict[str, Path]:
+def seen(image: ImageFiles) -> dict[str, Path]:
     """What the sandbox shows, by the names under which QEMU will look for it."""
     others = {posixpath.normpath(posixpath.join(_FOLDER, name)): path for name, path in image.others}
-    if _ITSELF in others:
+    if ITSELF in others:
         raise IntegrityError(f"{image.path} names itself as another file", kind="image-escape")
-    return {_ITSELF: image.path.resolve()} | {name: path.resolve() for name, path in others.items()}
+    return {ITSELF: image.path.resolve()} | {name: path.resolve() for name, path in others.items()}
 
 
 def _options(image: ImageFiles) -> str:
     if image.slice is None:
-        return f"driver={image.format},read-only=on,file.driver=file,file.filename={_ITSELF}"
+        return f"driver={image.format},read-only=on,file.driver=file,file.filename={ITSELF}"
     part = f"file.driver=raw,file.offset={image.slice.offset},file.size={image.slice.length}"
-    return f"driver={image.format},read-only=on,{part},file.file.driver=file,file.file.filename={_ITSELF}"
+    return f"driver={image.format},read-only=on,{part},file.file.driver=file,file.file.filename={ITSELF}"
 
 
-def _connected(
+def connected(
     image: ImageFiles, process: subprocess.Popen[bytes], errors: IO[bytes], socket: Path, connections: int
 ) -> list[Any]:
     library = nbd.library()
@@ -162,7 +163,7 @@ def _connected(
             handles.append(handle)
         except library.Error as error:
             if process.poll() is not None:
-                raise _failed(image, _last_words(errors)) from error
+                raise failed(image, last_words(errors)) from error
             if time.monotonic() > deadline:
                 raise _too_slow(image) from error
             time.sleep(0.005)
@@ -182,15 +183,15 @@ def _too_slow(image: ImageFiles) -> ToolError:
     return ToolError(f"{image.path} was not looked through in time", kind="image-timeout")
 
 
-def _last_words(errors: IO[bytes]) -> bytes:
+def last_words(errors: IO[bytes]) -> bytes:
     length = errors.seek(0, os.SEEK_END)
     errors.seek(max(0, length - 65536))
     return errors.read()
 
 
-def _failed(image: ImageFiles, said: bytes) -> KororaError:
+def failed(image: ImageFiles, said: bytes) -> KororaError:
     """QEMU's last word, with what to do about the usual causes."""
-    lines = said.decode("utf-8", "replace").replace(_ITSELF, str(image.path)).strip().splitlines()
+    lines = said.decode("utf-8", "replace").replace(ITSELF, str(image.path)).strip().splitlines()
     words = next((line for line in reversed(lines) if not line.startswith(_HINT)), "it ended without a word")[
         :500
     ]

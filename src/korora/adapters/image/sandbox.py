@@ -14,13 +14,13 @@ import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
 from korora.errors import ToolError
 
-WRITTEN_BYTES: Final = 64 << 20  # all that it may write: an answer, where one is taken
+WRITTEN_BYTES: Final = 64 << 20  # of a file: an answer, where one is taken
 MEMORY_BYTES: Final = 2 << 30
 """Of address space, of which the stacks of QEMU's 64 threads are a quarter; what is used is far less."""
 _GONE_WITHIN_MS: Final = 10_000
@@ -58,11 +58,15 @@ def _inside(pid: int) -> Iterator[int]:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """`files`: path inside → file outside, read-only. `folder`: writable, seen as /run."""
+    """`files`: path inside → file outside, read-only; `written`: those that it may write, none of them beyond
+    `written_bytes`. `folder`: writable, seen as /run.
+    """
 
     files: Mapping[str, Path]
     folder: Path | None = None
     processor_s: int = 24 * 3600
+    written: Mapping[str, Path] = field(default_factory=dict)
+    written_bytes: int = WRITTEN_BYTES
 
     def start(
         self,
@@ -100,8 +104,10 @@ class Sandbox:
             words += ["--bind", str(self.folder), "/run"]
         for inside, outside in self.files.items():
             words += ["--ro-bind", str(outside), inside]
+        for inside, outside in self.written.items():
+            words += ["--bind", str(outside), inside]
         return words
 
     def _bounded(self) -> list[str]:
-        sizes = (f"--as={MEMORY_BYTES}", f"--fsize={WRITTEN_BYTES}", "--core=0", "--nofile=256")
+        sizes = (f"--as={MEMORY_BYTES}", f"--fsize={self.written_bytes}", "--core=0", "--nofile=256")
         return ["prlimit", *sizes, f"--cpu={self.processor_s}"]

@@ -1,0 +1,122 @@
+"""Writing through QEMU keeps images sparse, closes them, and reaches no other file."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fakes.disk_images import MIB, qemu_img
+from korora.adapters.image.qemu_nbd import QemuImages
+from korora.adapters.image.qemu_writer import QemuImageWriter
+from korora.errors import KororaError, ToolError
+from korora.model.image import Format, ImageFiles
+from korora.ports.image_writer import WritableImage
+
+NOISE = random.Random(7).randbytes(MIB)
+
+
+def room_of(path: Path) -> int:
+    return path.stat().st_blocks * 512
+
+
+@pytest.mark.parametrize("which", [Format.RAW, Format.QCOW2])
+def test_an_image_takes_the_room_of_what_is_in_it(which: Format, tmp_path: Path) -> None:
+    image = ImageFiles(tmp_path / "disk", which)
+    QemuImageWriter().create(image, 1 << 40)
+    with QemuImageWriter().open(image) as opened:
+        opened.put(1 << 39, NOISE)
+        opened.zero(1 << 38, 1 << 30)
+        opened.put(MIB, NOISE)
+    assert room_of(image.path) < 4 * MIB
+    with QemuImageWriter().open(image) as opened:
+        opened.zero(MIB, MIB)
+    assert room_of(image.path) < 3 * MIB
+    assert image.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_qcow2_is_closed_in_good_order(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    QemuImageWriter().create(ImageFiles(path, Format.QCOW2), 16 * MIB)
+    qemu_img("bitmap", "--add", "-f", "qcow2", path, "tracked")
+    with QemuImageWriter().open(ImageFiles(path, Format.QCOW2)) as opened:
+        opened.put(MIB, NOISE)
+    told = json.loads(subprocess.check_output(["qemu-img", "info", "--output=json", path]))
+    # A bitmap that was not stored on closing is in use for ever.
+    assert told["format-specific"]["data"]["bitmaps"][0]["flags"] == ["auto"]
+    qemu_img("check", path)
+
+
+def test_an_image_that_somebody_else_writes_is_not_written(tmp_path: Path) -> None:
+    image = ImageFiles(tmp_path / "disk", Format.RAW)
+    QemuImageWriter().create(image, MIB)
+    with QemuImageWriter().open(image), pytest.raises(ToolError) as failed, QemuImageWriter().open(image):
+        pass
+    assert failed.value.kind == "image-in-use"
+    with running_vm(image.path), pytest.raises(ToolError) as failed, QemuImageWriter().open(image):
+        pass
+    assert failed.value.kind == "image-in-use"
+    with QemuImageWriter().open(image) as opened:
+        opened.put(0, NOISE)
+
+
+@contextmanager
+def running_vm(disk: Path) -> Iterator[None]:
+    """That has the disk for its own."""
+    command = ["qemu-system-x86_64", "-accel", "tcg", "-m", "64", "-nodefaults", "-display", "none", "-S"]
+    command += ["-blockdev", f"driver=raw,node-name=d,file.driver=file,file.filename={disk}"]
+    command += ["-device", "virtio-blk-pci,drive=d", "-qmp", "stdio"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_backing_file_is_read_and_never_written(tmp_path: Path) -> None:
+    below, top = tmp_path / "below.raw", tmp_path / "top.qcow2"
+    below.write_bytes(NOISE * 4)
+    qemu_img("create", "-f", "qcow2", "-b", "below.raw", "-F", "raw", top)
+    with pytest.raises(KororaError), QemuImageWriter().open(ImageFiles(top, Format.QCOW2)):
+        pass
+    image = ImageFiles(top, Format.QCOW2, others=(("below.raw", below),))
+    with QemuImageWriter().open(image) as opened:
+        assert next(iter(opened.each([(0, MIB)], bytes))) == NOISE
+        opened.zero(0, MIB)
+        opened.put(MIB, NOISE[::-1])
+    assert below.read_bytes() == NOISE * 4
+    with QemuImages().open(image) as read:
+        assert list(read.each([(0, MIB), (MIB, MIB), (2 * MIB, MIB)], bytes)) == [
+            bytes(MIB),
+            NOISE[::-1],
+            NOISE,
+        ]
+
+
+def test_a_writer_that_is_killed_is_an_error(tmp_path: Path) -> None:
+    image = ImageFiles(tmp_path / "disk", Format.RAW)
+    QemuImageWriter().create(image, 64 * MIB)
+    before = children()
+    with pytest.raises(ToolError) as failed, QemuImageWriter().open(image) as opened:
+        killed_in_the_middle(opened, children() - before)
+    assert failed.value.kind == "unwritable"
+
+
+def killed_in_the_middle(opened: WritableImage, processes: set[int]) -> None:
+    for process in processes:
+        os.kill(process, 9)
+    for at in range(64):
+        opened.put(at * MIB, NOISE)
+
+
+def children() -> set[int]:
+    return {int(word) for word in Path("/proc/thread-self/children").read_text().split()}
