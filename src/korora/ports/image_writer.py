@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Final, Protocol
 
 from korora.model.image import ImageFiles
 from korora.ports.image import OpenImage
+
+MAX_BYTES: Final = 1 << 20
 
 
 class WritableImage(OpenImage, Protocol):
@@ -16,7 +18,7 @@ class WritableImage(OpenImage, Protocol):
     """
 
     def put(self, offset: int, data: bytes) -> None:
-        """These bytes, at most 1 MiB."""
+        """These bytes, at most MAX_BYTES."""
         ...
 
     def zero(self, offset: int, length: int) -> None:

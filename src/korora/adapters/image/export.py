@@ -47,12 +47,25 @@ def awaited(handle: Any, cookie: int, within_s: float = ANSWERS_WITHIN_S) -> Non
         handle.poll(1000)
 
 
+class _Space:
+    """Memory for requests, of some bytes each. It is used again and again: libnbd (1.14) never lets go of a
+    buffer that it was given.
+    """
+
+    def __init__(self, length: int, request_bytes: int) -> None:
+        self.bytes = memoryview(bytearray(length))
+        buffer = nbd.library().Buffer.from_buffer
+        self.requests = [
+            (at, buffer(self.bytes[at : at + request_bytes])) for at in range(0, length, request_bytes)
+        ]
+
+
 @dataclass(frozen=True, slots=True)
 class _UnderWay:
     """A range that is being read into `space`, by these requests."""
 
     range: Range
-    space: memoryview
+    space: _Space
     cookies: list[int]
 
 
@@ -155,8 +168,7 @@ class Export:
         space, handle = self._space(length, others), self._thread.handle
         cookies = []
         with self._translated(offset, length):
-            for at in range(0, length, _REQUEST_BYTES):
-                part = nbd.library().Buffer.from_buffer(space[at : at + _REQUEST_BYTES])
+            for at, part in space.requests:
                 cookies.append(handle.aio_pread(part, offset + at))
         return _UnderWay(wanted, space, cookies)
 
@@ -164,15 +176,15 @@ class Export:
         with self._translated(*one.range):
             for cookie in one.cookies:
                 awaited(self._thread.handle, cookie)
-        return one.space
+        return one.space.bytes
 
-    def _space(self, length: int, others: Iterable[_UnderWay]) -> memoryview:
+    def _space(self, length: int, others: Iterable[_UnderWay]) -> _Space:
         """Some of the thread's own that is not in use."""
-        pool: list[memoryview] = self._thread.spaces.setdefault(length, [])
+        pool: list[_Space] = self._thread.spaces.setdefault(length, [])
         used = {id(other.space) for other in others}
         free = next((space for space in pool if id(space) not in used), None)
         if free is None:
-            free = memoryview(bytearray(length))
+            free = _Space(length, _REQUEST_BYTES)
             pool.append(free)
         return free
 

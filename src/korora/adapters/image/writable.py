@@ -10,6 +10,7 @@ import errno
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from korora.adapters.image import nbd
@@ -17,15 +18,39 @@ from korora.adapters.image.export import Export, awaited
 from korora.errors import ToolError
 from korora.model.image import Extent
 from korora.ports.image import Range
+from korora.ports.image_writer import MAX_BYTES
 
 T = TypeVar("T")
 
 FLUSHED_WITHIN_S: Final = 3600.0
-_AT_ONCE_BYTES: Final = 32 << 20
+_AT_ONCE: Final = 32
 _ZERO_BYTES: Final = 1 << 30
-_ZERO_COUNTS_BYTES: Final = 1 << 20  # a run of zeros under way holds no memory, yet they are not endless
-_FLUSHED_EVERY_BYTES: Final = 512 << 20  # so that no flush takes as long as the whole
+_FLUSHED_EVERY: Final = 4096  # requests, so that no flush takes as long as the whole
 _FULL: Final = {errno.errorcode[one] for one in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
+
+
+class _Space:
+    """Memory for a request, used again and again: libnbd (1.14) never lets go of a buffer that it had."""
+
+    def __init__(self) -> None:
+        self._bytes = memoryview(bytearray(MAX_BYTES))
+        self._buffers: dict[int, Any] = {}
+
+    def filled(self, data: bytes) -> Any:
+        """As a buffer with these bytes."""
+        self._bytes[: len(data)] = data
+        if len(data) not in self._buffers:
+            self._buffers[len(data)] = nbd.library().Buffer.from_buffer(self._bytes[: len(data)])
+        return self._buffers[len(data)]
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A request, and the memory that it needs meanwhile."""
+
+    cookie: int
+    range: Range
+    space: _Space | None = None
 
 
 class WritableExport:
@@ -37,8 +62,8 @@ class WritableExport:
         self._error: type[Exception] = nbd.library().Error
         self.size = self._reading.size
         self._writer = handles[-1]
-        self._under_way: deque[tuple[int, Range, int]] = deque()
-        self._bytes = 0
+        self._under_way: deque[_UnderWay] = deque()
+        self._free: list[_Space] = []
         self._since_flush = 0
 
     def extents(self, offset: int = 0) -> Iterator[Extent]:
@@ -55,20 +80,21 @@ class WritableExport:
 
     def put(self, offset: int, data: bytes) -> None:
         self._check(offset, len(data))
-        self._make_room(len(data))
+        self._make_room()
+        space = self._free.pop() if self._free else _Space()
         with self._written(offset, len(data)):
-            cookie = self._writer.aio_pwrite(nbd.library().Buffer.from_buffer(data), offset)
-        self._begun(cookie, (offset, len(data)), len(data))
+            cookie = self._writer.aio_pwrite(space.filled(data), offset)
+        self._begun(_UnderWay(cookie, (offset, len(data)), space))
 
     def zero(self, offset: int, length: int) -> None:
         self._check(offset, length)
         end = offset + length
         while offset < end:
             part = min(_ZERO_BYTES, end - offset)
-            self._make_room(_ZERO_COUNTS_BYTES)
+            self._make_room()
             with self._written(offset, part):
                 cookie = self._writer.aio_zero(part, offset)
-            self._begun(cookie, (offset, part), _ZERO_COUNTS_BYTES)
+            self._begun(_UnderWay(cookie, (offset, part)))
             offset += part
 
     def flush(self) -> None:
@@ -89,22 +115,22 @@ class WritableExport:
         if not 0 <= offset <= offset + length <= self.size:
             raise ToolError(f"the image has no byte {offset + length - 1} to write", kind="unwritable")
 
-    def _make_room(self, needed: int) -> None:
-        while self._bytes + needed > _AT_ONCE_BYTES:
+    def _make_room(self) -> None:
+        if len(self._under_way) >= _AT_ONCE:
             self._end_one()
-        if self._since_flush > _FLUSHED_EVERY_BYTES:
+        if self._since_flush >= _FLUSHED_EVERY:
             self.flush()
 
-    def _begun(self, cookie: int, one: Range, counts: int) -> None:
-        self._under_way.append((cookie, one, counts))
-        self._bytes += counts
-        self._since_flush += counts
+    def _begun(self, one: _UnderWay) -> None:
+        self._under_way.append(one)
+        self._since_flush += 1
 
     def _end_one(self) -> None:
-        cookie, one, counts = self._under_way.popleft()
-        self._bytes -= counts
-        with self._written(*one):
-            awaited(self._writer, cookie)
+        one = self._under_way.popleft()
+        with self._written(*one.range):
+            awaited(self._writer, one.cookie)
+        if one.space is not None:
+            self._free.append(one.space)
 
     @contextmanager
     def _written(self, offset: int, length: int) -> Iterator[None]:

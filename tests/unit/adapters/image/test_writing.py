@@ -6,6 +6,7 @@ import json
 import os
 import random
 import subprocess
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,3 +121,26 @@ def killed_in_the_middle(opened: WritableImage, processes: set[int]) -> None:
 
 def children() -> set[int]:
     return {int(word) for word in Path("/proc/thread-self/children").read_text().split()}
+
+
+def test_memory_does_not_grow_with_what_is_read_and_written(tmp_path: Path) -> None:
+    image = ImageFiles(tmp_path / "disk", Format.RAW)
+    QemuImageWriter().create(image, 64 * MIB)
+    with QemuImageWriter().open(image) as opened:
+        few = used(opened, 200)
+        assert used(opened, 4000) < few + 200_000
+
+
+def used(opened: WritableImage, requests: int) -> int:
+    """Bytes that are still there after so many requests of each kind."""
+    tracemalloc.start()
+    for number in range(requests):
+        opened.put(number % 64 * MIB, NOISE[: 4096 * (1 + number % 8)])
+        if number % 64 == 63:
+            opened.flush()
+    opened.flush()
+    for _ in opened.each(((number % 64 * MIB, 4096) for number in range(requests)), len):
+        pass
+    still = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return still
