@@ -123,7 +123,7 @@ def refuse_critical(image: Image) -> None:
 
 def _digested(disk: Disk, tell: Tell, kept: Path | None) -> DiskRecord:
     with QemuImages().open(disk.files) as opened:
-        identity = _identity(disk, opened.size)
+        identity = identity_of(disk, opened.size)
         last: list[Progress] = []
 
         def told(progress: Progress) -> None:
@@ -137,7 +137,7 @@ def _digested(disk: Disk, tell: Tell, kept: Path | None) -> DiskRecord:
             if kept is not None and last:
                 image_state.put_aside(kept, identity, last[0].count, last[0].peaks)
             raise
-        if _identity(disk, opened.size) != identity:
+        if identity_of(disk, opened.size) != identity:
             raise RefusedError(
                 f"{disk.files.path} was written while it was read: its digest is of no moment",
                 kind="image-changed",
@@ -148,7 +148,7 @@ def _digested(disk: Disk, tell: Tell, kept: Path | None) -> DiskRecord:
     return DiskRecord(name=disk.name, format=disk.files.format, size=opened.size, root=root)
 
 
-def _identity(disk: Disk, size: int) -> dict[str, object]:
+def identity_of(disk: Disk, size: int) -> dict[str, object]:
     paths = (disk.files.path, *(path for _, path in disk.files.others))
     seen = [asdict(files.identity(path)) for path in paths]
     part = asdict(disk.files.slice) if disk.files.slice else None

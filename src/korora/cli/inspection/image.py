@@ -130,7 +130,7 @@ def diff(
     from korora.wiring.images import differing, looked_at
 
     seen = looked_at(image, declared, allow or ()), looked_at(other, other_format, allow or ())
-    with _shown(quiet=as_json) as tell:
+    with shown(quiet=as_json) as tell:
         found = list(differing(*seen, tell))
         where = located(*seen, found)
     different = sum(one.length for one in found)
@@ -170,7 +170,7 @@ def _digested(
 ) -> ImageRecord:
     from korora.wiring.images import digested, looked_at
 
-    with _shown(quiet=quiet) as tell:
+    with shown(quiet=quiet) as tell:
         return digested(looked_at(image, declared, allow or ()), tell, state)
 
 
@@ -201,7 +201,7 @@ def _changed(record: ImageRecord, roots: dict[str, str]) -> list[str]:
 
 
 @contextmanager
-def _shown(*, quiet: bool) -> Iterator[Tell]:
+def shown(*, quiet: bool) -> Iterator[Tell]:
     """A bar on a terminal; nothing elsewhere."""
     if quiet or not sys.stderr.isatty():
         yield lambda _: None

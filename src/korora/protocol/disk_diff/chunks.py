@@ -121,9 +121,13 @@ def blocks_of(length: int) -> int:
 
 def data(chunk: int, leaf: bytes, blocks: int, new: bytes | memoryview) -> Data:
     """The record of a chunk whose content is `new`, with these blocks of it."""
-    picked = [new[begin:end] for begin, end in runs(blocks, len(new))]
-    content = picked[0] if len(picked) == 1 else b"".join(picked)
-    return Data(chunk, leaf, blocks, zstd.compress(content, LEVEL))
+    return Data(chunk, leaf, blocks, packed(new, blocks, len(new)))
+
+
+def packed(new: bytes | memoryview, blocks: int, length: int) -> bytes:
+    """The frame with these blocks of a chunk."""
+    picked = [new[begin:end] for begin, end in runs(blocks, length)]
+    return zstd.compress(picked[0] if len(picked) == 1 else b"".join(picked), LEVEL)
 
 
 def runs(blocks: int, length: int) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,1 @@
+"""Diffs of disks: made of two contents, and applied to one (W2, docs/DIFFS.md)."""
