@@ -46,6 +46,15 @@ class Frequencies:
     writes_per_s: NDArray[np.float64]
 
 
+def unlikely(mean: float) -> float:
+    """A count that chance would hardly give where `mean` is to be expected.
+
+    If reads fell evenly on all chunks, counts were Poisson's: what is popular has twice the mean and lies two
+    standard deviations above it; and one or two stray reads make nothing on a large disk popular.
+    """
+    return max(_STRAY, 2 * mean, mean + _SIGMAS * math.sqrt(mean))
+
+
 class Popularity:
     """The counts of one disk of `size` bytes."""
 
@@ -99,14 +108,9 @@ class Popularity:
             self._writes.astype(np.float64) * per_s,
         )
 
-    def threshold(self) -> float:
-        """The count of reads above which a chunk is popular: what chance would hardly give it.
-
-        If reads fell evenly on all chunks, counts were Poisson's: a popular chunk has twice the mean and lies
-        two standard deviations above it; and one or two stray reads make no chunk of a large disk popular.
-        """
-        mean = float(self._reads.sum(dtype=np.float64)) / max(chunks_of(self.size), 1)
-        return max(_STRAY, 2 * mean, mean + _SIGMAS * math.sqrt(mean))
+    def threshold(self, together: int = 1) -> float:
+        """The count of reads above which a chunk is popular, or `together` chunks side by side."""
+        return unlikely(together * self._reads.sum(dtype=np.float64) / max(chunks_of(self.size), 1))
 
     def hot(self, *, reads_per_s: float | None = None, limit: int | None = None) -> Chunks:
         """The popular chunks, the most read first: those read more often than `reads_per_s`, or, where it is

@@ -3,9 +3,13 @@ migration for clouds" (VEE 2011): what changes often goes last, what is read oft
 
 Each chunk is given one class, by what is known of it:
 
-    early   popular with readers, and hardly written     what lies between two of them, if it is short, too
+    early   popular with readers, and hardly written
     calm    all else
-    late    likely written again while the disk moves: the more often, the later, in LATE tiers
+    late    likely written while the disk moves: the more often, the later, in LATE tiers
+
+A sample sees few requests, and what is used lies together: so chunks are judged by their neighbourhood, too,
+NEAR chunks side by side. One with an unlikely number of reads is early as a whole; where a quarter of one was
+seen written, all of it is taken to be written as often as its mean.
 
 The classes are copied one after another, each in one sweep from the disk's beginning to its end; so the head
 of a disk that has one turns back at most LATE + 1 times, and without popularity the order is sequential.
@@ -18,8 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +32,7 @@ from korora.agents.dataorg.popularity import Chunks, Popularity
 LATE: Final = 4
 CHANGES: Final = 0.5
 """So many writes expected during the move make a chunk late; each tier has four times as many as the last."""
-GAP: Final = 4
-"""Between two early runs so many chunks go with them: shorter than a seek, and next to what is read."""
+NEAR: Final = 16
 _UNWANTED, _EARLY, _CALM, _FIRST_LATE = 0, 1, 2, 3
 _BLOCK: Final = 1 << 16
 
@@ -72,26 +74,42 @@ def order(
 
 
 def _classify(classes: NDArray[np.uint8], popularity: Popularity, move_s: float, limit: int | None) -> None:
-    known = popularity.frequencies()
-    inside = known.chunks < len(classes)
-    chunks, writes = known.chunks[inside], known.writes_per_s[inside] * move_s
-    changing = writes >= CHANGES
-    tier = np.log2(writes[changing] / CHANGES) // 2
-    _set(classes, chunks[changing], _FIRST_LATE + np.minimum(tier, LATE - 1).astype(np.uint8))
-    hot = np.sort(popularity.hot(limit=limit))
-    hot = hot[hot < len(classes)]
-    hot = hot[classes[hot] == _CALM]
-    classes[hot] = _EARLY
-    # All that lies between two early chunks joins them, if it is short, and calm itself.
-    for first, last in pairwise(hot):
-        if 1 < last - first <= GAP + 1:
-            between = classes[first + 1 : last]
-            between[between == _CALM] = _EARLY
+    numbers, reads, writes = popularity.counts()
+    inside = numbers < len(classes)
+    known, reads, writes = numbers[inside].astype(np.int64), reads[inside], writes[inside]
+    places, place = np.unique(known // NEAR, return_inverse=True)
+    read = np.bincount(place, reads, len(places))
+    _mark(classes, _chunks_of(places[read > popularity.threshold(NEAR)], len(classes))[:limit], _EARLY)
+    _mark(classes, popularity.hot(limit=limit), _EARLY)
+    if popularity.observed_s > 0:
+        per_move = move_s / popularity.observed_s
+        written = places[np.bincount(place, writes > 0, len(places)) >= NEAR / 4]
+        mean = (np.bincount(place, writes, len(places)) / NEAR * per_move)[np.isin(places, written)]
+        _late(classes, _chunks_of(written, len(classes)), np.repeat(mean, NEAR))
+        _late(classes, known, writes * per_move)
 
 
-def _set(classes: NDArray[np.uint8], chunks: Chunks, values: NDArray[np.uint8]) -> None:
-    wanted = classes[chunks] != _UNWANTED
-    classes[chunks[wanted]] = values[wanted]
+def _chunks_of(places: Chunks, chunks: int) -> Chunks:
+    spread: Chunks = (places[:, np.newaxis] * NEAR + np.arange(NEAR)).ravel()
+    return np.minimum(spread, chunks - 1)
+
+
+def _late(classes: NDArray[np.uint8], chunks: Chunks, writes: NDArray[np.floating[Any]]) -> None:
+    """Never to an earlier tier than the one they are in."""
+    often = writes >= CHANGES
+    tier = np.minimum(np.log2(writes[often] / CHANGES) // 2, LATE - 1).astype(np.uint8) + np.uint8(
+        _FIRST_LATE
+    )
+    _mark(classes, chunks[often], np.maximum(classes[chunks[often]], tier))
+
+
+def _mark(classes: NDArray[np.uint8], chunks: Chunks, values: NDArray[np.uint8] | int) -> None:
+    """Those of them that are wanted."""
+    inside = chunks < len(classes)
+    wanted = chunks[inside]
+    given = np.broadcast_to(np.asarray(values, np.uint8), chunks.shape)[inside]
+    kept = classes[wanted] != _UNWANTED
+    classes[wanted[kept]] = given[kept]
 
 
 def _runs(classes: NDArray[np.uint8], one: int) -> Iterator[Run]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from korora.agents.dataorg.popularity import Popularity
-from korora.agents.dataorg.schedule import GAP, LATE, Run, order
+from korora.agents.dataorg.schedule import LATE, NEAR, Run, order
 
 MIB = 1 << 20
 
@@ -45,10 +45,10 @@ def test_chunks_of_zeros_are_never_copied() -> None:
     assert sorted(flat(order(20, data, hot_zeros, move_s=10))) == [3, 4, 10, 11, 12, 13, 14]
 
 
-def test_what_is_read_goes_first_and_what_changes_goes_last() -> None:
+def test_what_is_read_goes_first_with_its_neighbours_and_what_changes_goes_last() -> None:
     known = counted(100, {70: 30}, {20: 30})
     ordered = flat(order(100, whole(100), known, move_s=10))
-    assert ordered[0] == 70
+    assert ordered[:NEAR] == list(range(64, 80))
     assert ordered[-1] == 20
 
 
@@ -66,16 +66,25 @@ def test_a_write_that_will_hardly_come_again_in_time_changes_nothing() -> None:
     assert list(order(100, whole(100), counted(100, {}, {50: 1}), move_s=0.4)) == [Run(0, 100)]
 
 
-def test_what_lies_between_two_popular_chunks_goes_with_them() -> None:
-    near = counted(100, {10: 30, 10 + GAP + 1: 30})
-    assert next(order(100, whole(100), near, move_s=10)) == Run(10, GAP + 2)
-    far = counted(100, {10: 30, 10 + GAP + 2: 30})
-    assert next(order(100, whole(100), far, move_s=10)) == Run(10, 1)
+def test_a_place_that_is_read_much_is_early_though_none_of_its_chunks_is() -> None:
+    known = counted(1600, dict.fromkeys(range(160, 168), 1))
+    assert known.hot().tolist() == []
+    assert next(order(1600, whole(1600), known, move_s=10)) == Run(160, NEAR)
+
+
+def test_where_a_quarter_was_seen_written_all_of_it_is_late() -> None:
+    known = counted(1600, {}, dict.fromkeys((160, 165, 170, 175), 1))
+    assert set(flat(order(1600, whole(1600), known, move_s=10))[-NEAR:]) == set(range(160, 160 + NEAR))
+
+
+def test_one_chunk_that_changes_does_not_make_its_neighbours_late() -> None:
+    known = counted(1600, {}, {165: 500})
+    assert flat(order(1600, whole(1600), known, move_s=10)) == [*range(165), *range(166, 1600), 165]
 
 
 def test_only_so_many_popular_chunks_are_early_as_is_asked_for() -> None:
     known = counted(100, {10: 30, 50: 40, 90: 50})
-    assert flat(order(100, whole(100), known, move_s=10, limit=1))[:2] == [90, 0]
+    assert flat(order(100, whole(100), known, move_s=10, limit=0)) == list(range(100))
 
 
 def test_of_a_disk_that_shrank_what_is_known_beyond_it_does_not_matter() -> None:
