@@ -26,7 +26,7 @@ from korora.model.identity import Digest
 CHUNK_BYTES: Final = 1 << 20
 _HASH_BYTES: Final = 32
 _LEVELS: Final = 64
-_CHUNK: Final = "Korora 2026 content tree: chunk"
+LEAF_CONTEXT: Final = "Korora 2026 content tree: chunk"
 _NODE: Final = "Korora 2026 content tree: node"
 _DISK: Final = "Korora 2026 content tree: disk"
 _PACKAGE: Final = "Korora 2026 content tree: package"
@@ -36,7 +36,7 @@ Peak: TypeAlias = tuple[int, bytes]
 
 
 def leaf(chunk: bytes | bytearray | memoryview) -> bytes:
-    return blake3(chunk, derive_key_context=_CHUNK).digest()
+    return blake3(chunk, derive_key_context=LEAF_CONTEXT).digest()
 
 
 def node(left: bytes, right: bytes) -> bytes:

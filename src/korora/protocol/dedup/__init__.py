@@ -1,0 +1,1 @@
+"""What the destination has already is named by hash, and not sent (docs/protocol/deduplication.md)."""
