@@ -1,0 +1,1 @@
+"""What this host has already, by name (docs/STORE.md)."""

@@ -1,0 +1,288 @@
+"""What one scope has: its index and its own copies, put in and taken away within bounds.
+
+Promise: an index that is lost or damaged is made anew of the copies that are there, each compared with its
+name; references are lost with it, and told. One scope's folder is never looked into for another.
+Writing order: a copy's file, then the index. What ends in between is a leftover, which `collect` takes away.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable
+from contextlib import closing, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Final, TypeVar
+
+from korora.adapters.store import rebuilding
+from korora.adapters.store.chunks import Chunks
+from korora.adapters.store.failing import (
+    DamagedError,
+    LostError,
+    origin_lost,
+    still_damaged,
+    storage_failed,
+)
+from korora.adapters.store.fetching import KEPT_SHIFT, Fetching
+from korora.adapters.store.index import Index
+from korora.adapters.store.referred import reference_to
+from korora.errors import ToolError
+from korora.model.stored import (
+    Added,
+    Bounds,
+    Collected,
+    Found,
+    Kind,
+    Located,
+    Origin,
+    Scope,
+    Stat,
+    Trouble,
+    Verified,
+)
+from korora.ports.clock import Clock
+from korora.protocol.content_tree import CHUNK_BYTES
+from korora.protocol.dedup.names import UNITS_OF_A_CHUNK, is_zero, name_of
+
+T = TypeVar("T")
+Chunk = bytes | bytearray | memoryview
+_AT_ONCE: Final = 16_384
+_INDEX: Final = "index.db"
+_SAID_EVERY_S: Final = 60
+_TOLD_MOST: Final = 1000
+
+
+class Shelf:
+    """For several threads."""
+
+    def __init__(self, folder: Path, scope: Scope, bounds: Bounds, clock: Clock) -> None:
+        """Make or open. OSError, or ToolError."""
+        self.scope = scope
+        self.chunks = Chunks(folder)
+        self._path = folder / _INDEX
+        self._bounds, self._clock = bounds, clock
+        self._lock = threading.RLock()
+        self._told: list[Found] = []
+        self._used: dict[int, int] = {}
+        self.chunks.prepare()
+        self._index = self._opened()
+
+    def close(self) -> None:
+        self._index.close()
+
+    def run(self, work: Callable[[Index], T]) -> T:
+        """Once more with a new index if the one there is of no use."""
+        for last in (False, True):
+            index = self._index
+            try:
+                index.check_is_current()
+                return work(index)
+            except DamagedError as error:
+                if last:
+                    raise still_damaged(self._path, str(error)) from error
+                self._mend(index)
+            except LostError as error:
+                raise origin_lost() from error
+            except OSError as error:
+                raise storage_failed(error) from error
+        raise AssertionError
+
+    def fetch(self, names: Collection[bytes], room: int) -> dict[bytes, bytes]:
+        """Verified, of at most `room` bytes together."""
+
+        def work(index: Index) -> dict[bytes, bytes]:
+            with closing(Fetching(self.scope, index, self.chunks)) as fetching:
+                got = fetching.fetch(names, room)
+            self._tell(fetching.found)
+            self._use(index, fetching.used)
+            return got
+
+        return self.run(work)
+
+    def found(self) -> list[Found]:
+        with self._lock:
+            told, self._told = self._told, []
+            return told
+
+    # -- in --------------------------------------------------------------------------------------------------
+
+    def refer(self, path: Path, parts: Iterable[Located]) -> Added:
+        to = reference_to(path)
+        origin = self._begin(Kind.REFERENCE, to.path, to.device, to.inode)
+        entries, source, complete = 0, iter(parts), True
+        while complete and (some := list(islice(source, _AT_ONCE))):
+            rows = [(one.name, one.offset, one.length) for one in some]
+            complete = self._room(origin, len(rows), 0)
+            if complete:
+                entries += self.run(lambda index, rows=rows: index.add(origin, rows))  # type: ignore[misc]
+        self._replace(origin, Kind.REFERENCE, to.path)
+        return Added(origin, entries, 0, complete)
+
+    def keep(self, path: Path, chunks: Iterable[Chunk]) -> Added:
+        origin = self._begin(Kind.KEPT, path, 0, 0)
+        entries = size = 0
+        complete = True
+        for chunk in chunks:
+            if len(chunk) > CHUNK_BYTES:
+                raise ValueError(f"a chunk of {len(chunk)} bytes is longer than {CHUNK_BYTES}")
+            if is_zero(chunk):
+                continue
+            complete = self._room(origin, UNITS_OF_A_CHUNK + 1, len(chunk))
+            if not complete:
+                break
+            entries += self.run(lambda index, it=chunk: self._kept(index, origin, it))  # type: ignore[misc]
+            size += len(chunk)
+        self._replace(origin, Kind.KEPT, path)
+        return Added(origin, entries, size, complete)
+
+    def _kept(self, index: Index, origin: int, chunk: Chunk) -> int:
+        name = name_of(chunk)
+        with self.chunks.among_writers():
+            self.chunks.write(name, chunk)
+            base = index.add_kept(origin, name, len(chunk)) << KEPT_SHIFT
+        return index.add(origin, rebuilding.parts_of(base, name, chunk))
+
+    def _begin(self, kind: Kind, path: Path, device: int, inode: int) -> int:
+        return self.run(lambda index: index.begin(kind, path, device, inode, self._now()))
+
+    def _replace(self, origin: int, kind: Kind, path: Path) -> None:
+        """What was said of it before is said no more."""
+        before = [
+            one.number
+            for one in self.run(Index.origins)
+            if one.number < origin and one.kind is kind and one.path == path
+        ]
+        if before:
+            self._forget(before)
+
+    def _room(self, origin: int, entries: int, size: int) -> bool:
+        """Make it, of what was used least recently; False if this origin alone is too large."""
+        while True:
+            there, kept = self.run(Index.totals)
+            over_entries = there + entries > self._bounds.entries
+            over_size = kept + size > self._bounds.bytes and size > 0
+            if not over_entries and not over_size:
+                return True
+            others = [
+                one
+                for one in self.run(Index.origins)
+                if one.number != origin and ((over_entries and one.entries) or (over_size and one.size))
+            ]
+            if not others:
+                return False
+            self._forget([others[-1].number])
+
+    # -- out -------------------------------------------------------------------------------------------------
+
+    def forget(self, number: int) -> bool:
+        if not any(one.number == number for one in self.run(Index.origins)):
+            return False
+        self._forget([number])
+        return True
+
+    def _use(self, index: Index, origins: Iterable[int]) -> None:
+        """Said once a minute; not worth a failure."""
+        now = self._now()
+        late = [one for one in origins if now - self._used.get(one, 0) >= _SAID_EVERY_S]
+        if late:
+            self._used.update(dict.fromkeys(late, now))
+            with suppress(ToolError):
+                index.use(late, now)
+
+    def _forget(self, numbers: list[int]) -> None:
+        for name in self.run(lambda index: index.forget(numbers)):
+            self.chunks.remove(name)
+
+    # -- looked after ----------------------------------------------------------------------------------------
+
+    def origins(self) -> list[Origin]:
+        return self.run(Index.origins)
+
+    def stat(self) -> Stat:
+        origins, counted = self.run(Index.origins), self.run(Index.counters)
+        return Stat(
+            scope=self.scope,
+            origins=len(origins),
+            entries=sum(one.entries for one in origins),
+            kept=sum(one.kind is Kind.KEPT for one in origins),
+            size=sum(one.size for one in origins),
+            index_size=self._path.stat().st_size,
+            **{trouble.value: counted.get(trouble.value, 0) for trouble in Trouble},
+        )
+
+    def verify(self) -> Verified:
+        index = self._index
+        if self.run(Index.problem) is not None:
+            self._mend(index)
+        return self.run(self._looked_through)
+
+    def _looked_through(self, index: Index) -> Verified:
+        sound = 0
+        with closing(Fetching(self.scope, index, self.chunks)) as fetching:
+            for origin in index.origins():
+                for parts in index.parts(origin.number):
+                    sound += fetching.look(origin.number, parts)
+        self._tell(fetching.found)
+        rotted = tuple(one.what for one in fetching.found if one.trouble is Trouble.ROTTED)
+        troubles = fetching.troubles
+        return Verified(self.scope, sound, troubles[Trouble.CHANGED], troubles[Trouble.GONE], rotted)
+
+    def collect(self) -> Collected:
+        """Least recently used first, until the bounds hold; then what nothing refers to."""
+        origins = len(self.run(Index.origins))
+        entries, size = self.run(Index.totals)
+        self._room(0, 0, 0)
+        self._forget([])  # parts of origins that were lost
+        leftovers = self._sweep()
+        self.run(Index.compact)
+        entries_left, size_left = self.run(Index.totals)
+        gone = origins - len(self.run(Index.origins))
+        return Collected(self.scope, gone, entries - entries_left, size - size_left, leftovers)
+
+    def _sweep(self) -> int:
+        """If nobody writes; otherwise another time."""
+        with self.chunks.alone(wait=False) as alone:
+            if not alone:
+                return 0
+            leftovers = self.chunks.sweep()
+            for name in list(self.chunks.names()):
+                if not self._index.is_kept(name):
+                    self.chunks.remove(name)
+                    leftovers += 1
+            return leftovers
+
+    # -- an index that is of no use ------------------------------------------------------------------------
+
+    def _opened(self) -> Index:
+        if self._is_there():
+            with suppress(DamagedError):
+                return Index(self._path, self.scope)
+        return self._anew(None)
+
+    def _is_there(self) -> bool:
+        """An empty file is no index: they come into being with all that is in them."""
+        return self._path.exists() and self._path.stat().st_size > 0
+
+    def _mend(self, broken: Index) -> None:
+        with self._lock:
+            if self._index is broken:
+                broken.close()
+                self._index = self._anew(broken.inode)
+
+    def _anew(self, broken: int | None) -> Index:
+        """Another process may have been quicker: then its is taken."""
+        with self.chunks.alone(wait=True):
+            with suppress(DamagedError):
+                if self._is_there() and (index := Index(self._path, self.scope)).inode != broken:
+                    return index
+            made = rebuilding.rebuilt(self._path, self.chunks, self.scope, self._now())
+            self._tell(made)
+            return Index(self._path, self.scope)
+
+    def _tell(self, found: Iterable[Found]) -> None:
+        with self._lock:
+            self._told += found
+            del self._told[:-_TOLD_MOST]
+
+    def _now(self) -> int:
+        return int(self._clock.now())
