@@ -1,4 +1,4 @@
-"""What every reader of a disk's content must do: the fake in memory, and QEMU in its sandbox."""
+"""What every reader of a disk's content must do: the fake in memory, a plain file, QEMU in its sandbox."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fakes.image import MemoryImage
+from korora.adapters.image.plain import plain
 from korora.adapters.image.qemu_nbd import QemuImages, served
 from korora.errors import KororaError, ToolError
 from korora.model.image import Extent, Format, ImageFiles, NbdExport
@@ -30,7 +31,7 @@ def served_by_another(image: ImageFiles, folder: Path) -> Iterator[OpenImage]:
         yield opened
 
 
-@pytest.fixture(params=["memory", "qemu", "export"])
+@pytest.fixture(params=["memory", "plain", "qemu", "export"])
 def open_image(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     def in_memory(content: bytes) -> AbstractContextManager[OpenImage]:
         return nullcontext(MemoryImage(content))
@@ -44,6 +45,8 @@ def open_image(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
                 if piece.strip(b"\0"):
                     file.write(piece)
             file.truncate(len(content))
+        if request.param == "plain":
+            return plain(path)
         image = ImageFiles(path, Format.RAW)
         if request.param == "export":
             return served_by_another(image, tmp_path / "served")

@@ -47,6 +47,7 @@ COMMANDS = {
     "config": ("korora.cli.inspection.config", "Configuration files of VMs: digest, diff."),
     "image": ("korora.cli.inspection.image", "Disk images: digest, verify, diff, info."),
     "disk": ("korora.cli.disk", "Disks of VMs: diff."),
+    "store": ("korora.cli.store", "What this host has already, and need not be sent: add, list, verify."),
     "doctor": ("korora.cli.doctor", "This machine: what is missing, and the command that mends it."),
     "lab": ("korora.cli.lab", "Several hosts on this one machine, to try things out: up, down, status."),
     "hostd": ("korora.cli.hostd", "The daemon of a host."),

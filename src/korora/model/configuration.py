@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from korora.errors import UsageError
+from korora.model import store_settings
 from korora.model.identity import HostName, checked_name
+from korora.model.store_settings import StoreSettings
+from korora.model.stored import Bounds
 
 _T = TypeVar("_T")
 
@@ -60,6 +63,9 @@ class HostConfiguration:
     storage: tuple[Path, ...] = ()  # where the files of VMs from elsewhere may be; see policy.storage
     api_group: str = ""  # whose members may open the API's socket as well; see host.caller for what they may
     inspection: Path | None = None  # what is looked at in a VM before it leaves: model.inspection_policy
+    store: StoreSettings | None = (
+        None  # content that need not be sent again; None: STATE/store, as it is made
+    )
     multifd_channels: int = 0  # of a VM that leaves, beside the main stream; 0: one stream carries all
 
 
@@ -71,10 +77,12 @@ def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
     table = _Table(_toml(text, file), file, "")
     incoming, stall = _limits(table.table("limits", optional=True))
     channels = _stream(table.table("stream", optional=True))
+    state = table.path("state")
+    store = _store(table.table("store", optional=True), state)
     configuration = HostConfiguration(
         file=file,
         name=HostName(table.name("name")),
-        state=table.path("state"),
+        state=state,
         listen=table.endpoint("listen"),
         api=table.path("api"),
         api_group=table.optional_text("api_group"),
@@ -88,6 +96,7 @@ def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
         inspection=table.optional_path("inspection"),
         incoming_limit=incoming,
         stall_deadline_s=stall,
+        store=store,
         multifd_channels=channels,
     )
     table.refuse_the_rest()
@@ -124,6 +133,17 @@ def _stream(table: _Table) -> int:
     channels = table.number("multifd_channels", 0, minimum=0, maximum=MAX_CHANNELS)
     table.refuse_the_rest()
     return channels
+
+
+def _store(table: _Table, state: Path) -> StoreSettings:
+    gib = table.number("kept_gib", store_settings.KEPT_GIB, minimum=0, maximum=store_settings.MOST_GIB)
+    entries = table.number("entries", store_settings.ENTRIES, minimum=0, maximum=store_settings.MOST_ENTRIES)
+    session = table.number(
+        "session_mib", store_settings.SESSION_MIB, minimum=0, maximum=store_settings.MOST_SESSION_MIB
+    )
+    folder = table.optional_path("folder") or state / store_settings.NAME
+    table.refuse_the_rest()
+    return StoreSettings(folder, Bounds(gib << 30, entries), session << 20)
 
 
 def parse_endpoint(text: str) -> Endpoint | None:

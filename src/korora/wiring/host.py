@@ -211,6 +211,7 @@ def storage_rule(configuration: HostConfiguration) -> StorageRule:
         *(configuration.api, configuration.event_log, configuration.authorization),
         configuration.authorization.parent / FOLDER,
         *(file for file in (configuration.file, configuration.inspection) if file is not None),
+        *([configuration.store.folder] if configuration.store else []),
         *(site.authority, site.reference_values, *site.manufacturers),
     )
     return StorageRule(_real(configuration.storage), _real(own))

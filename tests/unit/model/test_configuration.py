@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from korora.errors import ExitCode, UsageError
 from korora.model.configuration import MAX_CHANNELS, Endpoint, parse_endpoint, parse_host_configuration
+from korora.model.store_settings import StoreSettings
+from korora.model.stored import Bounds
 from korora.protocol.handshake import OFFER
 
 FILE = Path("/etc/korora/hostd.toml")
@@ -79,6 +81,16 @@ def test_multifd_is_off_until_a_host_asks_for_up_to_eight_channels() -> None:
     assert "at most 8" in refused(FULL + "\n[stream]\nmultifd_channels = 9\n").remedy
     assert "multifd_channels" in refused(FULL + "\n[stream]\nmultifd_channels = -1\n").message
     assert "chanels" in refused(FULL + "\n[stream]\nchanels = 2\n").message
+
+
+def test_the_content_store_is_below_the_state_and_bounded_unless_it_is_said_otherwise() -> None:
+    store = parse_host_configuration(FULL, FILE).store
+    assert store == StoreSettings(Path("/var/lib/korora/store"), Bounds(16 << 30, 1 << 24), 128 << 20)
+    table = '\n[store]\nfolder = "content"\nkept_gib = 2\nentries = 1000\nsession_mib = 0\n'
+    store = parse_host_configuration(FULL + table, FILE).store
+    assert store == StoreSettings(Path("/etc/korora/content"), Bounds(2 << 30, 1000), 0)
+    for wrong in ("kept_gib = -1", "entries = 1.5", "session_mib = 65537", 'folder = ""', "keptgib = 1"):
+        assert wrong.split()[0] in refused(FULL + f"\n[store]\n{wrong}\n").message
 
 
 def test_storage_is_a_list_of_folders_and_may_be_left_out() -> None:

@@ -92,5 +92,5 @@ def opened(path: Path) -> BinaryIO:
     mode = os.fstat(descriptor).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         os.close(descriptor)
-        raise UsageError(f"{path} is no file and no disk", kind="no-image")
+        raise UsageError(f"{path} is no file and no disk", kind="no-image", remedy="name a disk image")
     return os.fdopen(descriptor, "rb")

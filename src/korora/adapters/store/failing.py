@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Final
 
 from korora.adapters.sqlite import Trouble, trouble
 from korora.errors import ToolError
@@ -17,8 +18,16 @@ class LostError(Exception):
     """The origin that was to be added to is not there any more."""
 
 
-def index_failed(path: Path, error: sqlite3.Error) -> Exception:
+_OF_THE_FILE: Final = ("SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
+"""Our statements are right for a file of our schema: what they fail with so is the file's."""
+
+
+def index_failed(path: Path, error: Exception) -> Exception:
     """DamagedError, or ToolError(kind="store-busy" | "store-index")."""
+    if not isinstance(error, sqlite3.Error):
+        return DamagedError(str(error))  # text that is none, a number that is none
+    if getattr(error, "sqlite_errorname", "").startswith(_OF_THE_FILE):
+        return DamagedError(str(error))
     match trouble(error):
         case Trouble.DAMAGED:
             return DamagedError(str(error))

@@ -24,6 +24,7 @@ from korora.model.stored import Kind, Origin, Scope, Trouble
 _KEY_BYTES: Final = 8
 _ASKED_AT_ONCE: Final = 4096
 _ORIGIN: Final = "SELECT number, kind, path, entries, size, used_at FROM origin"
+_PART: Final = (int, int, int, int)
 _FIND: Final = """SELECT part.key, part.origin, part.place, part.length
     FROM json_each(?) AS wanted CROSS JOIN part ON part.key = wanted.value"""
 
@@ -80,7 +81,7 @@ class Index:
         found: dict[bytes, list[Hint]] = {}
         keys = list(by_key)
         for at in range(0, len(keys), _ASKED_AT_ONCE):
-            for key, *hint in self.all(_FIND, json.dumps(keys[at : at + _ASKED_AT_ONCE])):
+            for key, *hint in self.all(_PART, _FIND, json.dumps(keys[at : at + _ASKED_AT_ONCE])):
                 for name in by_key[key]:
                     found.setdefault(name, []).append(Hint(*hint))
         return found
@@ -88,20 +89,20 @@ class Index:
     def reference(self, origin: int) -> Reference | None:
         """None for what is kept, and for an origin that is not there any more."""
         query = "SELECT path, device, inode FROM origin WHERE number = ? AND kind = ?"
-        for path, device, inode in self.all(query, origin, Kind.REFERENCE.value):
+        for path, device, inode in self.all((bytes, int, int), query, origin, Kind.REFERENCE.value):
             return Reference(Path(os.fsdecode(path)), device, inode)
         return None
 
     def kept(self, origin: int, number: int) -> bytes | None:
         """The name of an own copy of that origin."""
-        rows = self.all("SELECT name FROM kept WHERE number = ? AND origin = ?", number, origin)
+        rows = self.all((bytes,), "SELECT name FROM kept WHERE number = ? AND origin = ?", number, origin)
         return rows[0][0] if rows else None
 
     def is_kept(self, name: bytes) -> bool:
-        return bool(self.all("SELECT 1 FROM kept WHERE name = ? LIMIT 1", name))
+        return bool(self.all((int,), "SELECT 1 FROM kept WHERE name = ? LIMIT 1", name))
 
     def origins(self) -> list[Origin]:
-        rows = self.all(f"{_ORIGIN} ORDER BY used_at DESC, number DESC")
+        rows = self.all((int, str, bytes, int, int, int), f"{_ORIGIN} ORDER BY used_at DESC, number DESC")
         try:
             return [
                 Origin(self._scope, number, Kind(kind), Path(os.fsdecode(path)), entries, size, used)
@@ -112,7 +113,9 @@ class Index:
 
     def totals(self) -> tuple[int, int]:
         """Entries, and bytes kept."""
-        [(entries, size)] = self.all("SELECT coalesce(sum(entries), 0), coalesce(sum(size), 0) FROM origin")
+        [(entries, size)] = self.all(
+            (int, int), "SELECT coalesce(sum(entries), 0), coalesce(sum(size), 0) FROM origin"
+        )
         return entries, size
 
     def parts(self, origin: int) -> Iterator[list[tuple[int, int, int]]]:
@@ -120,18 +123,18 @@ class Index:
         after = -(1 << 63)
         query = """SELECT key, place, length FROM part WHERE origin = ? AND key >= ?
             ORDER BY key LIMIT 20000"""
-        while rows := self.all(query, origin, after):
+        while rows := self.all(_PART, query, origin, after):
             yield rows
             if rows[-1][0] == (1 << 63) - 1:
                 return
             after = rows[-1][0] + 1
 
     def counters(self) -> dict[str, int]:
-        return dict(self.all("SELECT what, count FROM counter"))
+        return dict(self.all((str, int), "SELECT what, count FROM counter"))
 
     def problem(self) -> str | None:
         """What contradicts itself in the file."""
-        [(said,)] = self.all("PRAGMA quick_check(1)")
+        [(said,)] = self.all((str,), "PRAGMA quick_check(1)")
         return None if said == "ok" else str(said)
 
     # -- told ------------------------------------------------------------------------------------------------
@@ -230,9 +233,14 @@ class Index:
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    def all(self, query: str, *given: object) -> list[Any]:
+    def all(self, types: Sequence[type], query: str, *given: object) -> list[Any]:
+        """All rows. DamagedError unless their columns have these types: a damaged file can have others."""
         with self._translated():
-            return self._database.execute(query, given).fetchall()
+            rows = self._database.execute(query, given).fetchall()
+        for column, kind in zip(zip(*rows, strict=True), types, strict=False):
+            if not {*map(type, column)} <= {kind}:
+                raise DamagedError("it has a value of another type than it was given")
+        return rows
 
     def _update(self, query: str, *given: int) -> None:
         if self._database.execute(query, given).rowcount != 1:
@@ -257,6 +265,9 @@ class Index:
             if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
                 for statement in STATEMENTS:
                     database.execute(statement)
+        written = {sql for (sql,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
+        if not written >= {one for one in STATEMENTS if one.startswith("CREATE")}:
+            raise DamagedError("it has not the tables of an index")
         application = database.execute("PRAGMA application_id").fetchone()[0]
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if (application, version) != (APPLICATION_ID, VERSION):
@@ -267,7 +278,7 @@ class Index:
         with self._lock:
             try:
                 yield
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeError, OverflowError) as error:
                 raise index_failed(self._path, error) from error
             except OSError as error:
                 raise index_unusable(self._path, error.strerror or str(error)) from error

@@ -28,19 +28,17 @@ def rebuilt(path: Path, chunks: Chunks, scope: Scope, now: int) -> list[Found]:
     _remove(new)
     found: list[Found] = []
     with closing(Index(new, scope)) as index:
-        origin = index.begin(Kind.KEPT, FOUND_AGAIN, 0, 0, now)
-        count = 0
+        origin = count = 0
         for name in list(chunks.names()):
             content = chunks.read(name)
             if content is None or len(content) > CHUNK_BYTES or name_of(content) != name:
                 chunks.remove(name)
                 found.append(Found(scope, Trouble.ROTTED, name.hex()))
                 continue
+            origin = origin or index.begin(Kind.KEPT, FOUND_AGAIN, 0, 0, now)
             base = index.add_kept(origin, name, len(content)) << KEPT_SHIFT
             index.add(origin, parts_of(base, name, content))
             count += 1
-        if not count:
-            index.forget([origin])
         if count or path.exists():
             found.append(Found(scope, Trouble.REBUILT, f"{count} own copies; references must be added again"))
         for one in found:

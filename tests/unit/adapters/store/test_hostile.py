@@ -176,6 +176,53 @@ def test_an_index_that_lies_is_a_miss(store: FolderStore, scope: Path, tmp_path:
     assert holds(store, CHUNK) == [True]
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "UPDATE part SET place = 'text'",
+        "UPDATE part SET length = 4096.5",
+        "UPDATE part SET length = NULL",
+        "UPDATE kept SET name = 'text'",
+        "UPDATE kept SET length = 'text'",
+        "UPDATE origin SET path = 5, kind = 'reference'",
+        "UPDATE origin SET path = NULL",
+        "UPDATE origin SET inode = 'text', kind = 'reference'",
+        "UPDATE origin SET used_at = 'text'",
+        "UPDATE origin SET size = 'text'",
+        "UPDATE origin SET entries = NULL",
+        "INSERT INTO counter VALUES ('rotted', 'text')",
+    ],
+)
+def test_an_index_with_values_of_other_types_is_a_miss_or_is_made_anew(
+    store: FolderStore, scope: Path, lie: str
+) -> None:
+    store.keep(MINE, Path("a"), [CHUNK])
+    store.close()
+    with closing(sqlite3.connect(scope / "index.db", isolation_level=None)) as database:
+        before = database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
+        database.execute("PRAGMA writable_schema = ON")
+        for name, sql in before:
+            plain = sql.replace(") STRICT, WITHOUT", ") WITHOUT").replace(") STRICT", ")")
+            plain = plain.replace(" NOT NULL", "").replace(" INTEGER,", ",").replace(" TEXT,", ",")
+            database.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (plain, name))
+    with closing(sqlite3.connect(scope / "index.db", isolation_level=None)) as database:
+        database.execute(lie)
+        database.execute("PRAGMA writable_schema = ON")
+        for name, sql in before:
+            database.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (sql, name))
+    with closing(FolderStore(scope.parent, BOUNDS)) as again:
+        for _ in range(2):
+            try:
+                holds(again, CHUNK, CHUNK[:UNIT_BYTES])
+                again.origins(MINE)
+                again.stat()
+                again.verify(MINE)
+                again.collect(MINE)
+                again.keep(MINE, Path("a"), [CHUNK])
+            except ToolError as error:
+                assert error.kind.startswith("store")
+
+
 @given(data=st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_index_with_any_bytes_changed_hands_out_nothing_wrong(
