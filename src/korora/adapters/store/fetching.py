@@ -24,16 +24,6 @@ KEPT_SHIFT: Final = CHUNK_BYTES.bit_length() - 1
 """An own copy's bytes are from `number << KEPT_SHIFT` on."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    name: bytes
-    hint: Hint
-
-    @property
-    def end(self) -> int:
-        return self.hint.place + self.hint.length
-
-
 @dataclass(slots=True)
 class Fetching:
     """From one scope, by one thread. To be closed."""
@@ -58,15 +48,17 @@ class Fetching:
         ToolError or index.DamagedError when the index cannot be asked.
         """
         self._references = {}
-        wanted = []
-        for name, hints in self.index.find(list(names)).items():
-            if hints[0].length <= room:
-                room -= max(0, hints[0].length)
-                wanted += [_Wanted(name, hint) for hint in hints]
+        wanted, before = [], b""
+        for hint in self.index.find(list(names)):
+            _, _, length, name = hint
+            if name != before and 0 < length <= room:
+                room -= length
+                before = name
+            if name == before:
+                wanted.append(hint)
         got: dict[bytes, bytes] = {}
         for run in _runs(wanted):
-            missing = [one for one in run if one.name not in got]
-            if missing:
+            if missing := [hint for hint in run if hint[3] not in got]:
                 self._read(missing, got)
         self._note()
         return got
@@ -74,29 +66,29 @@ class Fetching:
     def look(self, origin: int, parts: Iterable[tuple[int, int, int]]) -> int:
         """How many of an origin's parts (key, place, length) are there; of these only the key is known."""
         sound = 0
-        wanted = [_Wanted(key.to_bytes(8, "big", signed=True), Hint(origin, *at)) for key, *at in parts]
-        for run in _runs(wanted):
+        for run in _runs((origin, place, length, _key(key)) for key, place, length in parts):
             got: dict[bytes, bytes] = {}
             self._read(run, got)
             sound += len(got)
         self._note()
         return sound
 
-    def _read(self, run: list[_Wanted], got: dict[bytes, bytes]) -> None:
-        """Neighbours of one origin, in one go. Nothing is handed out twice as long as it may be."""
-        first, length = run[0].hint, run[-1].end - run[0].hint.place
+    def _read(self, run: list[Hint], got: dict[bytes, bytes]) -> None:
+        """Neighbours of one origin, in one go."""
+        origin, first, _, _ = run[0]
+        end = run[-1][1] + run[-1][2]
         try:
-            data = memoryview(self._bytes(first.origin, first.place, length) or b"")
+            data = self._bytes(origin, first, end - first) or b""
         except OSError:
             return  # cannot be read just now: perhaps later
-        for one in run:
-            at = one.hint.place - first.place
-            part = data[at : at + one.hint.length]
-            if len(part) == one.hint.length and name_of(part).startswith(one.name):
-                got[one.name] = bytes(part)
-                self.used.add(first.origin)
+        for hint in run:
+            _, place, length, name = hint
+            part = data[place - first : place - first + length]
+            if len(part) == length and name_of(part).startswith(name):
+                got[name] = part
+                self.used.add(origin)
             else:
-                self._drop(one)
+                self._drop(hint)
 
     def _bytes(self, origin: int, place: int, length: int) -> bytes | None:
         """None where there is nothing (any more)."""
@@ -120,13 +112,13 @@ class Fetching:
             if self.index.lose(origin):
                 self._tell(Trouble.GONE, str(reference.path))
 
-    def _drop(self, one: _Wanted) -> None:
-        origin = one.hint.origin
-        self._dropped.append((key_of(one.name), origin))
+    def _drop(self, hint: Hint) -> None:
+        origin, place, _, name_asked = hint
+        self._dropped.append((key_of(name_asked), origin))
         if (reference := self._references.get(origin)) is not None:
             self._changed[str(reference.path)] += 1
             return
-        name = self.index.kept(origin, one.hint.place >> KEPT_SHIFT)
+        name = self.index.kept(origin, place >> KEPT_SHIFT)
         if name is None:
             return  # forgotten meanwhile
         whole = self.chunks.read(name)
@@ -152,25 +144,24 @@ class Fetching:
                 self.index.drop(dropped)
 
 
-def _runs(wanted: Iterable[_Wanted]) -> Iterator[list[_Wanted]]:
+def _key(key: int) -> bytes:
+    return key.to_bytes(8, "big", signed=True)
+
+
+def _runs(wanted: Iterable[Hint]) -> Iterator[list[Hint]]:
     """Neighbours together, of at most a chunk's bytes, and within one chunk of them."""
-    run: list[_Wanted] = []
-    for one in sorted(wanted, key=lambda one: (one.hint.origin, one.hint.place, one.hint.length)):
-        hint = one.hint
-        if not 0 < hint.length <= CHUNK_BYTES or not 0 <= hint.place < 1 << 62:
+    run: list[Hint] = []
+    of = end = last = -1
+    for hint in sorted(wanted):
+        origin, place, length, _ = hint
+        if not 0 < length <= CHUNK_BYTES or not 0 <= place < 1 << 62:
             continue  # an index that lies
-        if run and not _joins(run, one):
+        if run and (origin != of or place != end or place + length > last):
             yield run
             run = []
-        run.append(one)
+        if not run:
+            last = ((place >> KEPT_SHIFT) + 1) << KEPT_SHIFT
+        of, end = origin, place + length
+        run.append(hint)
     if run:
         yield run
-
-
-def _joins(run: list[_Wanted], one: _Wanted) -> bool:
-    first, last = run[0].hint, run[-1]
-    return (
-        one.hint.origin == first.origin
-        and one.hint.place == last.end
-        and one.end <= ((first.place >> KEPT_SHIFT) + 1) << KEPT_SHIFT
-    )

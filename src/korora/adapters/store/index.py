@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from korora.adapters import sqlite
 from korora.adapters.store.failing import DamagedError, LostError, index_failed, index_unusable
@@ -29,13 +29,8 @@ _FIND: Final = """SELECT part.key, part.origin, part.place, part.length
     FROM json_each(?) AS wanted CROSS JOIN part ON part.key = wanted.value"""
 
 
-@dataclass(frozen=True, slots=True)
-class Hint:
-    """Where a part is said to be."""
-
-    origin: int
-    place: int
-    length: int
+Hint: TypeAlias = tuple[int, int, int, bytes]
+"""Where a part is said to be: (origin, place, length, its name). Plain, for there are many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +68,17 @@ class Index:
 
     # -- asked -----------------------------------------------------------------------------------------------
 
-    def find(self, names: Sequence[bytes]) -> dict[bytes, list[Hint]]:
-        """Where parts of these names are said to be. Some of it may be of other names with the same key."""
-        by_key: dict[int, list[bytes]] = {}
-        for name in names:
-            by_key.setdefault(key_of(name), []).append(name)
-        found: dict[bytes, list[Hint]] = {}
+    def find(self, names: Sequence[bytes]) -> list[Hint]:
+        """Where parts of these names are said to be, those of one name together.
+
+        Some may be of another name with the same key. Of names with one key among these, one is looked for.
+        """
+        by_key = {key_of(name): name for name in names}
+        found: list[Hint] = []
         keys = list(by_key)
         for at in range(0, len(keys), _ASKED_AT_ONCE):
-            for key, *hint in self.all(_PART, _FIND, json.dumps(keys[at : at + _ASKED_AT_ONCE])):
-                for name in by_key[key]:
-                    found.setdefault(name, []).append(Hint(*hint))
+            rows = self.all(_PART, _FIND, json.dumps(keys[at : at + _ASKED_AT_ONCE]))
+            found += [(origin, place, length, by_key[key]) for key, origin, place, length in rows]
         return found
 
     def reference(self, origin: int) -> Reference | None:
