@@ -346,3 +346,15 @@ def test_a_collection_takes_nothing_that_is_of_use(world: World) -> None:
     collected = world.store.collect(MINE)
     assert (collected.origins, collected.entries, collected.size, collected.leftovers) == (0, 0, 0, 0)
     assert world.holds(CHUNK, OTHER[:4096]) == [True, True]
+
+
+def test_a_bound_that_was_lowered_is_met_by_a_collection(world: World) -> None:
+    for name, chunk in (("a", CHUNK), ("b", OTHER), ("c", THIRD)):
+        world.clock.time += 100
+        world.store.keep(MINE, Path(name), [chunk])
+    store = world.again(Bounds(2 * CHUNK_BYTES, 10_000))
+    collected = store.collect(MINE)
+    assert (collected.origins, collected.entries, collected.size) == (1, 257, CHUNK_BYTES)
+    assert world.holds(CHUNK, OTHER, THIRD) == [False, True, True]
+    assert world.again(Bounds(1 << 30, 300)).collect(MINE).origins == 1
+    assert world.holds(OTHER, THIRD) == [False, True]

@@ -122,7 +122,13 @@ class MemoryStore:
         )
 
     def collect(self, scope: Scope) -> Collected:
-        return Collected(scope, 0, 0, 0, 0)
+        room = self._room(scope)
+        before = list(room.batches.values())
+        self._make_room(room, None, 0, 0)
+        gone = [one for one in before if one.number not in room.batches]
+        return Collected(
+            scope, len(gone), sum(len(one.parts) for one in gone), sum(one.size for one in gone), 0
+        )
 
     def forget(self, scope: Scope, number: int) -> bool:
         return self._room(scope).batches.pop(number, None) is not None
@@ -162,11 +168,12 @@ class MemoryStore:
         room.batches[batch.number] = batch
         complete = True
         for group in groups:
-            size = len(group[0][1]) if isinstance(group[0][1], bytes) else 0
+            first = group[0][1]
+            size = len(first) if isinstance(first, bytes) else None
             complete = self._make_room(room, batch, len(group), size)
             if not complete:
                 break
-            batch.size += size
+            batch.size += size or 0
             for name, part in group:
                 batch.parts.setdefault(name, part)
         for other in list(room.batches.values()):
@@ -174,11 +181,11 @@ class MemoryStore:
                 del room.batches[other.number]
         return Added(batch.number, len(batch.parts), batch.size, complete)
 
-    def _make_room(self, room: Room, mine: Batch, entries: int, size: int) -> bool:
+    def _make_room(self, room: Room, mine: Batch | None, entries: int, size: int | None) -> bool:
         while True:
             batches = sorted(room.batches.values(), key=lambda one: (one.used_at, one.number))
             over = sum(len(one.parts) for one in batches) + entries > self._bounds.entries
-            heavy = size > 0 and sum(one.size for one in batches) + size > self._bounds.bytes
+            heavy = size is not None and sum(one.size for one in batches) + size > self._bounds.bytes
             if not over and not heavy:
                 return True
             others = [one for one in batches if one is not mine]

@@ -109,7 +109,7 @@ class Fetching:
     def _lose(self, origin: int, reference: Reference) -> None:
         self._references[origin] = None
         with suppress(ToolError):
-            if self.index.lose(origin):
+            if self.index.notes.lose(origin):
                 self._tell(Trouble.GONE, str(reference.path))
 
     def _drop(self, hint: Hint) -> None:
@@ -123,15 +123,17 @@ class Fetching:
             return  # forgotten meanwhile
         whole = self.chunks.read(name)
         if whole is None or name_of(whole) != name:
-            self.index.drop_kept(name)
-            self.chunks.remove(name)
+            with suppress(ToolError):
+                self.index.notes.drop_kept(name)
+            with suppress(OSError):
+                self.chunks.remove(name)
             self._tell(Trouble.ROTTED, name.hex())
 
     def _tell(self, trouble: Trouble, what: str, times: int = 1) -> None:
         self.troubles[trouble] += times
         self.found.append(Found(self.scope, trouble, what if times == 1 else f"{what}: {times} parts"))
         with suppress(ToolError):
-            self.index.count(trouble, times)
+            self.index.notes.count(trouble, times)
 
     def _note(self) -> None:
         """A full disk must not keep anybody from what is there."""
@@ -141,7 +143,7 @@ class Fetching:
         dropped, self._dropped = self._dropped, []
         if dropped:
             with suppress(ToolError):
-                self.index.drop(dropped)
+                self.index.notes.drop(dropped)
 
 
 def _key(key: int) -> bytes:

@@ -1,7 +1,7 @@
 """The index of one scope, in SQLite: asked for parts by name, told of origins, bounded.
 
 Promise: an index that cannot be read is DamagedError, never an answer; readers do not wait for writers (WAL).
-Memory: SQLite's cache, at most 32 MiB. Limit: knows no bytes; what it says is a hint until somebody compared.
+Memory: SQLite's caches, at most 96 MiB. Limit: knows no bytes; what it says is a hint until compared.
 """
 
 from __future__ import annotations
@@ -9,20 +9,24 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from korora.adapters import sqlite
-from korora.adapters.store.failing import DamagedError, LostError, index_failed, index_unusable
-from korora.adapters.store.schema import APPLICATION_ID, STATEMENTS, VERSION
-from korora.model.stored import Kind, Origin, Scope, Trouble
+from korora.adapters.store.failing import DamagedError, LostError
+from korora.adapters.store.lines import NOTES_WAIT_S, WRITERS_WAIT_S, Line
+from korora.adapters.store.notes import Notes
+from korora.adapters.store.schema import APPLICATION_ID, STATEMENTS, TABLES, VERSION
+from korora.model.stored import Kind, Origin, Scope
 
 _KEY_BYTES: Final = 8
 _ASKED_AT_ONCE: Final = 4096
+_PAGES_AT_ONCE: Final = 4096
+_SLICE: Final = 1 << 58
+"""Of all keys, a 64th."""
 _ORIGIN: Final = "SELECT number, kind, path, entries, size, used_at FROM origin"
 _PART: Final = (int, int, int, int)
 _FIND: Final = """SELECT part.key, part.origin, part.place, part.length
@@ -52,19 +56,18 @@ class Index:
     def __init__(self, path: Path, scope: Scope) -> None:
         """Open, or make. DamagedError for a file that is no index of this version."""
         self._path, self._scope = path, scope
-        self._lock = threading.RLock()
-        with self._translated():
-            self._database = sqlite.connected(path, waits_s=10.0, threads=True)
-            try:
-                self._prepare()
-                self.inode = path.stat().st_ino
-            except BaseException:
-                self._database.close()
-                raise
+        with ExitStack() as undone:
+            self._writing = self._line(WRITERS_WAIT_S, undone)
+            self._prepare()
+            self._asking = self._line(WRITERS_WAIT_S, undone)
+            self.notes = Notes(self._line(NOTES_WAIT_S, undone))
+            self.inode = path.stat().st_ino
+            undone.pop_all()
 
     def close(self) -> None:
-        with self._lock:
-            self._database.close()
+        self.notes.close()
+        self._asking.close()
+        self._writing.close()
 
     # -- asked -----------------------------------------------------------------------------------------------
 
@@ -139,107 +142,74 @@ class Index:
         query = (
             "INSERT INTO origin (kind, path, device, inode, entries, size, used_at) VALUES (?,?,?,?,0,0,?)"
         )
-        with self._translated():
-            done = self._database.execute(query, (kind.value, os.fsencode(path), device, inode, now))
+        with self._writing.used() as database:
+            done = database.execute(query, (kind.value, os.fsencode(path), device, inode, now))
             return int(done.lastrowid or 0)
 
     def add(self, origin: int, parts: Iterable[tuple[bytes, int, int]]) -> int:
         """(name, place, length) of each; returns how many were new in that origin."""
         rows = sorted((key_of(name), origin, place, length) for name, place, length in parts)
-        with self._translated(), sqlite.transaction(self._database):
-            before = self._database.total_changes
-            self._database.executemany("INSERT OR IGNORE INTO part VALUES (?, ?, ?, ?)", rows)
-            new = self._database.total_changes - before
-            self._update("UPDATE origin SET entries = entries + ? WHERE number = ?", new, origin)
+        with self._writing.transaction() as database:
+            before = database.total_changes
+            database.executemany("INSERT OR IGNORE INTO part VALUES (?, ?, ?, ?)", rows)
+            new = database.total_changes - before
+            _update(database, "UPDATE origin SET entries = entries + ? WHERE number = ?", new, origin)
         return new
 
     def add_kept(self, origin: int, name: bytes, length: int) -> int:
         """The own copy's number."""
-        with self._translated(), sqlite.transaction(self._database):
-            done = self._database.execute(
+        with self._writing.transaction() as database:
+            done = database.execute(
                 "INSERT INTO kept (origin, name, length) VALUES (?, ?, ?)", (origin, name, length)
             )
-            self._update("UPDATE origin SET size = size + ? WHERE number = ?", length, origin)
+            _update(database, "UPDATE origin SET size = size + ? WHERE number = ?", length, origin)
             return int(done.lastrowid or 0)
 
-    def drop_kept(self, name: bytes) -> None:
-        """Of every origin. Its parts are dropped where they are met."""
-        with self._translated(), sqlite.transaction(self._database):
-            rows = self._database.execute(
-                "DELETE FROM kept WHERE name = ? RETURNING length, origin", (name,)
-            ).fetchall()
-            self._database.executemany("UPDATE origin SET size = size - ? WHERE number = ?", rows)
-
-    def drop(self, parts: Iterable[tuple[int, int]]) -> None:
-        """(key, origin) of each."""
-        with self._translated(), sqlite.transaction(self._database):
-            for key, origin in parts:
-                done = self._database.execute("DELETE FROM part WHERE key = ? AND origin = ?", (key, origin))
-                self._database.execute(
-                    "UPDATE origin SET entries = entries - ? WHERE number = ?", (done.rowcount, origin)
-                )
-
     def forget(self, origins: Sequence[int]) -> list[bytes]:
-        """With all their parts. Returns the names of copies that nobody has any more."""
-        listed = json.dumps(list(origins))
-        with self._translated(), sqlite.transaction(self._database):
-            mine = "SELECT value FROM json_each(?)"
-            names = {
-                name
-                for (name,) in self._database.execute(
-                    f"DELETE FROM kept WHERE origin IN ({mine}) RETURNING name",  # noqa: S608
-                    (listed,),
-                ).fetchall()
-            }
-            self._database.execute(f"DELETE FROM origin WHERE number IN ({mine})", (listed,))  # noqa: S608
-            # Also of origins that ended otherwise.
-            self._database.execute("DELETE FROM part WHERE origin NOT IN (SELECT number FROM origin)")
-            return [name for name in names if not self.is_kept(name)]
+        """Without their parts: see `purge`. Returns the names of copies that nobody has any more."""
+        numbers = [(one,) for one in origins]
+        with self._writing.transaction() as database:
+            names = set()
+            for number in numbers:
+                query = "DELETE FROM kept WHERE origin = ? RETURNING name"
+                names |= {name for (name,) in database.execute(query, number).fetchall()}
+            database.executemany("DELETE FROM origin WHERE number = ?", numbers)
+        return [name for name in names if not self.is_kept(name)]
 
-    def lose(self, origin: int) -> bool:
-        """Quickly: its parts are dropped where they are met, or by `forget`. Whether it was there."""
-        with self._translated():
-            done = self._database.execute("DELETE FROM origin WHERE number = ?", (origin,))
-            return done.rowcount > 0
-
-    def use(self, origins: Iterable[int], now: int) -> None:
-        with self._translated(), sqlite.transaction(self._database):
-            self._database.executemany(
-                "UPDATE origin SET used_at = max(used_at, ?) WHERE number = ?",
-                [(now, one) for one in origins],
-            )
-
-    def count(self, trouble: Trouble, more: int = 1) -> None:
-        query = """INSERT INTO counter VALUES (?1, ?2)
-            ON CONFLICT (what) DO UPDATE SET count = count + excluded.count"""
-        with self._translated():
-            self._database.execute(query, (trouble.value, more))
+    def purge(self) -> None:
+        """Parts of origins that are not there any more; a slice at a time, so that other writers go on."""
+        query = "DELETE FROM part WHERE key BETWEEN ? AND ? AND origin NOT IN (SELECT number FROM origin)"
+        for first in range(-(1 << 63), 1 << 63, _SLICE):
+            with self._writing.used() as database:
+                database.execute(query, (first, first + _SLICE - 1))
 
     def compact(self) -> None:
         """Give unused pages back; as much as can be done without waiting for readers."""
-        with self._translated():
-            self._database.execute("PRAGMA incremental_vacuum").fetchall()
-            self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        while True:
+            with self._writing.used() as database:
+                [(free,)] = database.execute("PRAGMA freelist_count").fetchall()
+                if free:
+                    database.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
+            if free <= _PAGES_AT_ONCE:
+                break
+        with self._writing.used() as database:
+            database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def checkpoint(self) -> None:
         """All of it into the one file."""
-        with self._translated():
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with self._writing.used() as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     # -- inside ----------------------------------------------------------------------------------------------
 
     def all(self, types: Sequence[type], query: str, *given: object) -> list[Any]:
         """All rows. DamagedError unless their columns have these types: a damaged file can have others."""
-        with self._translated():
-            rows = self._database.execute(query, given).fetchall()
+        with self._asking.used() as database:
+            rows = database.execute(query, given).fetchall()
         for column, kind in zip(zip(*rows, strict=True), types, strict=False):
             if not {*map(type, column)} <= {kind}:
                 raise DamagedError("it has a value of another type than it was given")
         return rows
-
-    def _update(self, query: str, *given: int) -> None:
-        if self._database.execute(query, given).rowcount != 1:
-            raise LostError
 
     def check_is_current(self) -> None:
         """DamagedError when the file that is open here is not the index any more."""
@@ -249,31 +219,30 @@ class Index:
         raise DamagedError("another index is in its place")
 
     def _prepare(self) -> None:
-        database = self._database
-        if database.execute("PRAGMA page_count").fetchone()[0] == 0:
-            database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
-        database.execute("PRAGMA cache_size = -32768")
-        database.execute("PRAGMA journal_size_limit = 67108864")
-        with sqlite.transaction(database):
-            if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                for statement in STATEMENTS:
-                    database.execute(statement)
-        written = {sql for (sql,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
-        if not written >= {one for one in STATEMENTS if one.startswith("CREATE")}:
-            raise DamagedError("it has not the tables of an index")
-        application = database.execute("PRAGMA application_id").fetchone()[0]
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if (application, version) != (APPLICATION_ID, VERSION):
-            raise DamagedError(f"it is no index of this version (format {version}, not {VERSION})")
+        """Nothing is written to one that is there: who only asks waits for nobody."""
+        with self._writing.used() as database:
+            if database.execute("PRAGMA page_count").fetchone()[0] == 0:
+                database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                database.execute("PRAGMA journal_mode = WAL")
+                with sqlite.transaction(database):
+                    for statement in STATEMENTS:
+                        database.execute(statement)
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.execute("PRAGMA journal_size_limit = 67108864")
+            query = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"
+            written = {sql for (sql,) in database.execute(query)}
+            named = [
+                database.execute(f"PRAGMA {one}").fetchone()[0] for one in ("application_id", "user_version")
+            ]
+        if named != [APPLICATION_ID, VERSION] or not written >= set(TABLES):
+            raise DamagedError(f"it is no index of this version ({VERSION})")
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        with self._lock:
-            try:
-                yield
-            except (sqlite3.Error, UnicodeError, OverflowError) as error:
-                raise index_failed(self._path, error) from error
-            except OSError as error:
-                raise index_unusable(self._path, error.strerror or str(error)) from error
+    def _line(self, waits_s: float, undone: ExitStack) -> Line:
+        line = Line(self._path, waits_s)
+        undone.callback(line.close)
+        return line
+
+
+def _update(database: sqlite3.Connection, query: str, *given: int) -> None:
+    if database.execute(query, given).rowcount != 1:
+        raise LostError

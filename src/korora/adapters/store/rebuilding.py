@@ -42,7 +42,7 @@ def rebuilt(path: Path, chunks: Chunks, scope: Scope, now: int) -> list[Found]:
         if count or path.exists():
             found.append(Found(scope, Trouble.REBUILT, f"{count} own copies; references must be added again"))
         for one in found:
-            index.count(one.trouble)
+            index.notes.count(one.trouble)
         index.checkpoint()
     _remove(path, keep=True)
     new.replace(path)

@@ -10,7 +10,7 @@ from typing import Final
 
 APPLICATION_ID: Final = 0x4B6F7263  # "Korc"
 VERSION: Final = 1
-STATEMENTS: Final = (
+TABLES: Final = (
     """CREATE TABLE origin (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         kind TEXT NOT NULL,
@@ -36,6 +36,9 @@ STATEMENTS: Final = (
     ) STRICT""",
     "CREATE INDEX kept_name ON kept (name)",
     "CREATE TABLE counter (what TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+)
+STATEMENTS: Final = (
+    *TABLES,
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )

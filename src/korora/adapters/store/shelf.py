@@ -1,8 +1,7 @@
-"""What one scope has: its index and its own copies, put in and taken away within bounds.
+"""What one scope has: its index and its own copies, looked up and looked after.
 
 Promise: an index that is lost or damaged is made anew of the copies that are there, each compared with its
 name; references are lost with it, and told. One scope's folder is never looked into for another.
-Writing order: a copy's file, then the index. What ends in between is a leftover, which `collect` takes away.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable
 from contextlib import closing, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -23,17 +21,15 @@ from korora.adapters.store.failing import (
     still_damaged,
     storage_failed,
 )
-from korora.adapters.store.fetching import KEPT_SHIFT, Fetching
+from korora.adapters.store.fetching import Fetching
+from korora.adapters.store.filling import Filling
 from korora.adapters.store.index import Index
-from korora.adapters.store.referred import reference_to
 from korora.errors import ToolError
 from korora.model.stored import (
-    Added,
     Bounds,
     Collected,
     Found,
     Kind,
-    Located,
     Origin,
     Scope,
     Stat,
@@ -41,8 +37,6 @@ from korora.model.stored import (
     Verified,
 )
 from korora.ports.clock import Clock
-from korora.protocol.content_tree import CHUNK_BYTES
-from korora.protocol.dedup.names import UNITS_OF_A_CHUNK, is_zero, name_of
 
 T = TypeVar("T")
 Chunk = bytes | bytearray | memoryview
@@ -60,7 +54,8 @@ class Shelf:
         self.scope = scope
         self.chunks = Chunks(folder)
         self._path = folder / _INDEX
-        self._bounds, self._clock = bounds, clock
+        self._clock = clock
+        self.filling = Filling(self.run, self.chunks, bounds, self._now)
         self._lock = threading.RLock()
         self._told: list[Found] = []
         self._used: dict[int, int] = {}
@@ -104,80 +99,10 @@ class Shelf:
             told, self._told = self._told, []
             return told
 
-    # -- in --------------------------------------------------------------------------------------------------
-
-    def refer(self, path: Path, parts: Iterable[Located]) -> Added:
-        to = reference_to(path)
-        origin = self._begin(Kind.REFERENCE, to.path, to.device, to.inode)
-        entries, source, complete = 0, iter(parts), True
-        while complete and (some := list(islice(source, _AT_ONCE))):
-            rows = [(one.name, one.offset, one.length) for one in some]
-            complete = self._room(origin, len(rows), 0)
-            if complete:
-                entries += self.run(lambda index, rows=rows: index.add(origin, rows))  # type: ignore[misc]
-        self._replace(origin, Kind.REFERENCE, to.path)
-        return Added(origin, entries, 0, complete)
-
-    def keep(self, path: Path, chunks: Iterable[Chunk]) -> Added:
-        origin = self._begin(Kind.KEPT, path, 0, 0)
-        entries = size = 0
-        complete = True
-        for chunk in chunks:
-            if len(chunk) > CHUNK_BYTES:
-                raise ValueError(f"a chunk of {len(chunk)} bytes is longer than {CHUNK_BYTES}")
-            if is_zero(chunk):
-                continue
-            complete = self._room(origin, UNITS_OF_A_CHUNK + 1, len(chunk))
-            if not complete:
-                break
-            entries += self.run(lambda index, it=chunk: self._kept(index, origin, it))  # type: ignore[misc]
-            size += len(chunk)
-        self._replace(origin, Kind.KEPT, path)
-        return Added(origin, entries, size, complete)
-
-    def _kept(self, index: Index, origin: int, chunk: Chunk) -> int:
-        name = name_of(chunk)
-        with self.chunks.among_writers():
-            self.chunks.write(name, chunk)
-            base = index.add_kept(origin, name, len(chunk)) << KEPT_SHIFT
-        return index.add(origin, rebuilding.parts_of(base, name, chunk))
-
-    def _begin(self, kind: Kind, path: Path, device: int, inode: int) -> int:
-        return self.run(lambda index: index.begin(kind, path, device, inode, self._now()))
-
-    def _replace(self, origin: int, kind: Kind, path: Path) -> None:
-        """What was said of it before is said no more."""
-        before = [
-            one.number
-            for one in self.run(Index.origins)
-            if one.number < origin and one.kind is kind and one.path == path
-        ]
-        if before:
-            self._forget(before)
-
-    def _room(self, origin: int, entries: int, size: int) -> bool:
-        """Make it, of what was used least recently; False if this origin alone is too large."""
-        while True:
-            there, kept = self.run(Index.totals)
-            over_entries = there + entries > self._bounds.entries
-            over_size = kept + size > self._bounds.bytes and size > 0
-            if not over_entries and not over_size:
-                return True
-            others = [
-                one
-                for one in self.run(Index.origins)
-                if one.number != origin and ((over_entries and one.entries) or (over_size and one.size))
-            ]
-            if not others:
-                return False
-            self._forget([others[-1].number])
-
-    # -- out -------------------------------------------------------------------------------------------------
-
     def forget(self, number: int) -> bool:
         if not any(one.number == number for one in self.run(Index.origins)):
             return False
-        self._forget([number])
+        self.filling.forget([number])
         return True
 
     def _use(self, index: Index, origins: Iterable[int]) -> None:
@@ -187,11 +112,7 @@ class Shelf:
         if late:
             self._used.update(dict.fromkeys(late, now))
             with suppress(ToolError):
-                index.use(late, now)
-
-    def _forget(self, numbers: list[int]) -> None:
-        for name in self.run(lambda index: index.forget(numbers)):
-            self.chunks.remove(name)
+                index.notes.use(late, now)
 
     # -- looked after ----------------------------------------------------------------------------------------
 
@@ -231,8 +152,8 @@ class Shelf:
         """Least recently used first, until the bounds hold; then what nothing refers to."""
         origins = len(self.run(Index.origins))
         entries, size = self.run(Index.totals)
-        self._room(0, 0, 0)
-        self._forget([])  # parts of origins that were lost
+        self.filling.make_room(entries=0, size=0)
+        self.run(Index.purge)
         leftovers = self._sweep()
         self.run(Index.compact)
         entries_left, size_left = self.run(Index.totals)

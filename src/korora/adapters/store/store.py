@@ -45,10 +45,10 @@ class FolderStore:
             raise storage_failed(error) from error
 
     def refer(self, scope: Scope, path: Path, parts: Iterable[Located]) -> Added:
-        return self._made(scope).refer(path, parts)
+        return self._made(scope).filling.refer(path, parts)
 
     def keep(self, scope: Scope, path: Path, chunks: Iterable[bytes | bytearray | memoryview]) -> Added:
-        return self._made(scope).keep(path, chunks)
+        return self._made(scope).filling.keep(path, chunks)
 
     @contextmanager
     def pins(self, tenant: TenantName | None, room: int) -> Iterator[Pins]:

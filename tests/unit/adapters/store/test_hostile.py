@@ -345,8 +345,10 @@ def test_a_reader_is_not_kept_by_a_writer_and_a_writer_that_waits_too_long_is_to
     with closing(sqlite3.connect(scope / "index.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         other.execute("DELETE FROM part")
-        store._made(MINE)._index._database.execute("PRAGMA busy_timeout = 1")
+        with store._made(MINE)._index._writing.used() as database:
+            database.execute("PRAGMA busy_timeout = 1")
         assert holds(store, CHUNK, CHUNK[:UNIT_BYTES]) == [True, True]
+        assert [one.entries for one in store.origins(MINE)] == [257]
         with pytest.raises(ToolError) as error:
             store.keep(MINE, Path("b"), [OTHER])
         assert error.value.kind == "store-busy"

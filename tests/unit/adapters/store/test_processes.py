@@ -202,5 +202,23 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_storage_that_fails_is_a_miss_for_a_session_and_no_reason_to_stop(tmp_path: Path) -> None:
     with closing(FolderStore(tmp_path, BOUNDS)) as store:
         store.keep(MINE, Path("a"), [CHUNK])
-        store._made(MINE)._index._database.close()
+        store._made(MINE)._index.close()
         assert held(store, [CHUNK]) == [False]
+
+
+def test_a_reader_in_the_same_process_does_not_wait_for_a_writer(tmp_path: Path) -> None:
+    with closing(FolderStore(tmp_path, BOUNDS)) as store:
+        store.keep(MINE, Path("a"), [CHUNK])
+        index = store._made(MINE)._index
+        answered = threading.Event()
+
+        def ask() -> None:
+            with store.pins(ONE, 1 << 30) as pins:
+                if pins.pin([name_of(CHUNK)]) == [True] and store.origins(MINE):
+                    answered.set()
+
+        with index._writing.transaction():
+            thread = threading.Thread(target=ask)
+            thread.start()
+            assert answered.wait(PATIENCE_S)
+        thread.join(PATIENCE_S)
