@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 from bench import distributions
 from bench import machine as this_machine
-from bench.crossing import Crossing, chunks
+from bench.crossing import Crossing, FileDisk, chunks
 from blake3 import blake3
 
 from korora.adapters.store.store import FolderStore
@@ -116,11 +116,13 @@ def crossed(folder: Path, number: int, pair: distributions.Pair) -> Crossed:
     tenant = TenantName(f"{TENANT}-{number}")
     with closing(FolderStore(folder, BOUNDS)) as store:
         content_store.refer(store, Scope(tenant), pair.first, _untold)
-        began = time.perf_counter()
-        with store.pins(tenant, 256 * MIB) as pins:
-            crossing = Crossing(pins)
-            crossing.move(pair.second)
-        seconds = time.perf_counter() - began
+        arrived = folder / "arrived.img"
+        with store.pins(tenant, 256 * MIB) as pins, arrived.open("w+b") as file:
+            crossing = Crossing(pair.second, FileDisk(file.fileno()))
+            began = time.perf_counter()
+            crossing.move(pins)
+            seconds = time.perf_counter() - began
+        subprocess.run(["cmp", arrived, pair.second], check=True)
     would = {grain: _sent_alone(pair, grain) for grain in GRAINS}
     return Crossed(_units_of(pair.second), crossing.sent, crossing.said, round(seconds, 2), would)
 

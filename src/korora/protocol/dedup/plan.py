@@ -2,8 +2,7 @@
 
 Promise: every part that was given gets just one action, and a part that stands in several places is asked for
 and sent once, as far back as is remembered. Pure; memory: some 150 bytes for each remembered name.
-Limit: a repeat is of what the destination wrote, which the guest may have changed since: it looks, and says
-`settled` with what it lacks.
+Limit: what the destination has at a place that is to be repeated it looks at itself, and says what it lacks.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Final, TypeAlias
 
 from korora.errors import PeerError
@@ -99,17 +99,20 @@ class _Open:
 
 @dataclass(slots=True)
 class Plan:
-    """The source's side, for one disk and one grain: `ask`, `actions`, `settle`, batch by batch."""
+    """The source's side, for one disk and one grain: `ask`, `actions`, `settle`, batch by batch.
+
+    `numbers`: of batches; those of a disk's other grain come from the same.
+    """
 
     grain: Grain
     remembered: int = REMEMBERED
+    numbers: Iterator[int] = field(default_factory=count)
     _seen: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
     _open: dict[int, _Open] = field(default_factory=dict)
     _puts: dict[int, Put] = field(default_factory=dict)
-    _next: int = 0
 
     def ask(self, parts: Iterable[Part]) -> tuple[int, Coming | None]:
-        """The batch's number, and the question; None if there is nothing to ask.
+        """The batch's number, and the question; None if there is nothing to ask: then nothing is said of it.
 
         ValueError beyond MAX_NAMES names or MAX_PLACES places, or while MAX_BATCHES are open.
         """
@@ -121,7 +124,7 @@ class Plan:
         if len(numbers) > MAX_NAMES:
             raise ValueError(f"{len(numbers)} names are more than {MAX_NAMES}")
         earlier = self._earlier(named)
-        number, self._next = self._next, self._next + 1
+        number = next(self.numbers)
         coming = Coming(number, self.grain, b"".join(numbers)) if numbers else None
         self._open[number] = _Open(given, coming, numbers, earlier)
         return number, coming
