@@ -609,6 +609,51 @@ def test_disks_move_while_their_vm_writes_and_are_the_same_there_once_they_are_c
     run(story)
 
 
+def test_disks_of_a_stopped_vm_move_and_nobody_else_has_them_meanwhile(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        vm = with_disks(bench.base, 2)
+        there_vm = await with_empty_disks(bench, vm)
+        folders = [bench.base / "x", bench.base / "y"]
+        for folder in folders:
+            folder.mkdir(mode=0o700)
+        here = await bench.hypervisor.disks_at_rest(vm.disks, folders[0], writable=False)
+        there = await bench.hypervisor.disks_at_rest(there_vm.disks, folders[1], writable=True)
+        try:
+            await there.receive()
+            for name in here.sizes:
+                await here.mirror(name, there.socket)
+            while not (await here.copied()).ready:  # noqa: ASYNC110  nobody tells
+                await asyncio.sleep(0.02)
+            await here.cut()
+            for one, number in (("disk0", 1), ("disk1", 2)):
+                async with there.written(one) as export:
+                    assert await read(export) == bytes([number]) * 3 * MIB
+        finally:
+            await here.end()
+            await there.end()
+        assert [list(folder.iterdir()) for folder in folders] == [[], []]
+        assert [Path(disk.path).read_bytes()[0] for disk in there_vm.disks] == [1, 2]
+
+    run(story)
+
+
+def test_disks_that_a_vm_runs_on_are_not_written_to_as_if_at_rest(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        vm = with_disks(bench.base, 1)
+        await bench.start("a", vm=vm)
+        with pytest.raises(ToolError):
+            await received(bench, vm)
+
+    async def received(bench: Bench, vm: VmDefinition) -> None:
+        held = await bench.hypervisor.disks_at_rest(vm.disks, bench.base, writable=True)
+        try:
+            await held.receive()
+        finally:
+            await held.end()
+
+    run(story)
+
+
 async def changed(export: NbdExport) -> list[tuple[int, int]]:
     """The whole MiB that are told as written, singly."""
 

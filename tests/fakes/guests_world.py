@@ -190,6 +190,9 @@ class FakeHypervisor:
     async def make_disk(self, disk: Disk, size: int) -> None:
         raise NotImplementedError
 
+    async def disks_at_rest(self, disks: Sequence[Disk], directory: Path, *, writable: bool) -> MovingDisks:
+        raise NotImplementedError
+
     async def attach(self, definition: VmDefinition, place: Place) -> FakeMachine | None:
         process = self._world.find(place.qmp)
         if process is not None and process.hung:

@@ -433,6 +433,20 @@ class FakeHypervisor:
         if trouble is not None:
             raise ToolError(f"the answer to make_disk was lost on {self.host}", kind="qmp-silent")
 
+    async def disks_at_rest(
+        self, disks: Sequence[Disk], directory: Path, *, writable: bool
+    ) -> FakeMovingDisks:
+        trouble = await self.world.meet(self.host, "disks_at_rest")
+        held = {
+            disk.path
+            for guest in self.world.guests
+            for disk in guest.definition.disks
+            if not guest.dead.is_set()
+        }
+        if trouble is not None or any(disk.path in held for disk in disks):
+            raise ToolError("the disks of the stopped VM cannot be had", kind="disks-in-use")
+        return FakeMovingDisks(disks, directory, [])
+
     async def attach(self, definition: VmDefinition, place: Place) -> FakeMachine | None:
         trouble = await self.world.meet(self.host, "attach")
         guest = self._at(place.directory)

@@ -8,7 +8,7 @@ The phases are those of `phases.arrive`, in that order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ from korora.policy.machine.language.vocabulary import Procedure
 from korora.policy.pcrs import PLATFORM_PCRS
 from korora.policy.precheck import OVERHEAD_BYTES, precheck, precheck_disks
 from korora.ports.hypervisor import StreamSettings
+from korora.ports.moving_disks import MovingDisks
 from korora.ports.vtpm import BlobBinding
 from korora.protocol import messages
 from korora.protocol.frames import stream_keys
@@ -162,19 +163,20 @@ class Arrival:
         self._key = await self._receive_key()
         if isinstance(self._in, Inbound):
             await self._open_for_data(self._in)
+        if self._order.disks:
             await self._open_for_disks(self._in)
         await self._talk.say(messages.Open())
 
     async def transfer(self) -> None:
         """Everything arrives; the VM is loaded here, and paused."""
+        if self._disks_in is not None:
+            await self._take_disks(self._disks_in)
         if isinstance(self._in, Inbound):
-            if self._disks_in is not None:
-                await self._take_disks(self._disks_in)
-            self.file.received = await self._watching_for_manifest(self._arrived(self._in))
+            self.file.received = await self._watching_for_manifest(self._arrived(self._in.loaded()))
         else:
             self._manifest = await self._talk.expect(messages.Manifest, WORK_DEADLINE_S)
-            state = self._manifest.cold_state
-            self.file.received = await self._watching(self._in.put(self._key, self._binding, state))
+            putting = self._in.put(self._key, self._binding, self._manifest.cold_state)
+            self.file.received = await self._watching(self._arrived(putting))
 
     async def verify(self) -> None:
         """The source's manifest, held against what arrived; then this host gives its word."""
@@ -353,11 +355,9 @@ class Arrival:
         for order in self._order.disks:
             await self._at.hypervisor.make_disk(made[order.name], order.size)
 
-    async def _open_for_disks(self, inbound: Inbound) -> None:
+    async def _open_for_disks(self, inbound: Inbound | ColdInbound) -> None:
         """Each over a stream of its own, after those of memory."""
-        if not self._order.disks:
-            return
-        disks = await known(inbound.machine).moving_disks([order.name for order in self._order.disks])
+        disks = await self._moving_disks(inbound)
         first = self._order.rule.streams
         relays = [
             self._destination_relay(disks.socket, [first + number], eager=True)
@@ -367,15 +367,23 @@ class Arrival:
         self._undo.push_async_callback(self._disks_in.abandon, "the migration stopped")
         await self._disks_in.open()
 
+    async def _moving_disks(self, inbound: Inbound | ColdInbound) -> MovingDisks:
+        names = [order.name for order in self._order.disks]
+        if isinstance(inbound, Inbound):
+            return await known(inbound.machine).moving_disks(names)
+        disks = storage.moving(self._definition, names)
+        folder = self._at.guests.directory(self._definition.name)
+        return await self._at.hypervisor.disks_at_rest(disks, folder, writable=True)
+
     async def _take_disks(self, disks: DisksIn) -> None:
         """Until they are the same here as there, and measured; the guest still writes to them."""
         await while_watching(self._talk.expect(messages.Copied, None), disks.broken())
         await self._watching(disks.settle())
         await self._talk.say(messages.Measured())
 
-    async def _arrived(self, inbound: Inbound) -> Carried:
-        """Memory and disks, with the VM paused on both sides."""
-        loaded = await inbound.loaded()
+    async def _arrived(self, rest: Awaitable[Carried]) -> Carried:
+        """Memory or a vTPM at rest, and disks, with the VM paused or stopped on both sides."""
+        loaded = await rest
         if self._disks_in is None:
             return loaded
         crossed = await self._disks_in.arrived()

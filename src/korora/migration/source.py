@@ -47,6 +47,7 @@ from korora.model.storage import DiskOrder
 from korora.policy.machine.language.vocabulary import Procedure
 from korora.policy.precheck import PRECHECKS
 from korora.ports.hypervisor import StreamSettings
+from korora.ports.moving_disks import MovingDisks
 from korora.ports.vtpm import BlobBinding
 from korora.protocol import messages, statements
 from korora.protocol.frames import stream_keys
@@ -186,12 +187,12 @@ class Departure:
     async def transfer(self) -> None:
         """Disks, then the pre-copy of memory, until the guest is paused with little left to send.
 
-        A stopped VM has nothing to copy.
+        A stopped VM has no memory to copy.
         """
+        if self._disks:
+            await self._copy_disks()
         if self._vm.live is None:
             return
-        if self._disks:
-            await self._copy_disks(self._vm.live)
         self._out = self._outbound(self._vm.live)
         self._undo.push_async_callback(self._out.abandon, "the migration stopped")
         suspend = self.file.request.mode is Mode.OFFLINE
@@ -205,13 +206,13 @@ class Departure:
     async def switch_over(self) -> None:
         """The last of the disks, pages, devices and the vTPM; then the signed manifest. The VM is paused on
         both sides."""
+        crossed = await self._watching(self._disks_out.cut()) if self._disks_out is not None else None
         if self._vm.live is not None:
-            crossed = await self._watching(self._disks_out.cut()) if self._disks_out is not None else None
             sent = await self._watching(self._out.switch_over())
-            self.file.sent = crossed.added_to(sent) if crossed is not None else sent
-            self.file.disks = crossed.contents if crossed is not None else ()
         else:
-            self.file.sent, self._cold_state = await take_out(self._at, self._vm, self._key, self._binding)
+            sent, self._cold_state = await take_out(self._at, self._vm, self._key, self._binding)
+        self.file.sent = crossed.added_to(sent) if crossed is not None else sent
+        self.file.disks = crossed.contents if crossed is not None else ()
         self._boots = self._at.guests.boot_record(self.vm)  # all that the guest said before it stopped
         self.file.files = survey.file_digests(
             self._vm.directory, self._vm.definition, self._boots, self.file.dossier
@@ -323,6 +324,13 @@ class Departure:
         settings = StreamSettings(channels=streams - 1)
         return Outbound(live.machine, live.vtpm, relay, out, settings, self._at.clock)
 
+    async def _moving_disks(self) -> MovingDisks:
+        names = [disk.name for disk in self._disks]
+        if self._vm.live is not None:
+            return await self._vm.live.machine.moving_disks(names)
+        disks, folder = storage.moving(self._vm.definition, names), self._at.guests.directory(self.vm)
+        return await self._at.hypervisor.disks_at_rest(disks, folder, writable=False)
+
     def _source_relay(self, listen_on: Path, streams: Iterable[int]) -> SourceRelay:
         export = known(self._talk).channel.export_key
         return SourceRelay(
@@ -333,11 +341,10 @@ class Departure:
             stall_deadline_s=self._at.stall_deadline_s,
         )
 
-    async def _copy_disks(self, live: LiveVm) -> None:
+    async def _copy_disks(self) -> None:
         """Until both sides have measured them, and little is written meanwhile."""
-        talk = known(self._talk)
-        moved = await live.machine.moving_disks([disk.name for disk in self._disks])
-        folder, first = self._at.guests.directory(live.definition.name), known(self.file.rule).streams
+        talk, moved = known(self._talk), await self._moving_disks()
+        folder, first = self._at.guests.directory(self.vm), known(self.file.rule).streams
         relays = {}
         for number, disk in enumerate(self._disks):
             socket = folder / f"disk{number}.sock"

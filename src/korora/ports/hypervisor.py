@@ -203,6 +203,14 @@ class Hypervisor(Protocol):
         """
         ...
 
+    async def disks_at_rest(self, disks: Sequence[Disk], directory: Path, *, writable: bool) -> MovingDisks:
+        """Of a stopped VM. `directory`: a private folder.
+
+        ToolError(kind="disks-in-use") when one cannot be had. That another writes to it is found out by
+        `receive` at the latest.
+        """
+        ...
+
     async def attach(self, definition: VmDefinition, place: Place) -> Machine | None:
         """Find a VM that an earlier run of this daemon started; None when its process is gone."""
         ...

@@ -71,6 +71,20 @@ def test_disks_move_with_their_vm_and_are_wiped_where_they_were(tell: Tell, mode
     tell(story)
 
 
+def test_disks_of_a_stopped_vm_move_too_and_it_starts_there(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        await site["a"].do(lambda: site["a"].guests.stop(STORE, force=True))
+        outcome = await move(site, "a", "b", mode=Mode.OFFLINE)
+        assert outcome["outcome"] == "completed", outcome["error"]
+        await site.recover()
+        assert {name: path.read_bytes() for name, path in disks_of(site["b"]).items()} == CONTENT
+        assert not any((site["a"].directory / f"{name}.raw").exists() for name in CONTENT)
+        await site["b"].do(lambda: site["b"].guests.start(STORE))
+
+    tell(story)
+
+
 def test_they_move_on_and_come_back(tell: Tell) -> None:
     async def story(site: Site) -> None:
         await run_with_disks(site)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from korora.adapters.hypervisor.adoption.files import files_of, images_of
 from korora.adapters.hypervisor.adoption.launch import adopted_arguments, refuse_foreign_hardware
 from korora.adapters.hypervisor.command_line import Launch, arguments, firmware_files
 from korora.adapters.hypervisor.disks import leftover
+from korora.adapters.hypervisor.disks.at_rest import DisksAtRest, disks_at_rest
 from korora.adapters.hypervisor.disks.making import make_disk
 from korora.adapters.hypervisor.images import refuse_escaping_images
 from korora.adapters.hypervisor.machine import Ends, QemuMachine, forget
@@ -116,6 +118,9 @@ class Qemu:
 
     async def make_disk(self, disk: Disk, size: int) -> None:
         await make_disk(disk, size)
+
+    async def disks_at_rest(self, disks: Sequence[Disk], directory: Path, *, writable: bool) -> DisksAtRest:
+        return await disks_at_rest(disks, directory, writable=writable)
 
     async def attach(self, definition: VmDefinition, place: Place) -> QemuMachine | None:
         await _end_unrecorded(place)

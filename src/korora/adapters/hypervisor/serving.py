@@ -28,6 +28,13 @@ async def serve(qmp: Qmp, path: Path) -> None:
         raise
 
 
+async def serve_alone(qmp: Qmp, path: Path) -> None:
+    """As `serve`, where QEMU's storage daemon makes the socket: its monitor takes no descriptor."""
+    path.unlink(missing_ok=True)
+    address = {"type": "unix", "data": {"path": checked_socket_name(str(path), path)}}
+    await qmp.execute("nbd-server-start", {"addr": address, "max-connections": 0})
+
+
 @contextmanager
 def listening(path: Path) -> Iterator[socket.socket]:
     """A socket that listens there, for root alone. One that was left is replaced."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from korora.errors import RefusedError
 from korora.migration.crossing.subject import Subject
 from korora.migration.setting import Setting
+from korora.model.image import Format, ImageFiles
 from korora.model.plan import Inquiry, MigrationRequest
 from korora.model.storage import ALL, DiskOrder
 from korora.model.vm import Disk, VmDefinition
@@ -35,22 +37,26 @@ def moving(definition: VmDefinition, asked: Sequence[str]) -> tuple[Disk, ...]:
 
 
 async def chosen(at: Setting, vm: Subject, asked: MigrationRequest | Inquiry) -> tuple[DiskOrder, ...]:
-    """The order for the destination. RefusedError as `moving`, and kind="disks-cold" for a stopped VM."""
+    """The order for the destination. RefusedError as `moving`."""
     disks = moving(vm.definition, asked.disks)
     if not disks:
         return ()
-    if vm.live is None:
-        raise RefusedError(
-            f"{vm.definition.name} is stopped, and disks move with a running VM alone",
-            kind="disks-cold",
-            remedy="start it and move it live, or put its disks on storage that both hosts see",
-        )
-    sizes = (await vm.live.machine.moving_disks([disk.name for disk in disks])).sizes
+    sizes: Mapping[str, int]
+    if vm.live is not None:
+        sizes = (await vm.live.machine.moving_disks([disk.name for disk in disks])).sizes
+    else:
+        sizes = {disk.name: await asyncio.to_thread(_size, at, disk) for disk in disks}
     used = await at.premises.disk_usage([disk.path for disk in disks])
     return tuple(
         DiskOrder(disk.name, asked.disk_format or disk.format, sizes[disk.name], used.get(disk.path, 0))
         for disk in disks
     )
+
+
+def _size(at: Setting, disk: Disk) -> int:
+    """Of a stopped VM's. Blocking."""
+    described = at.images.describe(ImageFiles(Path(disk.path), Format(disk.format)))
+    return int(described["virtual-size"])
 
 
 def staying(definition: VmDefinition, names: Iterable[str]) -> VmDefinition:

@@ -22,7 +22,7 @@ from typing import Any, Final
 from korora.adapters.hypervisor.command_line import socket_path
 from korora.adapters.hypervisor.disks import leftover
 from korora.adapters.hypervisor.qmp import Qmp
-from korora.adapters.hypervisor.serving import serve
+from korora.adapters.hypervisor.serving import serve, serve_alone
 from korora.adapters.hypervisor.snapshot.drives import Drive
 from korora.errors import ToolError
 from korora.model.image import NbdExport
@@ -35,10 +35,16 @@ _CONNECTS_WITHIN_S: Final = 60.0
 
 
 class QemuMovingDisks:
-    """Implements `ports.moving_disks.MovingDisks`. `directory`: QEMU's own working folder."""
+    """Implements `ports.moving_disks.MovingDisks`. `directory`: QEMU's own working folder.
 
-    def __init__(self, qmp: Qmp, drives: Sequence[Drive], directory: Path) -> None:
+    `own_socket`: it makes its socket itself, because it takes no descriptors.
+    """
+
+    def __init__(
+        self, qmp: Qmp, drives: Sequence[Drive], directory: Path, *, own_socket: bool = False
+    ) -> None:
         self._qmp = qmp
+        self._own_socket = own_socket
         self._drives = {drive.name: drive for drive in drives}
         self._number = {drive.name: number for number, drive in enumerate(drives)}
         self._directory = directory
@@ -63,7 +69,10 @@ class QemuMovingDisks:
         there = {
             "driver": "nbd",
             "node-name": f"{leftover.THERE}{number}",
-            "server": {"type": "unix", "path": socket_path(socket, self._directory)},
+            "server": {
+                "type": "unix",
+                "path": socket_path(socket, None if self._own_socket else self._directory),
+            },
             "export": name,
             "discard": "unmap",
         }
@@ -139,7 +148,7 @@ class QemuMovingDisks:
         mark = {"driver": "null-co", "node-name": leftover.SERVES, "size": 512}
         await self._qmp.execute("blockdev-add", mark)
         try:
-            await serve(self._qmp, self.socket)
+            await (serve_alone if self._own_socket else serve)(self._qmp, self.socket)
         except ToolError as error:
             if error.kind != "qmp-refused":
                 raise
