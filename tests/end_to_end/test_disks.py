@@ -5,9 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,9 @@ from typing import Any
 import pytest
 
 from end_to_end.conftest import Lab
+from end_to_end.ordering import Order
 from korora.lab.guest.image import guest_image
+from korora.lab.lifecycle import korora_command
 from korora.lab.machines import LabMachine, Workload, write_machine
 from korora.lab.observer import Observer
 
@@ -93,8 +92,8 @@ def test_a_guest_moves_with_its_disks_comes_back_in_another_format_and_moves_sto
     _is_well(traveller)
 
     traveller.lab.answer("vm", "stop", traveller.name, "--force")
-    words = ("--to", "b", "--mode", "offline", "--disks", "all", "--disk-format", "raw")
-    code, outcome, said = traveller.ended("migrate", traveller.name, *words)
+    stopped = ("--to", "b", "--mode", "offline", "--disks", "all", "--disk-format", "raw")
+    code, outcome, said = traveller.ended("migrate", traveller.name, *stopped)
     assert (code, outcome["outcome"]) == (0, "completed"), (outcome, said)
     assert data.read_bytes()[4 * MIB : 12 * MIB] == traveller.noise
     assert not (traveller.folder("a") / "data.qcow2").exists()
@@ -109,29 +108,6 @@ def _is_well(traveller: Traveller) -> None:
     assert (seen.reboots, seen.doubled) == (0, 0)
 
 
-@pytest.fixture
-def small(traveller: Traveller) -> Iterator[Traveller]:
-    """Where the VM would come, there is room for a quarter of its disk that is told as sparse."""
-    folder = traveller.lab.layout.host("b").state / "vms" / traveller.name
-    folder.mkdir(mode=0o700, parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24M", "none", str(folder)], check=True)
-    yield traveller
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def test_a_destination_that_runs_full_keeps_the_vm_where_it_is_with_its_disks(small: Traveller) -> None:
-    with small.data.open("r+b") as file:  # as a guest may that fills its disk
-        file.seek(16 * MIB)
-        file.write(os.urandom(40 * MIB))
-        os.fsync(file.fileno())
-        os.posix_fallocate(file.fileno(), 0, 64 * MIB)
-    code, outcome, said = small.ended("migrate", small.name, "--to", "b", "--disks", "all")
-    assert code == 3, (outcome, said)
-    assert "room" in outcome["error"]["message"], outcome
-    assert (outcome["error"]["vm_runs_on"], small.data.exists()) == ("a", True)
-    _is_well(small)
-
-
 def test_a_move_that_is_cancelled_while_disks_are_copied_leaves_them_to_the_guest(
     traveller: Traveller,
 ) -> None:
@@ -140,14 +116,15 @@ def test_a_move_that_is_cancelled_while_disks_are_copied_leaves_them_to_the_gues
         for at in range(64, 1024, 64):
             file.seek(at * MIB)
             file.write(os.urandom(64 * MIB))
-    words = ("migrate", traveller.name, "--to", "b", "--disks", "all", "--json")
-    move = traveller.lab.begin(*words)
-    limit = time.monotonic() + 120
-    while not any(traveller.folder("b").glob("data.raw")) and time.monotonic() < limit:
-        time.sleep(0.02)
-    move.send_signal(signal.SIGINT)
-    outcome = json.loads(move.communicate(timeout=120)[0].splitlines()[-1])
-    assert outcome["outcome"] == "cancelled", outcome
+    words = ["--config", str(traveller.lab.layout.configuration), "migrate", traveller.name, "--to", "b"]
+    order = Order([*korora_command(), *words, "--disks", "all", "--json"])
+    try:
+        assert order.until_phase("transfer", deadline_s=120) == "transfer"
+        order.interrupt()
+        ended = order.ended()
+    finally:
+        order.end()
+    assert ended.outcome["outcome"] == "cancelled", ended.outcome
     _is_well(traveller)
     assert not traveller.folder("b").exists()
     assert traveller.data.exists()

@@ -18,7 +18,7 @@ class Copied:
     done: int
     total: int
     ready: bool
-    """Every disk is the same there, and what the guest writes is written there before it is told so."""
+    """Every disk was the same there once, and what the guest writes follows."""
 
 
 class MovingDisks(Protocol):
@@ -52,7 +52,7 @@ class MovingDisks(Protocol):
         ...
 
     async def cut(self) -> None:
-        """Source, with the VM paused and all `ready`: end it with both sides the same, and hang up.
+        """Source, with the VM paused and all `ready`: write the rest there, and hang up with both the same.
 
         ToolError(kind="mirror-failed") if that cannot be said of one.
         """

@@ -4,7 +4,7 @@
     → cut: the same on both sides → measure what was written last → compared in the manifest
 
 Promise: `abandon`, at any moment before the release, leaves the source's disks as the guest left them.
-Limit: a guest's write waits until it is written at the destination, too.
+Limit: what the guest writes to its disks faster than the network carries it is written there in the pause.
 """
 
 from __future__ import annotations

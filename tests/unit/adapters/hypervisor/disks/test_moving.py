@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ async def host(base: Path, form: str = "raw", *, incoming: bool = False) -> Asyn
 async def two_hosts(base: Path, form: str = "raw", size: int = 3 * MIB) -> AsyncIterator[tuple[Host, Host]]:
     """`here` runs the counting guest; `there` waits for a VM, with empty disks."""
     (base / "here").mkdir()
-    (base / "there").mkdir()
+    (base / "there").mkdir(exist_ok=True)
     counting_guest.lay_out(base / "here" / "a", base / "here" / "b")
     with (base / "here" / "b").open("r+b") as file:
         file.seek(MIB)
@@ -196,6 +197,35 @@ def test_a_mirror_whose_other_side_is_lost_fails_and_the_guest_runs_on(tmp_path:
             assert failed.value.kind == "mirror-failed"
             await here.disks.end()
             assert await here.graph() == before
+            now = counting_guest.counted(tmp_path / "here" / "b")
+            await until(lambda: counting_guest.counted(tmp_path / "here" / "b") > now + 10)
+
+    asyncio.run(story())
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A folder where the first of the disks finds room, and not all of the second."""
+    folder = tmp_path / "there"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1M", "none", str(folder)]
+    subprocess.run(mount, check=True, timeout=60)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=60)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_destination_that_runs_full_is_told_and_the_guest_runs_on(tmp_path: Path, small: Path) -> None:
+    async def story() -> None:
+        async with two_hosts(tmp_path) as (here, there):
+            await there.disks.receive()
+            await here.disks.mirror("a", there.disks.socket)
+            await here.disks.mirror("b", there.disks.socket)
+            with pytest.raises(ToolError, match="No space left on device") as failed:
+                await never_ready(here)
+            assert failed.value.kind == "mirror-failed"
+            assert "room" in failed.value.remedy
+            await here.disks.end()
             now = counting_guest.counted(tmp_path / "here" / "b")
             await until(lambda: counting_guest.counted(tmp_path / "here" / "b") > now + 10)
 

@@ -1,0 +1,45 @@
+"""Disks that left are overwritten where they had content, read back, and removed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from korora.adapters.premises.wiping import wiped
+
+
+def test_a_file_is_overwritten_before_it_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "disk.raw"
+    path.write_bytes(b"secret" * 1000)
+    os.link(path, tmp_path / "other name")  # through which the storage's blocks are seen
+    step = wiped(path)
+    assert (step.bytes, step.verified) == (6000, True)
+    assert not path.exists()
+    assert (tmp_path / "other name").read_bytes() == bytes(6000)
+
+
+def test_holes_stay_holes(tmp_path: Path) -> None:
+    path = tmp_path / "disk.raw"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+        file.seek(1 << 30)
+        file.write(b"secret" * 1000)
+    os.link(path, tmp_path / "other name")
+    assert wiped(path).bytes < 1 << 20
+    assert (tmp_path / "other name").stat().st_blocks * 512 < 1 << 20
+
+
+def test_it_may_be_repeated(tmp_path: Path) -> None:
+    step = wiped(tmp_path / "gone")
+    assert (step.bytes, step.verified) == (0, True)
+
+
+def test_no_link_is_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"x")
+    (tmp_path / "disk.raw").symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic"):
+        wiped(tmp_path / "disk.raw")
+    assert precious.read_bytes() == b"x"
