@@ -6,8 +6,10 @@ whoever keeps the file, and what to do, is the adapter's to say.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -25,8 +27,21 @@ def connected(path: Path, *, waits_s: float, threads: bool = False) -> sqlite3.C
 
     OSError when the file cannot be had. `threads`: several may use it, one at a time.
     """
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    _make(path)
     return sqlite3.connect(path, timeout=waits_s, isolation_level=None, check_same_thread=not threads)
+
+
+def _make(path: Path) -> None:
+    """If it is not there. One that is there is not opened: to close it would take away the locks that another
+    connection of this process holds on it (fcntl(2), "Advisory record locking"), and two would write at once.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise IsADirectoryError(errno.EISDIR, "it is no file", str(path)) from None
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from None
 
 
 @contextmanager

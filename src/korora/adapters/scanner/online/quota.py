@@ -6,7 +6,6 @@ this machine's clock; a clock that was set back makes the quota smaller, never l
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ class Quota:
     def spend(self, now: float) -> str:
         """Count one question. "" when it may be asked, otherwise why not: then nothing is counted."""
         try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             with closing(connected(self.path, waits_s=_WAIT_S)) as database:
                 return self._spend(database, now)
         except (OSError, sqlite3.Error) as error:
