@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fakes.sampling import FakeSampler, Requests
 from korora.errors import ToolError
 from korora.model.evidence import BlobDigests, PcrValues, VtpmIdentity, WipeStep
 from korora.model.identity import Secret, VmName
@@ -46,6 +47,7 @@ class Process:
     hung: bool = False  # it lives, and answers nobody
     deaf: bool = False  # it heeds no power button
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    requests: Requests = field(default_factory=Requests)
 
     def die(self) -> None:
         self.state = RunState.STOPPED
@@ -100,6 +102,10 @@ class FakeMachine:
     @property
     def memory(self) -> GuestMemory | None:
         return None
+
+    @property
+    def sampler(self) -> FakeSampler:
+        return FakeSampler(self._definition, self._process.requests, self._process.ended)
 
     def _alive(self) -> Process:
         if self._process.ended.is_set():

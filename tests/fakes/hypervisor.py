@@ -20,6 +20,7 @@ from typing import Protocol
 
 from fakes.hypervisor_stream import GarbledError, receive_guest, send_guest
 from fakes.moving_disks import FakeMovingDisks
+from fakes.sampling import FakeSampler, Requests
 from korora.adapters.image.qemu_nbd import served
 from korora.errors import RefusedError, ToolError
 from korora.model.evidence import CleanMemoryProof, WipeStep
@@ -84,6 +85,7 @@ class Guest:
     paused_by_stream: bool = False
     adopted: bool = False
     downtime_limit_ms: int = 0
+    requests: Requests = field(default_factory=Requests)
     dead: asyncio.Event = field(default_factory=asyncio.Event)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     go: asyncio.Event = field(default_factory=asyncio.Event)  # switch_over was called
@@ -216,6 +218,7 @@ class FakeMachine:
         self.guest = guest
         self._world = world
         self._memory = FakeMemory(guest, world)
+        self._sampler = FakeSampler(guest.definition, guest.requests, guest.dead)
         self._held = True
         self._shown = False
 
@@ -230,6 +233,10 @@ class FakeMachine:
     @property
     def memory(self) -> FakeMemory | None:
         return None if self.guest.adopted else self._memory
+
+    @property
+    def sampler(self) -> FakeSampler | None:
+        return None if self.guest.adopted else self._sampler
 
     async def run_state(self) -> RunState:
         if self.guest.dead.is_set():

@@ -15,6 +15,7 @@ from korora.model.identity import VmName
 from korora.model.image import NbdExport
 from korora.model.vm import Disk, HypervisorFacts, RunState, VmDefinition
 from korora.ports.moving_disks import MovingDisks
+from korora.ports.sampling import RequestSampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,11 @@ class Machine(Protocol):
     @property
     def memory(self) -> GuestMemory | None:
         """None when it cannot be reached (an adopted VM without a memory backend file)."""
+        ...
+
+    @property
+    def sampler(self) -> RequestSampler | None:
+        """Who can watch what its guest asks of its disks; None for an adopted VM."""
         ...
 
     async def run_state(self) -> RunState: ...

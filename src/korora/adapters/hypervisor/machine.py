@@ -16,6 +16,7 @@ from korora.adapters.hypervisor.disks.moving import QemuMovingDisks
 from korora.adapters.hypervisor.memory import BackendFile
 from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.sampling.sampler import TraceSampler
 from korora.adapters.hypervisor.snapshot import graph, moment
 from korora.adapters.hypervisor.snapshot.drives import drives_of
 from korora.errors import KororaError, RefusedError, ToolError
@@ -53,6 +54,9 @@ class QemuMachine:
         self._directory = ends.directory
         self._disks_are_shown = False
         self._memory = BackendFile.of(ends.process.pid, ram_bytes(definition))
+        self._sampler: TraceSampler | None = None
+        if ends.directory is not None:
+            self._sampler = TraceSampler(ends.qmp, ends.process.pid, definition.disks)
 
     @property
     def definition(self) -> VmDefinition:
@@ -66,6 +70,10 @@ class QemuMachine:
     @property
     def memory(self) -> BackendFile | None:
         return self._memory
+
+    @property
+    def sampler(self) -> TraceSampler | None:
+        return self._sampler
 
     async def run_state(self) -> RunState:
         if self._process.is_gone:
@@ -107,7 +115,7 @@ class QemuMachine:
                 await self._qmp.execute("quit", deadline_s=QUIT_DEADLINE_S)
                 await self._process.wait(QUIT_DEADLINE_S)
         await process.end(self._process)
-        await self._qmp.close()
+        await self._let_go()
         if self._directory is not None:
             forget(self._directory)
 
@@ -183,8 +191,13 @@ class QemuMachine:
             await self._qmp.execute("announce-self", rounds)
 
     async def close(self) -> None:
-        await self._qmp.close()
+        await self._let_go()
         self._process.release()
+
+    async def _let_go(self) -> None:
+        if self._sampler is not None:
+            await self._sampler.close()
+        await self._qmp.close()
 
     def _refuse_shown(self, words: str) -> None:
         if self._disks_are_shown:

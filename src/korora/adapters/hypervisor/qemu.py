@@ -28,6 +28,7 @@ from korora.adapters.hypervisor.probe.accelerator import Verdict, working_accele
 from korora.adapters.hypervisor.probe.cache import Cache
 from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.sampling.sampler import quiet
 from korora.adapters.hypervisor.snapshot import graph
 from korora.errors import ToolError, UsageError
 from korora.model.definition import definition_text, parse_definition
@@ -145,6 +146,8 @@ class Qemu:
             await graph.clear(qmp)
         with contextlib.suppress(ToolError):
             await leftover.clear(qmp)
+        with contextlib.suppress(ToolError):  # likewise
+            await quiet(qmp)
         return QemuMachine(pinned, Ends(held, qmp, place.directory))
 
     async def adopt(self, qmp_socket: Path) -> QemuMachine:

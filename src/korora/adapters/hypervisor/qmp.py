@@ -99,8 +99,13 @@ class Qmp:
         Ours stays open; QEMU keeps its own until `remove-fd`, or until this connection ends and nothing uses
         it any more. `purpose`: how query-fdsets tells of it. ToolError as for `execute`.
         """
+        return f"/dev/fdset/{(await self.give_descriptor(descriptor, purpose))[0]}"
+
+    async def give_descriptor(self, descriptor: int, purpose: str) -> tuple[int, int]:
+        """The same; the number of the set for `remove-fd`, and that of the descriptor in QEMU."""
         self._send(descriptor)
-        return f"/dev/fdset/{(await self.execute('add-fd', {'opaque': purpose}))['fdset-id']}"
+        given = await self.execute("add-fd", {"opaque": purpose})
+        return int(given["fdset-id"]), int(given["fd"])
 
     def _send(self, descriptor: int) -> None:
         try:

@@ -39,8 +39,16 @@ class Drive:
 
 
 async def drives_of(qmp: Qmp, disks: Iterable[Disk]) -> list[Drive]:
-    """Named as in the definition, or else by their devices. RefusedError(kind="disks-hidden") for a VM whose
-    disks cannot be shown."""
+    """As `named_drives`. RefusedError(kind="disks-hidden") for a VM whose disks cannot be shown."""
+    found = await named_drives(qmp, disks)
+    if found:
+        await _refuse_threads(qmp)
+    return found
+
+
+async def named_drives(qmp: Qmp, disks: Iterable[Disk]) -> list[Drive]:
+    """Named as in the definition, or else by their devices. RefusedError(kind="disks-hidden") for one that is
+    passed through."""
     names = {disk.path: disk.name for disk in disks}
     found: list[Drive] = []
     for block in await qmp.execute("query-block"):
@@ -53,8 +61,6 @@ async def drives_of(qmp: Qmp, disks: Iterable[Disk]) -> list[Drive]:
         if kind in _PASSED_THROUGH:
             raise _refused(f"it has a disk of the host passed through ({kind}), past QEMU's block layer")
         found.append(_drive(block, device, names, {drive.name for drive in found}))
-    if found:
-        await _refuse_threads(qmp)
     return found
 
 

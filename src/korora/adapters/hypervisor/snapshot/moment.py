@@ -22,21 +22,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from korora.adapters.hypervisor.command_line import checked_socket_name
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.serving import listening
 from korora.adapters.hypervisor.snapshot import graph
 from korora.adapters.hypervisor.snapshot.drives import Drive, drives_of, refuse_moving, write_back
+from korora.adapters.hypervisor.uncancelled import to_its_end
 from korora.errors import KororaError, ToolError
 from korora.model.image import NbdExport
 from korora.model.vm import Disk
 
-T = TypeVar("T")
 SOCKET: Final = "disks.sock"
 COPY_TIMEOUT_S: Final = 4
 """QEMU 7.2 keeps it as nanoseconds in 32 bits: of 5 s it makes 0.7 s, of 30 s 4.2 s."""
@@ -57,13 +57,13 @@ async def disks_at_one_moment(
     drives = await drives_of(qmp, disks)
     files = [scratch / f"old-{number}.qcow2" for number in range(len(drives))]
     try:
-        yield await _to_its_end(_shown(qmp, scratch, drives, files)) if drives else {}
+        yield await to_its_end(_shown(qmp, scratch, drives, files)) if drives else {}
     except BaseException:
         with suppress(KororaError):  # what is left is found by the next one
-            await _to_its_end(_over(qmp, files))
+            await to_its_end(_over(qmp, files))
         raise
     else:
-        await _to_its_end(_over(qmp, files))
+        await to_its_end(_over(qmp, files))
     finally:
         for file in (*files, scratch / SOCKET):
             file.unlink(missing_ok=True)
@@ -89,21 +89,6 @@ async def _shown(
         drive.name: await _exported(qmp, scratch / SOCKET, number, drive)
         for number, drive in enumerate(drives)
     }
-
-
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """What must not be broken off half-way: who is cancelled meanwhile is so once it is done."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        task.exception()  # nobody asks for it any more
-        raise cancelled
-    return task.result()
 
 
 async def _made(file: Path, size: int) -> None:
