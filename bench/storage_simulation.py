@@ -30,8 +30,9 @@ import numpy as np
 from bench import machine as this_machine
 from bench.storage_workloads import CHUNKS, WATCHED_S, WORKLOADS, Floats, Ints, Trace, trace_of
 
-from korora.agents.dataorg.popularity import Popularity, Requests
+from korora.agents.dataorg.popularity import Popularity
 from korora.agents.dataorg.schedule import Run, order
+from korora.ports.sampling import Requests
 
 CHUNK_S: Final = 1 / 50
 CHUNK_BYTES: Final = 1 << 20

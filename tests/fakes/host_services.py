@@ -27,6 +27,7 @@ from korora.model.question import Matter, Question, Said, Stage, Why
 from korora.ports.clock import SystemClock
 from korora.ports.tpm import Credential
 from korora.supervision.guests import Guests
+from korora.supervision.heat.watching import HeatWatch
 from korora.supervision.inspection.examiner import Examiner
 from korora.supervision.inspection.resolving import Resolver
 from korora.supervision.inspection.service import Inspections
@@ -271,6 +272,7 @@ class FakeServices:
     policy: InspectionPolicy = field(default_factory=InspectionPolicy)
     guests: Guests = field(init=False)
     inspections: Inspections = field(init=False)
+    heat: HeatWatch = field(init=False)
 
     def __post_init__(self) -> None:
         clock = SystemClock()
@@ -278,6 +280,7 @@ class FakeServices:
         hypervisor, agent = FakeHypervisor(self.world), FakeVtpmAgent(self.world)
         vms = self.configuration.state / "vms"
         self.guests = Guests(hypervisor, agent, self.journal, vms, clock=clock, watches=watches)
+        self.heat = HeatWatch(self.guests, clock, self.configuration.heat)
         name = self.configuration.name
         examiner = Examiner(name, self.journal, clock, self.inspector, lambda: self.policy)
         resolver = Resolver(name, FakeAuthorizer(), self.journal, clock)

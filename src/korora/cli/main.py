@@ -46,7 +46,7 @@ COMMANDS = {
     "files": ("korora.cli.inspection.files", "Files inside of a disk image: digest, verify, diff."),
     "config": ("korora.cli.inspection.config", "Configuration files of VMs: digest, diff."),
     "image": ("korora.cli.inspection.image", "Disk images: digest, verify, diff, info."),
-    "disk": ("korora.cli.disk", "Disks of VMs: diff."),
+    "disk": ("korora.cli.disk", "Disks of VMs: diff, heat."),
     "store": ("korora.cli.store", "What this host has already, and need not be sent: add, list, verify."),
     "doctor": ("korora.cli.doctor", "This machine: what is missing, and the command that mends it."),
     "lab": ("korora.cli.lab", "Several hosts on this one machine, to try things out: up, down, status."),

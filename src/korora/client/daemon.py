@@ -34,6 +34,7 @@ from korora.client.views import (
     VmView,
 )
 from korora.model.flag import Flag
+from korora.model.heat import CELLS, VmHeat
 from korora.model.inspection import Inspection
 from korora.model.plan import Finding, Inquiry
 
@@ -112,6 +113,10 @@ class Daemon:
         """Ask the guest to shut down; `force` ends it at once."""
         path = f"/v1/vms/{_segment(name)}/stop"
         return self._transport.call("POST", path, VmView, body={"force": force}, deadline_s=_SLOW_S)
+
+    def heat(self, name: str, cells: int = CELLS) -> VmHeat:
+        """What is popular on its disks, each of them in at most so many cells."""
+        return self._transport.call("GET", f"/v1/vms/{_segment(name)}/heat?cells={cells}", VmHeat)
 
     def adopt(self, qmp: str, name: str | None = None) -> VmView:
         """Supervise a QEMU that somebody else started, by its QMP socket (a path on that host)."""

@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI
 from korora.host import failures
 from korora.host.caller import Callers
 from korora.host.routes.evidence import evidence_routes
+from korora.host.routes.heat import heat_routes
 from korora.host.routes.host import host_routes
 from korora.host.routes.inspections import inspection_routes
 from korora.host.routes.migrations import migration_routes
@@ -32,7 +33,12 @@ def create_api(services: Services) -> FastAPI:
     )
     failures.install(api)
     callers = Callers(services.operators)
-    for router in (host_routes(services), vm_routes(services.guests), evidence_routes(services)):
+    for router in (
+        host_routes(services),
+        vm_routes(services.guests),
+        heat_routes(services.heat),
+        evidence_routes(services),
+    ):
         api.include_router(router, prefix="/v1", dependencies=[Depends(callers.administrator)])
     for router in (
         migration_routes(services.migrations, callers),

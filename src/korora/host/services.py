@@ -12,6 +12,7 @@ from korora.errors import KororaError
 from korora.model.configuration import HostConfiguration
 from korora.model.evidence import HostEvidence
 from korora.model.flag import Flag
+from korora.model.heat import VmHeat
 from korora.model.identity import Digest, OperatorName, Secret
 from korora.model.inspection import Inspection
 from korora.model.plan import Finding, Inquiry
@@ -214,6 +215,14 @@ class Inspections(Protocol):
         ...
 
 
+class Heat(Protocol):
+    """What is popular on the disks of this host's VMs."""
+
+    async def heat(self, vm: str, cells: int) -> VmHeat:
+        """Each disk in at most `cells` cells. UsageError unknown-vm."""
+        ...
+
+
 class Services(Protocol):
     """Everything that the API speaks to."""
 
@@ -229,6 +238,8 @@ class Services(Protocol):
     def enrolment(self) -> Enrolment: ...
     @property
     def inspections(self) -> Inspections: ...
+    @property
+    def heat(self) -> Heat: ...
     @property
     def receipts(self) -> Receipts: ...
     @property

@@ -19,6 +19,7 @@ from korora.model.stored import Bounds
 
 _T = TypeVar("_T")
 
+DAY_S = 86_400
 MAX_CHANNELS = 8  # with the main stream as many as a host offers (protocol.handshake)
 _EXPECTED: dict[type, str] = {str: "a string", int: "a whole number", dict: "a table", list: "a list"}
 
@@ -44,6 +45,14 @@ class SiteTrust:
 
 
 @dataclass(frozen=True, slots=True)
+class Watching:
+    """How often the requests of each VM are watched, and for how long. 0: never."""
+
+    every_s: float = 10.0
+    sample_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class HostConfiguration:
     """One host, as its administrator wrote it. All paths are resolved against the file's folder."""
 
@@ -66,6 +75,7 @@ class HostConfiguration:
     store: StoreSettings | None = (
         None  # content that need not be sent again; None: STATE/store, as it is made
     )
+    heat: Watching = Watching()
     multifd_channels: int = 0  # of a VM that leaves, beside the main stream; 0: one stream carries all
 
 
@@ -79,6 +89,7 @@ def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
     channels = _stream(table.table("stream", optional=True))
     state = table.path("state")
     store = _store(table.table("store", optional=True), state)
+    heat = _heat(table.table("heat", optional=True))
     configuration = HostConfiguration(
         file=file,
         name=HostName(table.name("name")),
@@ -97,6 +108,7 @@ def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
         incoming_limit=incoming,
         stall_deadline_s=stall,
         store=store,
+        heat=heat,
         multifd_channels=channels,
     )
     table.refuse_the_rest()
@@ -144,6 +156,11 @@ def _store(table: _Table, state: Path) -> StoreSettings:
     folder = table.optional_path("folder") or state / store_settings.NAME
     table.refuse_the_rest()
     return StoreSettings(folder, Bounds(gib << 30, entries), session << 20)
+def _heat(table: _Table) -> Watching:
+    every = table.number("every_seconds", 10, minimum=0, maximum=DAY_S)
+    sample = table.number("sample_seconds", 1, minimum=1, maximum=max(1, every // 2))
+    table.refuse_the_rest()
+    return Watching(float(every), float(sample))
 
 
 def parse_endpoint(text: str) -> Endpoint | None:

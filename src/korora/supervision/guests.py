@@ -191,6 +191,14 @@ class Guests:
         """UsageError unknown-vm."""
         return self._vms_directory / self._known(name).name
 
+    def staying(self) -> list[LiveVm]:
+        """Those that are live here, and do not move."""
+        return [live for live in self._roster.everyone() if not self._roster.moving(live.definition.name)]
+
+    def is_live(self, name: str, live: LiveVm) -> bool:
+        """Whether it is this process of the VM that is live, and none that came after it."""
+        return self._roster.live(VmName(name)) is live
+
     def refuse_busy(self, name: str) -> None:
         """RefusedError moving, or busy while it is started, stopped or looked into."""
         self._roster.refuse_busy(VmName(name))

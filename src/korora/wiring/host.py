@@ -38,6 +38,7 @@ from korora.protocol.host_appraisal import appraise_host
 from korora.supervision.archive import HostLog, Receipts
 from korora.supervision.boots.appraiser import GuestBootAppraiser
 from korora.supervision.guests import Guests
+from korora.supervision.heat.watching import HeatWatch
 from korora.supervision.inspection.examiner import Examiner
 from korora.supervision.inspection.resolving import Resolver
 from korora.supervision.inspection.service import Inspections
@@ -64,6 +65,7 @@ class HostServices:
     configuration: HostConfiguration
     guests: Guests
     inspections: Inspections
+    heat: HeatWatch
     migrations: Migrations
     attestation: HostIdentity
     enrolment: HostIdentity
@@ -122,11 +124,13 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         stall_deadline_s=configuration.stall_deadline_s,
     )
     migrations = Migrations(setting, channels=configuration.multifd_channels)
+    heat = HeatWatch(guests, clock, configuration.heat)
     listener = Listener(str(configuration.listen), own.tls, migrations.welcome, reception.arrived)
     services = HostServices(
         configuration=configuration,
         guests=guests,
         inspections=Inspections(guests, examiner, resolver),
+        heat=heat,
         migrations=migrations,
         attestation=own,
         enrolment=own,
@@ -136,7 +140,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         files=SiteFiles((anchors.all, authorizer.check, rules.check)),
     )
     # Nobody is listened to before every open hand-over was looked at; what all of them use is closed last.
-    return WiredHost(services, (Resources(journal, tpm), migrations, listener))
+    return WiredHost(services, (Resources(journal, tpm), migrations, listener, heat))
 
 
 class Resources:

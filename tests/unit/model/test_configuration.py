@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from korora.errors import ExitCode, UsageError
-from korora.model.configuration import MAX_CHANNELS, Endpoint, parse_endpoint, parse_host_configuration
+from korora.model.configuration import (
+    MAX_CHANNELS,
+    Endpoint,
+    Watching,
+    parse_endpoint,
+    parse_host_configuration,
+)
 from korora.model.store_settings import StoreSettings
 from korora.model.stored import Bounds
 from korora.protocol.handshake import OFFER
@@ -114,6 +120,15 @@ def test_an_empty_storage_is_refused_since_it_could_be_meant_as_nothing_or_as_ev
 
 def test_a_host_never_asks_for_more_streams_than_hosts_offer() -> None:
     assert OFFER.max_streams == MAX_CHANNELS + 1
+
+
+def test_disks_are_watched_a_second_in_ten_unless_a_host_says_otherwise() -> None:
+    assert parse_host_configuration(FULL, FILE).heat == Watching(10.0, 1.0)
+    seldom = parse_host_configuration(FULL + "\n[heat]\nevery_seconds = 60\nsample_seconds = 2\n", FILE)
+    assert seldom.heat == Watching(60.0, 2.0)
+    assert parse_host_configuration(FULL + "\n[heat]\nevery_seconds = 0\n", FILE).heat.every_s == 0
+    assert "at most 5" in refused(FULL + "\n[heat]\nsample_seconds = 6\n").remedy
+    assert "heat.every" in refused(FULL + "\n[heat]\nevery = 6\n").message
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,11 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from korora.ports.sampling import Requests
 from korora.protocol.content_tree import CHUNK_BYTES, chunks_of
 
 Chunks: TypeAlias = NDArray[np.int64]
 """Numbers of chunks, the first of a disk is 0."""
-Requests: TypeAlias = NDArray[np.int64]
-"""One row for each request: (offset, length) in bytes."""
 
 KEPT_MAX: Final = 1 << 19
 HALF_LIFE_S: Final = 600.0
@@ -119,6 +118,12 @@ class Popularity:
         popular = np.flatnonzero((self._reads > least) & (self._reads > 0))
         order = np.argsort(-self._reads[popular], kind="stable")
         return self._chunks[popular[order]][:limit].astype(np.int64)
+
+    def resized(self, size: int) -> Popularity:
+        """The same of the disk at another size: what is known beyond its end is forgotten."""
+        kept = self._chunks < chunks_of(size)
+        counts = (self._chunks[kept], self._reads[kept], self._writes[kept])
+        return self.restored(size, self.half_life_s, self.at, self.observed_s, counts)
 
     def counts(self) -> tuple[NDArray[np.uint32], NDArray[np.float32], NDArray[np.float32]]:
         """Chunks in order, and what is left of their reads and writes: all of the state, with `at` and

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from korora.agents.dataorg import popularity as module
-from korora.agents.dataorg.popularity import Popularity, Requests
+from korora.agents.dataorg.popularity import Popularity
+from korora.ports.sampling import Requests
 
 MIB = 1 << 20
 TIB = 1 << 40
@@ -134,6 +135,14 @@ def test_of_the_largest_disk_that_qemu_knows_only_the_first_4_pib_are_counted() 
     counted = Popularity((1 << 63) - 512)
     counted.add(1.0, 1.0, requests((4 << 50, 512), ((1 << 63) - 1024, 512), ((4 << 50) - 512, 1024)), NOTHING)
     assert known(counted) == {(1 << 32) - 1: (1, 0)}
+
+
+def test_a_disk_that_was_made_smaller_keeps_what_is_known_of_its_beginning() -> None:
+    counted = Popularity(8 * MIB)
+    counted.add(5.0, 2.0, requests((0, 1), (3 * MIB, 1)), requests((7 * MIB, 1)))
+    smaller = counted.resized(2 * MIB)
+    assert (known(smaller), smaller.size, smaller.at, smaller.observed_s) == ({0: (1, 0)}, 2 * MIB, 5.0, 2.0)
+    assert known(counted.resized(1 << 40)) == known(counted)
 
 
 def test_a_disk_of_no_bytes_has_no_hot_chunks() -> None:

@@ -1,0 +1,1 @@
+"""What is popular on the disks of running VMs: watched, kept, told."""
