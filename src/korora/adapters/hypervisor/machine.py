@@ -16,6 +16,7 @@ from korora.adapters.hypervisor.disks.moving import QemuMovingDisks
 from korora.adapters.hypervisor.memory import BackendFile
 from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.sampling.guard import Guard
 from korora.adapters.hypervisor.sampling.sampler import TraceSampler
 from korora.adapters.hypervisor.snapshot import graph, moment
 from korora.adapters.hypervisor.snapshot.drives import drives_of
@@ -42,6 +43,7 @@ class Ends:
     process: Process
     qmp: Qmp
     directory: Path | None
+    guard: Guard | None = None  # who ends a sample of its requests when the daemon is killed
 
 
 class QemuMachine:
@@ -56,7 +58,8 @@ class QemuMachine:
         self._memory = BackendFile.of(ends.process.pid, ram_bytes(definition))
         self._sampler: TraceSampler | None = None
         if ends.directory is not None:
-            self._sampler = TraceSampler(ends.qmp, ends.process.pid, definition.disks)
+            guarded = (ends.guard, ends.directory / "qmp.sock") if ends.guard is not None else None
+            self._sampler = TraceSampler(ends.qmp, ends.process.pid, definition.disks, guarded=guarded)
 
     @property
     def definition(self) -> VmDefinition:

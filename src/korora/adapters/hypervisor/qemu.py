@@ -28,6 +28,7 @@ from korora.adapters.hypervisor.probe.accelerator import Verdict, working_accele
 from korora.adapters.hypervisor.probe.cache import Cache
 from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.sampling.guard import Guard
 from korora.adapters.hypervisor.sampling.sampler import quiet
 from korora.adapters.hypervisor.snapshot import graph
 from korora.errors import ToolError, UsageError
@@ -56,6 +57,7 @@ class Qemu:
         self._binary = binary
         self._swtpm = swtpm
         self._cache = Cache(cache)
+        self._guard = Guard()
         self._probe_kernel = probe_kernel
         self._probing = asyncio.Lock()
         self._trying = asyncio.Semaphore(GUESTS_TRIED_AT_ONCE)
@@ -148,7 +150,7 @@ class Qemu:
             await leftover.clear(qmp)
         with contextlib.suppress(ToolError):  # likewise
             await quiet(qmp)
-        return QemuMachine(pinned, Ends(held, qmp, place.directory))
+        return QemuMachine(pinned, Ends(held, qmp, place.directory, self._guard))
 
     async def adopt(self, qmp_socket: Path) -> QemuMachine:
         return await adopt(qmp_socket)
@@ -165,7 +167,7 @@ class Qemu:
             if isinstance(error, ToolError):
                 raise _not_started(pinned, place, said_before) from error
             raise
-        return QemuMachine(pinned, Ends(watched, qmp, place.directory))
+        return QemuMachine(pinned, Ends(watched, qmp, place.directory, self._guard))
 
     async def _spawned_whole(self, pinned: VmDefinition, place: Place, *, incoming: bool) -> Process:
         """Paused, and on record. When it cannot be recorded, or we are cancelled in between, it is ended."""

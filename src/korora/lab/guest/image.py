@@ -118,7 +118,7 @@ def build_initrd(modules: list[Path]) -> bytes:
         ("modules/order", stat.S_IFREG | 0o644, "".join(f"{m.name}\n" for m in modules).encode()),
     ]
     entries += [(f"modules/{m.name}", stat.S_IFREG | 0o644, _read(m)) for m in modules]
-    return b"".join(_cpio(entries))
+    return b"".join(cpio(entries))
 
 
 def compile_guest() -> bytes:
@@ -146,7 +146,7 @@ def _needs(folder: Path) -> dict[str, list[str]]:
     return {file: rest.split() for file, _, rest in (line.partition(":") for line in lines)}
 
 
-def _cpio(entries: list[tuple[str, int, bytes]]) -> Iterator[bytes]:
+def cpio(entries: list[tuple[str, int, bytes]]) -> Iterator[bytes]:
     """newc: 13 fields of eight hex digits behind the magic; name and contents padded to four bytes."""
     for inode, (name, mode, content) in enumerate([*entries, ("TRAILER!!!", 0, b"")], start=1):
         path = name.encode() + b"\0"

@@ -2,11 +2,11 @@
 
 For a moment QEMU writes a line for each request of its block layer into a memory of ours (trace_memory),
 where `lines` finds those of the guest. Promise: nothing that the guest does waits for us, and nothing is
-traced once a sample is over. A daemon that is killed in the middle of one leaves the trace on: QEMU fills the
-rest of the memory, at most BOUND_BYTES, and from then on one write fails for each request, until the daemon
-that finds the VM again calls `quiet`. Limit: each knock counts as a read of no bytes in query-blockstats. A
-guest that fills the memory shortens its own samples. Only a QEMU that Korora started is watched: another's
-log may be somebody's.
+traced once a sample is over. When the daemon is killed in the middle of one, the guard turns the trace off,
+or else the daemon that finds the VM again (`quiet`); until then QEMU fills the rest of the memory, at most
+BOUND_BYTES, and after that one write fails for each request. Limit: each knock counts as a read of no bytes
+in query-blockstats. A guest that fills the memory shortens its own samples. Only a QEMU that Korora started
+is watched: another's log may be somebody's.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Final
 
 from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.sampling.guard import Guard
 from korora.adapters.hypervisor.sampling.lines import EVENTS, knock, requests_of
 from korora.adapters.hypervisor.sampling.trace_memory import BOUND_BYTES, TraceMemory
 from korora.adapters.hypervisor.snapshot.drives import Drive, named_drives
@@ -32,8 +34,18 @@ FULL: Final = 0.8
 class TraceSampler:
     """A RequestSampler (ports.sampling) of one QEMU."""
 
-    def __init__(self, qmp: Qmp, pid: int, disks: Iterable[Disk], *, bound_bytes: int = BOUND_BYTES) -> None:
+    def __init__(
+        self,
+        qmp: Qmp,
+        pid: int,
+        disks: Iterable[Disk],
+        *,
+        guarded: tuple[Guard, Path] | None = None,
+        bound_bytes: int = BOUND_BYTES,
+    ) -> None:
+        """`guarded`: who turns the trace off when we are killed, and the QMP socket by which he does it."""
         self._qmp = qmp
+        self._guarded = guarded
         self._pid = pid
         self._disks = tuple(disks)
         self._bound_bytes = bound_bytes
@@ -48,12 +60,13 @@ class TraceSampler:
             memory = await to_its_end(self._opened())
             memory.rewind()
             began = time.monotonic()
+            self._watch_over()
             try:
                 await _switch(self._qmp, on=True)
                 await self._knock(drives)
                 await self._wait(memory, began + seconds)
             finally:
-                await to_its_end(quiet(self._qmp))
+                await to_its_end(self._over())
             return await asyncio.to_thread(_told, memory.text(), drives, time.monotonic() - began)
 
     async def close(self) -> None:
@@ -66,6 +79,24 @@ class TraceSampler:
         if self._memory is None:
             self._memory = await TraceMemory.opened(self._qmp, self._pid, self._bound_bytes)
         return self._memory
+
+    def _watch_over(self) -> None:
+        if self._guarded is not None:
+            guard, qmp = self._guarded
+            try:
+                guard.begins(qmp)
+            except OSError as error:
+                raise ToolError(
+                    f"no process can be started that ends a sample when the daemon dies: {error.strerror}",
+                    kind="not-guarded",
+                    remedy="see that this host has memory and processes left",
+                ) from error
+
+    async def _over(self) -> None:
+        await quiet(self._qmp)
+        if self._guarded is not None:  # not if QEMU did not say that it is quiet
+            guard, qmp = self._guarded
+            guard.ends(qmp)
 
     async def _knock(self, drives: Sequence[Drive]) -> None:
         """Without waiting for the disk: `aio_read` leaves QEMU's main loop at once, whatever comes of it."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -172,6 +174,48 @@ def test_what_a_daemon_that_died_left_on_is_turned_off(tmp_path: Path) -> None:
         await quiet(again)
         assert not await made.traced()
         await made.read(0)
+
+    run(tmp_path, story)
+
+
+DAEMON = """
+import asyncio, sys
+from pathlib import Path
+from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.sampling.guard import Guard
+from korora.adapters.hypervisor.sampling.sampler import TraceSampler
+async def sample():
+    path = Path(sys.argv[1])
+    qmp, guard = await Qmp.connect(path, 30), Guard()
+    sampler = TraceSampler(qmp, int(sys.argv[2]), (), guarded=(guard, path))
+    await sampler.sample(0.1)
+    task = asyncio.create_task(sampler.sample(600))
+    state = {"name": "blk_co_p*"}
+    while not any(one["state"] == "enabled" for one in await qmp.execute("trace-event-get-state", state)):
+        await asyncio.sleep(0.01)
+    print(guard.pid, flush=True)
+    await task
+asyncio.run(sample())
+"""
+
+
+def test_a_daemon_that_is_killed_in_a_sample_leaves_nothing_on(tmp_path: Path) -> None:
+    async def story(made: Bench) -> None:
+        await made.qmp.close()
+        daemon = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", DAEMON, made.base / "qmp", str(made.pid), stdout=subprocess.PIPE
+        )
+        assert daemon.stdout is not None
+        guard = int(await daemon.stdout.readline())
+        os.kill(guard, signal.SIGTERM)  # as a service manager does to all of a service's processes
+        daemon.kill()
+        await daemon.wait()
+        for _ in range(1000):
+            if not Path(f"/proc/{guard}").exists():
+                break
+            await asyncio.sleep(0.02)
+        made.qmp = await Qmp.connect(made.base / "qmp", 30)
+        assert not await made.traced()
 
     run(tmp_path, story)
 
