@@ -156,6 +156,8 @@ def _store(table: _Table, state: Path) -> StoreSettings:
     folder = table.optional_path("folder") or state / store_settings.NAME
     table.refuse_the_rest()
     return StoreSettings(folder, Bounds(gib << 30, entries), session << 20)
+
+
 def _heat(table: _Table) -> Watching:
     every = table.number("every_seconds", 10, minimum=0, maximum=DAY_S)
     sample = table.number("sample_seconds", 1, minimum=1, maximum=max(1, every // 2))

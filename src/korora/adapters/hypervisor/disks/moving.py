@@ -6,8 +6,8 @@
 
 The guest's writes follow in the background; what is left of them is written there at the cut, with the VM
 paused (why not at once: docs/adr/0017). What was written since a disk was last measured is in a bitmap of
-whole chunks of the content tree; QEMU sets a bit once a write is done, so that whoever reads a chunk whose bit
-is set afterwards has read what is there, or finds the bit set the next time.
+whole chunks of the content tree; QEMU sets a bit once a write is done, so that whoever reads a chunk whose
+bit is set afterwards has read what is there, or finds the bit set the next time.
 Promise: nothing that fails here harms the source's disk. Limit: QEMU has one NBD server; a disk cannot be
 looked at as it was at one moment meanwhile.
 """
