@@ -462,6 +462,13 @@ class Site:
         """From the next start of a daemon on, silence is soon a person's question."""
         self.pace = replace(self.pace, silent_s=0.05)
 
+    async def settle_patiently(self) -> None:
+        """However slow this machine is, an outcome waits until the hosts have settled it."""
+        self.pace = replace(self.pace, soon_s=60.0)
+        for host in self.hosts.values():
+            await host.crash()
+            await host.start()
+
     async def migrate(self, source: str, destination: str, mode: Mode = Mode.LIVE) -> Event:
         """The outcome; an empty event when the source's daemon died before it could tell."""
         return await self.follow(source, await self.begin(source, destination, mode))

@@ -206,7 +206,7 @@ def test_nothing_is_said_before_the_end() -> None:
 
 
 def test_leaving_while_the_reader_is_silent_does_not_wait_for_it() -> None:
-    told = [one for number in range(5) for one in whole(b"/%d" % number, b"hay")]
+    told = [one for number in range(200) for one in whole(b"/%d" % number, b"hay")]
     inside = FilesInside(NOWHERE, engines(), reader=Silent(VOLUME, *told))
 
     def leave() -> None:
@@ -283,7 +283,7 @@ def test_many_small_files_come_all(tmp_path: Path) -> None:
 
 
 def test_leaving_a_real_reading_early_ends_its_processes(tmp_path: Path) -> None:
-    disk = made(tmp_path, **{f"f{number}": bytes(MIB) for number in range(20)})
+    disk = made(tmp_path, **{f"f{number}": bytes(MIB // 10) for number in range(250)})
     found = FilesInside(disk, engines()).look()
     next(found)
     assert running(disk.path)

@@ -38,8 +38,10 @@ def bitmap_context(bitmap: str) -> str:
     return f"qemu:dirty-bitmap:{bitmap}"
 
 
-def awaited(handle: Any, cookie: int, within_s: float = ANSWERS_WITHIN_S) -> None:
-    """Until the request is answered. ToolError(kind="image-timeout") when it never is."""
+def awaited(handle: Any, cookie: int, within_s: float | None = None) -> None:
+    """Until the request is answered. ToolError(kind="image-timeout") when it is not within `within_s`, by
+    default ANSWERS_WITHIN_S."""
+    within_s = ANSWERS_WITHIN_S if within_s is None else within_s
     deadline = time.monotonic() + within_s
     while not handle.aio_command_completed(cookie):
         if time.monotonic() > deadline:

@@ -18,7 +18,6 @@ from korora.errors import KororaError
 from korora.model.evidence import VtpmIdentity
 from korora.model.identity import HostName
 from korora.model.inspection import Disposition
-from korora.model.plan import MigrationRequest
 from korora.model.storage import ALL
 from korora.policy import attest
 from korora.policy.appraisal import Untrusted
@@ -91,6 +90,9 @@ def _request(case: Case) -> str:
         )
     if not asked.issued_at - CLOCK_SKEW_S <= case.at or asked.issued_at > asked.not_after:
         raise bad("the operator's request is younger than the migration, or was never valid")
+    moved = {disk.name for disk in statements.read_disks(case.manifest().disks)}
+    if moved != set(asked.disks) and not (moved and ALL in asked.disks):
+        raise bad("other disks moved than the request names")
     return f"{asked.operator} signed the request for exactly this migration"
 
 
@@ -164,23 +166,21 @@ def _arrival(case: Case) -> str:
         raise bad("; ".join(found[:_SHOWN]))
     if sent.mode != case.receipt.mode:
         raise bad("the manifest speaks of another mode")
-    disks = _disks(case.request(), sent, arrived)
+    disks = _disks(sent, arrived)
     equal = (
         f"{len(sent.carried.roots)} stream roots and {sent.carried.payload_bytes} bytes equal on both sides"
     )
     return f"{equal}; {disks}" if disks else equal
 
 
-def _disks(asked: MigrationRequest, sent: statements.Manifest, arrived: statements.Accept) -> str:
+def _disks(sent: statements.Manifest, arrived: statements.Accept) -> str:
     """What is to be said of the disks that moved; "" if none should."""
     here, there = statements.read_disks(sent.disks), statements.read_disks(arrived.disks)
     found = statements.disk_differences(here, there)
     if found:
         raise bad("; ".join(found[:_SHOWN]))
-    moved = {disk.name for disk in here}
-    if moved != set(asked.disks) and not (moved and ALL in asked.disks):
-        raise bad("other disks moved than the request names")
-    return f"the same content tree of {', '.join(sorted(moved))} on both sides" if moved else ""
+    moved = sorted(disk.name for disk in here)
+    return f"the same content tree of {', '.join(moved)} on both sides" if moved else ""
 
 
 def _vtpm(case: Case) -> str:

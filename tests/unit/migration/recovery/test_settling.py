@@ -67,6 +67,7 @@ def test_two_hosts_that_ask_each_other_at_once_do_not_wait_for_each_other(tell: 
 
 def test_a_release_that_arrives_late_still_completes_without_a_common_receipt(tell: Tell) -> None:
     async def story(site: Site) -> None:
+        await site.settle_patiently()
         site.plan.faults["a:say Release#1"] = Fault.FAIL
         outcome = await site.migrate("a", "b")
         assert (outcome["outcome"], outcome["receipt"]) == ("completed", None)

@@ -113,7 +113,9 @@ rows = st.tuples(
     st.integers(0, 2**50),
     st.integers(1, 2**30),
 )
-other = st.text(st.characters(exclude_characters="\n"), max_size=60).map(lambda text: "# " + text + "\n")
+other = st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=60).map(
+    lambda text: "# " + text + "\n"
+)
 
 
 @given(st.lists(st.one_of(rows, other), max_size=40))
