@@ -40,7 +40,7 @@ def tell(tmp_path: Path) -> Tell:
             )
             async with httpx.AsyncClient(transport=transport, base_url="http://daemon/v1") as http:
                 try:
-                    await asyncio.wait_for(story(services, http), 10)
+                    await asyncio.wait_for(story(services, http), 60)
                 finally:
                     await services.guests.close()
 

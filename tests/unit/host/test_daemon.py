@@ -137,7 +137,7 @@ def test_services_stop_in_reverse_and_vms_run_on(tmp_path: Path) -> None:
         assert not services.world.of("web").ended.is_set()
         assert not services.configuration.api.exists()
 
-    asyncio.run(asyncio.wait_for(story(), 10))
+    asyncio.run(asyncio.wait_for(story(), 60))
 
 
 def test_who_asked_hears_when_it_is_ready_and_when_it_stops(tmp_path: Path) -> None:
@@ -150,12 +150,12 @@ def test_who_asked_hears_when_it_is_ready_and_when_it_stops(tmp_path: Path) -> N
             ready.set()
 
         serving = asyncio.create_task(serve(services.configuration, services, [], stop, tell))
-        await asyncio.wait_for(ready.wait(), 10)
+        await asyncio.wait_for(ready.wait(), 60)
         stop.set()
         await serving
         assert heard == [("ready", "a", True), ("stopping", "a", True)]
 
-    asyncio.run(asyncio.wait_for(story(), 20))
+    asyncio.run(asyncio.wait_for(story(), 60))
 
 
 def test_a_listener_that_cannot_start_undoes_the_others(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_listener_that_cannot_start_undoes_the_others(tmp_path: Path) -> None:
         assert diary == ["journal starts", "journal stops"]
         assert not services.configuration.api.exists()
 
-    asyncio.run(asyncio.wait_for(story(), 10))
+    asyncio.run(asyncio.wait_for(story(), 60))
 
 
 def test_a_watcher_hears_the_outcome_of_a_migration_that_the_daemons_end_cancels(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_watcher_hears_the_outcome_of_a_migration_that_the_daemons_end_cancels
             assert (await watching).text.splitlines()[-1] == '{"event":"outcome","outcome":"cancelled"}'
         await serving
 
-    asyncio.run(asyncio.wait_for(story(), 10))
+    asyncio.run(asyncio.wait_for(story(), 60))
 
 
 def test_the_service_manager_is_told_when_the_daemon_is_ready(
@@ -211,4 +211,4 @@ def test_the_service_manager_is_told_when_the_daemon_is_ready(
         notes.settimeout(10)
         notes.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        asyncio.run(asyncio.wait_for(story(notes), 10))
+        asyncio.run(asyncio.wait_for(story(notes), 60))

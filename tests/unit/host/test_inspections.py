@@ -48,7 +48,7 @@ def tell(tmp_path: Path) -> Tell:
             transport = httpx.ASGITransport(create_api(services), client=(known_as(user), 1))
             async with httpx.AsyncClient(transport=transport, base_url="http://daemon/v1") as http:
                 try:
-                    await asyncio.wait_for(story(services, http), 30)
+                    await asyncio.wait_for(story(services, http), 60)
                 finally:
                     await services.guests.close()
 

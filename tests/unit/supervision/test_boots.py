@@ -156,12 +156,12 @@ def test_of_a_silent_guest_the_pcrs_are_compared(guest: Guest) -> None:
         task.cancel()
         return watch.verdict
 
-    assert asyncio.run(asyncio.wait_for(story(), 5)).word is BootWord.LEARNED
+    assert asyncio.run(asyncio.wait_for(story(), 60)).word is BootWord.LEARNED
     forget_boot(guest.directory)
-    assert asyncio.run(asyncio.wait_for(story(), 5)).word is BootWord.TRUSTED
+    assert asyncio.run(asyncio.wait_for(story(), 60)).word is BootWord.TRUSTED
     forget_boot(guest.directory)
     guest.boot("bb")
-    assert asyncio.run(asyncio.wait_for(story(), 5)).word is BootWord.UNTRUSTED
+    assert asyncio.run(asyncio.wait_for(story(), 60)).word is BootWord.UNTRUSTED
 
 
 def test_a_vtpm_that_does_not_answer_is_asked_again(guest: Guest) -> None:
@@ -179,7 +179,7 @@ def test_a_vtpm_that_does_not_answer_is_asked_again(guest: Guest) -> None:
         await until(lambda: watch.verdict.word is BootWord.LEARNED)
         task.cancel()
 
-    asyncio.run(asyncio.wait_for(story(), 5))
+    asyncio.run(asyncio.wait_for(story(), 60))
 
 
 def test_a_verdict_outlives_the_daemon_and_is_not_judged_twice(guest: Guest) -> None:

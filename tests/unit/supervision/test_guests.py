@@ -63,7 +63,7 @@ def tell(tmp_path: Path) -> Callable[[Story], None]:
             site = Site(tmp_path)
             guests = site.daemon()
             try:
-                await asyncio.wait_for(story(site, guests), 10)
+                await asyncio.wait_for(story(site, guests), 60)
             finally:
                 await guests.close()
 

@@ -60,7 +60,7 @@ def test_it_writes_nothing_that_was_given_and_only_in_its_folder(tmp_path: Path)
 REACH = """
 import socket, sys
 with socket.socket() as one:
-    one.settimeout(2)
+    one.settimeout(20)
     try:
         one.connect(("127.0.0.1", int(sys.argv[1])))
     except OSError as error:
