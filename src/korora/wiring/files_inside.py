@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
 from korora.agents.integrity.files.digest import shown
@@ -20,8 +21,10 @@ from korora.model.image import ImageFiles, NbdExport
 from korora.ports.filesystem import FileReader
 from korora.wiring import packages
 from korora.wiring.image_files import Reading, Tell, chosen, read_from
-from korora.wiring.indicator_matching import Matching
 from korora.wiring.scanning import Engines, Scanned
+
+if TYPE_CHECKING:
+    from korora.wiring.indicator_matching import Matching
 
 __all__ = ["FilesInside", "name_of"]
 

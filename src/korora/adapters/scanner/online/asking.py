@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import httpx
-
 from korora.adapters.scanner.online.quota import Quota
 from korora.model.scan import Answer
 
@@ -64,6 +62,8 @@ class Service:
         self._key = key
         self._quota = quota
         self._url = (url or kind.url).rstrip("/")
+        import httpx
+
         # Proxies of the environment are not used: what leaves, and by which way, stands in the configuration.
         self._client = httpx.Client(proxy=proxy, trust_env=False, follow_redirects=False)
 
@@ -72,6 +72,8 @@ class Service:
         return self._kind.name
 
     def ask(self, sha256: str, within_s: float) -> Told:
+        import httpx
+
         refused = self._quota.spend(time.time())
         if refused:
             return self._unknown(refused)
@@ -88,6 +90,8 @@ class Service:
         self._client.close()
 
     def _fetched(self, sha256: str, within_s: float) -> tuple[int, bytes]:
+        import httpx
+
         asked = self._kind.question(self._url, self._key, sha256)
         deadline = time.monotonic() + within_s
         headers = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "korora"}
