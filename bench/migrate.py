@@ -7,11 +7,9 @@ figures, and `others' CPU s` says how much of it there was.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -23,12 +21,12 @@ from bench.by_qemu import ByQemu
 from bench.certificates import make_certificates
 from bench.figures import KORORA, TCP, Run, medians, peak_mib, ratios, table
 from bench.guest import Fill, Watched, define
+from bench.lab import accelerator as lab_accelerator
+from bench.lab import say, two_hosts
 
-from korora.client import Daemon
 from korora.errors import KororaError
-from korora.lab.interruption import Interrupted, interruptible, undisturbed
+from korora.lab.interruption import Interrupted, interruptible
 from korora.lab.layout import Layout
-from korora.lab.lifecycle import bring_up, take_down
 from korora.lab.namespaces import in_namespace
 from korora.lab.observer import Observer
 
@@ -62,16 +60,16 @@ def main() -> int:
 def session(asked: argparse.Namespace) -> bytes:
     """Measure all that was asked for; returns the results as JSON."""
     sizes = GROWTH_MIB if asked.growth else (asked.ram,)
-    with free_memory.kept(_TOUCHED * max(sizes)) as fate, _lab() as layout:
-        accelerator = _accelerator(layout)
+    with free_memory.kept(_TOUCHED * max(sizes)) as fate, two_hosts() as layout:
+        accelerator = lab_accelerator(layout)
         description = machine.describe(accelerator, fate)
-        _say(fate)
+        say(fate)
         by_size = {}
         for ram_mib in sizes:
             fill = Fill(ram_mib, asked.fill, asked.dirty_rate)
             by_size[ram_mib] = _measured(layout, fill, accelerator, asked)
-            _say(f"\n{ram_mib} MiB, filled {asked.fill}\n" + table(medians(by_size[ram_mib])))
-            _say(" ".join(f"{name}={value}" for name, value in ratios(medians(by_size[ram_mib])).items()))
+            say(f"\n{ram_mib} MiB, filled {asked.fill}\n" + table(medians(by_size[ram_mib])))
+            say(" ".join(f"{name}={value}" for name, value in ratios(medians(by_size[ram_mib])).items()))
         description = msgspec.structs.replace(description, load_after=machine.load())
     runs = by_size[sizes[-1]]
     results: dict[str, Any] = {
@@ -131,7 +129,7 @@ def _measured(layout: Layout, fill: Fill, accelerator: str, asked: argparse.Name
                 watched.settle()
                 runs.append(move(number))
                 side.hold()
-                _say(_line(name, runs[-1]))
+                say(_line(name, runs[-1]))
         for side, watched in ((theirs, plain), (ours, moved)):
             side.go_on()
             watched.refuse_damage()
@@ -139,44 +137,11 @@ def _measured(layout: Layout, fill: Fill, accelerator: str, asked: argparse.Name
     return runs
 
 
-@contextmanager
-def _lab() -> Iterator[Layout]:
-    """Two hosts in a folder of their own, gone afterwards whatever happens."""
-    layout = Layout.at(Path(tempfile.mkdtemp(prefix="kb-", dir="/run")))
-    try:
-        bring_up(layout, 2, lambda line: _say(f"lab: {line}"))
-        yield layout
-    except KororaError:
-        _keep_logs(layout)
-        raise
-    finally:
-        with undisturbed():
-            take_down(layout)
-
-
-def _keep_logs(layout: Layout) -> None:
-    kept = Path(tempfile.mkdtemp(prefix="korora-bench-logs-"))
-    for log in layout.directory.glob("hosts/*/hostd.log"):
-        shutil.copyfile(log, kept / f"{log.parent.name}.log")
-    _say(f"the daemons' logs are kept in {kept}")
-
-
-def _accelerator(layout: Layout) -> str:
-    """What the daemons' probe found to work: both guests use it."""
-    host = layout.host("a")
-    with Daemon(host.api, host.name) as daemon:
-        return str((daemon.host(deadline_s=120).hypervisor or {})["accelerator"])
-
-
 def _line(name: str, run: Run) -> str:
     return (
         f"{run.number:3} {name:14} wall {run.wall_s:6.2f} s  transfer {run.transfer_s:6.2f} s  "
         f"downtime {run.downtime_ms:5.0f} ms  CPU {run.cpu_s:5.2f} s  others {run.others_cpu_s:5.2f} s"
     )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _size_mib(text: str) -> int:

@@ -31,7 +31,7 @@ _RETRY_S: Final = 0.001
 
 
 class PlainVm:
-    """One QEMU with its swtpm on one host. `end` leaves nothing behind."""
+    """One QEMU with its swtpm, if it has one, on one host. `end` leaves nothing behind."""
 
     def __init__(self, folder: Path, host: LabHost, definition: VmDefinition, *, incoming: bool) -> None:
         self.host = host
@@ -60,6 +60,11 @@ class PlainVm:
 
     def _start(self, definition: VmDefinition, *, incoming: bool) -> None:
         tpm = self._folder / "tpm.sock"
+        if definition.vtpm:
+            self._start_swtpm(tpm)
+        in_namespace(self.host.netns, lambda: self._start_qemu(definition, tpm, incoming=incoming))
+
+    def _start_swtpm(self, tpm: Path) -> None:
         state = f"dir={self._folder}/tpm,mode=0600"
         self._spawn(
             "swtpm", ["swtpm", "socket", "--tpm2", "--tpmstate", state, "--ctrl", f"type=unixio,path={tpm}"]
@@ -69,7 +74,6 @@ class PlainVm:
             if time.monotonic() > limit:
                 raise ToolError("swtpm does not start", kind="bench-swtpm")
             time.sleep(_RETRY_S)
-        in_namespace(self.host.netns, lambda: self._start_qemu(definition, tpm, incoming=incoming))
 
     def _start_qemu(self, definition: VmDefinition, tpm: Path, *, incoming: bool) -> None:
         with network.taps(definition.nics) as taps:

@@ -263,7 +263,7 @@ def _boot(folder: Path) -> str:
     """The lab's kernel and initrd, with our load in the place of the lab's program."""
     program = folder / "load"
     source = Path(__file__).with_name("storage_load.c")
-    subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", program, source], check=True)
+    subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", program, source, "-lm"], check=True)
     guest = image.guest_image()
     ours = b"".join(image.cpio([("korora-guest", stat.S_IFREG | 0o755, program.read_bytes())]))
     initrd = folder / "initrd"

@@ -1,0 +1,49 @@
+"""A lab of two hosts for one measurement, gone afterwards whatever happens."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from korora.client import Daemon
+from korora.errors import KororaError
+from korora.lab.interruption import undisturbed
+from korora.lab.layout import Layout
+from korora.lab.lifecycle import bring_up, take_down
+
+
+@contextmanager
+def two_hosts() -> Iterator[Layout]:
+    """In a folder of their own."""
+    layout = Layout.at(Path(tempfile.mkdtemp(prefix="kb-", dir="/run")))
+    try:
+        bring_up(layout, 2, lambda line: say(f"lab: {line}"))
+        yield layout
+    except KororaError:
+        _keep_logs(layout)
+        raise
+    finally:
+        with undisturbed():
+            take_down(layout)
+
+
+def accelerator(layout: Layout) -> str:
+    """What the daemons' probe found to work: every guest uses it."""
+    host = layout.host("a")
+    with Daemon(host.api, host.name) as daemon:
+        return str((daemon.host(deadline_s=120).hypervisor or {})["accelerator"])
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _keep_logs(layout: Layout) -> None:
+    kept = Path(tempfile.mkdtemp(prefix="korora-bench-logs-"))
+    for log in layout.directory.glob("hosts/*/hostd.log"):
+        shutil.copyfile(log, kept / f"{log.parent.name}.log")
+    say(f"the daemons' logs are kept in {kept}")

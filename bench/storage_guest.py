@@ -1,0 +1,138 @@
+"""A guest under the load of bench/storage_load.c, watched from outside by what it says on its console."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import stat
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from korora.errors import ToolError
+from korora.lab.guest import image
+
+MIB: Final = 1 << 20
+READY_S: Final = 180.0
+_SAID: Final = re.compile(rb"load (\d+) (\d+) (\d+) (\d+)\r?\n")
+_WRITTEN: Final = re.compile(rb"written\r?\n")
+_LOOKS_EVERY_S: Final = 0.05
+
+
+class Load(msgspec.Struct, frozen=True):
+    """Of a stretch of time: requests a second, and the medians of each second's latencies, in ms."""
+
+    iops: float
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """The lab's kernel and initrd, with the load in the place of the lab's program."""
+
+    kernel: Path
+    initrd: Path
+
+    @staticmethod
+    def made(folder: Path) -> Boot:
+        program = folder / "load"
+        source = Path(__file__).with_name("storage_load.c")
+        subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", program, source, "-lm"], check=True)
+        guest = image.guest_image()
+        ours = b"".join(image.cpio([("korora-guest", stat.S_IFREG | 0o755, program.read_bytes())]))
+        initrd = folder / "initrd"
+        initrd.write_bytes(gzip.decompress(guest.initrd.read_bytes()) + ours)
+        return Boot(guest.kernel, initrd)
+
+    def definition(self, name: str, disk: Path, accelerator: str, words: str = "") -> str:
+        """TOML; `words`: more of the kernel's command line."""
+        return (
+            f'name = "{name}"\nmemory = "256M"\naccelerator = "{accelerator}"\n'
+            f"[boot]\nkernel = {json.dumps(str(self.kernel))}\ninitrd = {json.dumps(str(self.initrd))}\n"
+            f'command_line = "console=ttyS0 quiet {words}"\n[vtpm]\nenabled = false\n'
+            f'[[disks]]\nname = "system"\npath = {json.dumps(str(disk))}\nformat = "raw"\n'
+        )
+
+
+def random_disk(path: Path, mebibytes: int) -> Path:
+    """Without a hole or a zero."""
+    with path.open("wb") as disk:
+        for _ in range(mebibytes):
+            disk.write(os.urandom(MIB))
+    return path
+
+
+class Console:
+    """What the guest says, in whichever of these files, from now on; each line with the time it was seen."""
+
+    def __init__(self, *files: Path) -> None:
+        self._files = files
+        self._seen: list[tuple[float, int, float, float]] = []
+        self._written = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def wait_for_load(self, after_s: float = 0.0) -> None:
+        """Until it has said something later than this moment (monotonic seconds)."""
+        _until(lambda: any(when > after_s for when, *_ in self._seen))
+
+    def wait_for_writing(self) -> None:
+        """Until a guest that writes rarely has written once more."""
+        now = time.monotonic()
+        _until(lambda: self._written > now)
+
+    def between(self, began: float, ended: float) -> Load:
+        """All requests that it told of in this time, by its length: a pause counts in full."""
+        told = [one for one in self._seen if began < one[0] <= ended]
+        if not told:
+            return Load(0.0, 0.0, 0.0)
+        return Load(
+            round(sum(one[1] for one in told) / (ended - began), 1),
+            round(statistics.median(one[2] for one in told), 2),
+            round(statistics.median(one[3] for one in told), 2),
+        )
+
+    def _watch(self) -> None:
+        read = dict.fromkeys(self._files, 0)
+        whose = dict.fromkeys(self._files, 0)  # the file's inode: a VM that comes back begins another
+        while not self._ended.wait(_LOOKS_EVERY_S):
+            for file in self._files:
+                try:
+                    with file.open("rb") as opened:
+                        now = os.fstat(opened.fileno())
+                        if now.st_ino != whose[file] or now.st_size < read[file]:
+                            read[file], whose[file] = 0, now.st_ino
+                        opened.seek(read[file])
+                        text = opened.read()
+                except OSError:
+                    continue
+                end = text.rfind(b"\n") + 1
+                read[file] += end
+                if _WRITTEN.search(text[:end]):
+                    self._written = time.monotonic()
+                for found in _SAID.finditer(text[:end]):
+                    _, count, p50, p99 = map(int, found.groups())
+                    self._seen.append((time.monotonic(), count, p50 / 1000, p99 / 1000))
+
+
+def _until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + READY_S
+    while not true():
+        if time.monotonic() > end:
+            raise ToolError("the guest says nothing", kind="bench-guest")
+        time.sleep(_LOOKS_EVERY_S)

@@ -1,0 +1,392 @@
+"""Measure a move of a running guest with its disk: by Korora, and by QEMU's own mirror into an NBD export.
+
+Two guests of the same definition, each with a disk of random content, on the same two hosts of a lab. They
+take turns: while one is measured the other stands still. The load (bench/storage_load.c) asks the disk for
+all that it answers, so on a small machine guest and copying want the same CPUs; that is in every figure.
+
+idle         the rate of each guest before each of its moves, over IDLE_S.
+korora-…     `korora migrate --disks all` in a storage mode: the whole command, from its start to its end.
+nbd, nbd-tls `blockdev-mirror` to an NBD export, in the background, then QEMU's own migration of memory, both
+             plain or both with TLS; from the order (its destination is started then) until the guest runs
+             there and its source has ended. No other proof, evidence, attestation or receipt.
+return       a disk that goes and comes back with --incremental, once every fiftieth MiB was written to.
+
+A rate during a move counts the pause and everything else in it. Latencies are medians of each second's.
+Run: script/bench storage --moves [--mib 1024] [--return-mib 4096] [--runs 3] [--modes A,B] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from bench import machine as this_machine
+from bench.certificates import make_certificates
+from bench.lab import accelerator, say, two_hosts
+from bench.plain_vm import PlainVm
+from bench.storage_guest import Boot, Console, Load, random_disk
+
+from korora.client import Daemon
+from korora.errors import KororaError, ToolError
+from korora.lab.interruption import Interrupted, interruptible
+from korora.lab.layout import LabHost, Layout
+from korora.lab.lifecycle import korora_command
+from korora.model.definition import parse_definition
+from korora.ports.hypervisor import StreamSettings
+
+IDLE_S: Final = 8.0
+MODES: Final = ("mirror", "outsource", "auto")
+_NBD_PORT: Final = 10809
+_PORT: Final = 7100
+_READY_S: Final = 600.0
+
+
+class Move(msgspec.Struct, frozen=True):
+    """`moving`: the guest meanwhile; `idle`: just before. `bytes_sent` None: nobody counted them."""
+
+    way: str
+    number: int
+    wall_s: float
+    idle: Load
+    moving: Load
+    bytes_sent: int | None = None
+
+
+class Report(msgspec.Struct, frozen=True):
+    machine: this_machine.Machine
+    disk_mib: int
+    return_mib: int
+    moves: list[Move]
+    medians: dict[str, dict[str, float]]
+    ratios: dict[str, float]
+
+
+# -- Korora ------------------------------------------------------------------------------------------------
+
+
+class ByKorora:
+    def __init__(self, layout: Layout, name: str, text: str) -> None:
+        self._layout = layout
+        self._name = name
+        self._at, self._there = layout.hosts(2)
+        path = layout.machines / f"{name}.toml"
+        path.write_text(text)
+        with Daemon(self._at.api, self._at.name) as daemon:
+            self._pid = daemon.define(text, start=True).pid or 0
+        self.console = Console(*(host.state / "vms" / name / "console.log" for host in layout.hosts(2)))
+
+    def hold(self) -> None:
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        os.kill(self._pid, signal.SIGCONT)
+
+    def move(self, number: int, *, way: str, words: Sequence[str]) -> Move:
+        idle, began = _idle(self.console), time.monotonic()
+        configuration = ["--config", str(self._layout.configuration)]
+        order = ["migrate", self._name, "--to", self._there.name, "--disks", "all", *words, "--json"]
+        done = subprocess.run(
+            [*korora_command(), *configuration, *order], capture_output=True, text=True, check=False
+        )
+        ended = time.monotonic()
+        lines = done.stdout.strip().splitlines()
+        if done.returncode:
+            raise ToolError(f"{way} did not move it: {lines[-1:]} {done.stderr[-500:]}", kind="bench-korora")
+        self._at, self._there = self._there, self._at
+        with Daemon(self._at.api, self._at.name) as daemon:
+            self._pid = daemon.vm(self._name).pid or 0
+        return Move(
+            way, number, round(ended - began, 2), idle, self.console.between(began, ended),
+            json.loads(lines[-1])["bytes_sent"],
+        )  # fmt: skip
+
+    def end(self) -> None:
+        """The VM ends with the lab."""
+        self.console.close()
+
+
+# -- QEMU --------------------------------------------------------------------------------------------------
+
+
+class ByQemu:
+    def __init__(
+        self, layout: Layout, folder: Path, name: str, text: Callable[[Path], str], disk: Path,
+        certificates: Mapping[str, Path],
+    ) -> None:  # fmt: skip
+        self._folder = folder
+        self._name = name
+        self._text = text
+        self._disk = disk
+        self._size = disk.stat().st_size
+        self._certificates = certificates
+        self._numbers = itertools.count()
+        self._hosts = layout.hosts(2)
+        self._vm, place = self._start(self._hosts[0], disk, incoming=False)
+        self.console = Console(place / "console.log")
+
+    def hold(self) -> None:
+        self._vm.qmp("stop")
+
+    def go_on(self) -> None:
+        self._vm.qmp("cont")
+
+    def move(self, number: int, *, way: str, tls: bool) -> Move:
+        idle, began = _idle(self.console), time.monotonic()
+        before, source, old = self.console, self._vm, self._disk
+        source.qmp.forget_events()
+        there = self._hosts[1] if source.host is self._hosts[0] else self._hosts[0]
+        self._disk = old.with_name(f"{self._name}-{next(self._numbers)}.raw")
+        self._disk.touch(mode=0o600)
+        os.truncate(self._disk, self._size)
+        destination, place = self._start(there, self._disk, incoming=True)
+        self._vm, self.console = destination, Console(place / "console.log")
+        self._mirror(source, destination, there, tls=tls)
+        self._migrate(source, destination, there, tls=tls)
+        source.end()
+        ended = time.monotonic()
+        moving = _together(before, self.console, began, ended)
+        before.close()
+        old.unlink()
+        return Move(way, number, round(ended - began, 2), idle, moving)
+
+    def end(self) -> None:
+        self._vm.end()
+        self.console.close()
+
+    def _mirror(self, source: PlainVm, destination: PlainVm, there: LabHost, *, tls: bool) -> None:
+        """Until both disks are the same and the guest's writes follow."""
+        address = {"host": there.ip, "port": str(_NBD_PORT)}
+        served: dict[str, Any] = {"addr": {"type": "inet", "data": address}}
+        node = {"driver": "nbd", "node-name": "there", "server": {"type": "inet", **address}, "export": "d"}
+        if tls:
+            served["tls_creds"] = self._credentials(destination, server=True)
+            node["tls-creds"] = self._credentials(source, server=False)
+        destination.qmp("nbd-server-start", **served)
+        exported = {"type": "nbd", "id": "e", "node_name": "system-node", "name": "d", "writable": True}
+        destination.qmp("block-export-add", **exported)
+        source.qmp("blockdev-add", **node)
+        source.qmp(
+            "blockdev-mirror", job_id="copying", device="system-node", target="there", sync="full",
+            copy_mode="background",
+        )  # fmt: skip
+        source.qmp.wait_for("BLOCK_JOB_READY")
+
+    def _migrate(self, source: PlainVm, destination: PlainVm, there: LabHost, *, tls: bool) -> None:
+        settings = StreamSettings()
+        for vm, server in ((destination, True), (source, False)):
+            wanted = {"events": True, "late-block-activate": server, "pause-before-switchover": not server}
+            vm.qmp(
+                "migrate-set-capabilities",
+                capabilities=[{"capability": name, "state": on} for name, on in wanted.items()],
+            )
+            vm.qmp(
+                "migrate-set-parameters",
+                max_bandwidth=settings.max_bandwidth_bytes_per_s,
+                downtime_limit=settings.downtime_limit_ms,
+                tls_creds=self._credentials(vm, server=server) if tls else "",
+            )
+        destination.qmp("migrate-incoming", uri=f"tcp:{there.ip}:{_PORT}")
+        source.qmp("migrate", uri=f"tcp:{there.ip}:{_PORT}")
+        source.qmp.wait_for("MIGRATION", status="pre-switchover")
+        source.qmp("block-job-cancel", device="copying")
+        source.qmp.wait_for("BLOCK_JOB_COMPLETED")
+        source.qmp("blockdev-del", node_name="there")
+        destination.qmp("nbd-server-stop")
+        source.qmp("migrate-continue", state="pre-switchover")
+        destination.qmp.wait_for("RESUME")
+
+    def _start(self, host: LabHost, disk: Path, *, incoming: bool) -> tuple[PlainVm, Path]:
+        folder = self._folder / f"{host.name}{next(self._numbers)}"
+        definition = parse_definition(self._text(disk), self._name)
+        return PlainVm(folder, host, definition, incoming=incoming), folder
+
+    def _credentials(self, vm: PlainVm, *, server: bool) -> str:
+        name = f"tls{next(self._numbers)}"
+        vm.qmp(
+            "object-add", qom_type="tls-creds-x509", id=name, endpoint="server" if server else "client",
+            dir=str(self._certificates[vm.host.name]), verify_peer=True,
+        )  # fmt: skip
+        return name
+
+
+def _idle(console: Console) -> Load:
+    """The guest alone, once it is under way again."""
+    console.wait_for_load(time.monotonic() + 2.0)
+    began = time.monotonic()
+    time.sleep(IDLE_S)
+    return console.between(began, time.monotonic())
+
+
+def _together(before: Console, after: Console, began: float, ended: float) -> Load:
+    one, other = before.between(began, ended), after.between(began, ended)
+    return Load(round(one.iops + other.iops, 1), max(one.p50_ms, other.p50_ms), max(one.p99_ms, other.p99_ms))
+
+
+# -- the session -------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str]) -> int:
+    asked = _arguments(arguments)
+    try:
+        with interruptible():
+            report = _session(asked)
+    except Interrupted as interrupted:
+        print(f"bench: {interrupted}; its lab is gone", file=sys.stderr)
+        return interrupted.exit_code
+    except KororaError as error:
+        print(f"bench: {error.message}", file=sys.stderr)
+        return int(error.exit_code)
+    print(table(report))
+    if asked.json:
+        asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    return 0
+
+
+def table(report: Report) -> str:
+    titles = ("way", "total s", "IOPS idle", "IOPS moving", "p99 idle ms", "p99 moving ms", "MiB sent")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for way, of in report.medians.items():
+        sent = f"{of['bytes_sent'] / 2**20:.0f}" if "bytes_sent" in of else "–"
+        lines.append(
+            f"| {way} | {of['wall_s']:.1f} | {of['idle_iops']:.0f} | {of['moving_iops']:.0f} "
+            f"| {of['idle_p99_ms']:.1f} | {of['moving_p99_ms']:.1f} | {sent} |"
+        )
+    return "\n".join([*lines, " ".join(f"{name}={ratio}" for name, ratio in report.ratios.items())])
+
+
+def _session(asked: argparse.Namespace) -> Report:
+    moves: list[Move] = []
+    with two_hosts() as layout:
+        with_ = accelerator(layout)
+        description = this_machine.describe(with_)
+        boot = Boot.made(layout.storage)
+        if asked.runs:
+            moves += _under_load(layout, boot, with_, asked)
+        if asked.return_mib:
+            moves += _return_trip(layout, boot, with_, asked.return_mib)
+    medians = _medians(moves)
+    description = msgspec.structs.replace(description, load_after=this_machine.load())
+    return Report(description, asked.mib, asked.return_mib, moves, medians, _ratios(medians))
+
+
+def _under_load(layout: Layout, boot: Boot, accelerated: str, asked: argparse.Namespace) -> list[Move]:
+    moves: list[Move] = []
+    with ExitStack() as undo:
+        ours = ByKorora(
+            layout, "ours",
+            boot.definition("ours", random_disk(layout.storage / "ours.raw", asked.mib), accelerated),
+        )  # fmt: skip
+        undo.callback(ours.end)
+        ours.console.wait_for_load()
+        ours.hold()
+        theirs = ByQemu(
+            layout, layout.directory / "p", "theirs",
+            lambda disk: boot.definition("theirs", disk, accelerated),
+            random_disk(layout.storage / "theirs.raw", asked.mib),
+            make_certificates(layout.directory / "tls", layout.hosts(2)),
+        )  # fmt: skip
+        undo.callback(theirs.end)
+        theirs.console.wait_for_load()
+        theirs.hold()
+        turns: list[tuple[Any, Callable[[int], Move]]] = [
+            (theirs, partial(theirs.move, way="nbd", tls=False)),
+            (theirs, partial(theirs.move, way="nbd-tls", tls=True)),
+        ]
+        for mode in asked.modes:
+            words = ["--storage-mode", mode] if mode else []
+            turns.append((ours, partial(ours.move, way=f"korora-{mode or 'mirror'}", words=words)))
+        for number in range(1, asked.runs + 1):
+            shift = number % len(turns)
+            for side, move in turns[shift:] + turns[:shift]:
+                side.go_on()
+                moves.append(move(number))
+                side.hold()
+                say(f"{moves[-1]}")
+    return moves
+
+
+def _return_trip(layout: Layout, boot: Boot, accelerated: str, mebibytes: int) -> list[Move]:
+    """There with everything, back with what the guest wrote meanwhile."""
+    disk = random_disk(layout.storage / "returns.raw", mebibytes)
+    guest = ByKorora(layout, "returns", boot.definition("returns", disk, accelerated, "load=rare"))
+    try:
+        guest.console.wait_for_load()
+        moves = [guest.move(1, way="first trip", words=["--incremental"])]
+        guest.console.wait_for_writing()
+        moves.append(guest.move(1, way="return trip", words=["--incremental"]))
+    finally:
+        guest.end()
+    return moves
+
+
+def _medians(moves: Sequence[Move]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for way in dict.fromkeys(move.way for move in moves):
+        of = [move for move in moves if move.way == way]
+        found[way] = {
+            "wall_s": statistics.median(move.wall_s for move in of),
+            "idle_iops": statistics.median(move.idle.iops for move in of),
+            "moving_iops": statistics.median(move.moving.iops for move in of),
+            "idle_p99_ms": statistics.median(move.idle.p99_ms for move in of),
+            "moving_p99_ms": statistics.median(move.moving.p99_ms for move in of),
+        }
+        sent = [move.bytes_sent for move in of if move.bytes_sent is not None]
+        if sent:
+            found[way]["bytes_sent"] = statistics.median(sent)
+    return found
+
+
+def _ratios(medians: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Of Korora's ways, each against the guest at rest and against QEMU's own."""
+    ratios: dict[str, float] = {}
+    for way, of in medians.items():
+        if of["idle_iops"]:
+            ratios[f"iops_vs_idle, {way}"] = of["moving_iops"] / of["idle_iops"]
+            ratios[f"p99_vs_idle, {way}"] = of["moving_p99_ms"] / of["idle_p99_ms"]
+        if not way.startswith("korora-") or "nbd" not in medians:
+            continue
+        ratios[f"iops_vs_mirror, {way}"] = of["moving_iops"] / (medians["nbd"]["moving_iops"] or 1.0)
+        ratios[f"time_vs_nbd, {way}"] = of["wall_s"] / medians["nbd"]["wall_s"]
+        ratios[f"time_vs_nbd_tls, {way}"] = of["wall_s"] / medians["nbd-tls"]["wall_s"]
+    if "return trip" in medians:
+        first, back = medians["first trip"], medians["return trip"]
+        ratios["return_trip_bytes"] = back["bytes_sent"] / first["bytes_sent"]
+        ratios["return_trip_time"] = back["wall_s"] / first["wall_s"]
+    return {name: round(ratio, 3) for name, ratio in ratios.items()}
+
+
+def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    reader = argparse.ArgumentParser(prog="script/bench storage --moves")
+    reader.add_argument("--mib", type=int, default=1024, help="of the disk under load (1024)")
+    reader.add_argument("--return-mib", type=int, default=4096, help="of the disk that comes back (4096)")
+    reader.add_argument("--runs", type=int, default=3, help="of each way under load (3)")
+    reader.add_argument("--modes", type=_modes, default=("mirror", "outsource"), help="of storage")
+    reader.add_argument("--json", type=Path)
+    asked = reader.parse_args(arguments)
+    if asked.mib < 64 or asked.runs < 0 or asked.return_mib < 0:
+        reader.error("--mib is at least 64, the others are not negative")
+    return asked
+
+
+def _modes(text: str) -> tuple[str, ...]:
+    found = tuple(text.split(","))
+    if set(found) - {*MODES, ""}:
+        raise argparse.ArgumentTypeError(f"modes are {', '.join(MODES)}")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
