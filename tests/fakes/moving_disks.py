@@ -16,10 +16,11 @@ from typing import Any
 
 from korora.adapters.image import nbd
 from korora.adapters.image.qemu_nbd import served
+from korora.adapters.image.writable import WritableExport
 from korora.errors import ToolError
 from korora.model.image import Format, ImageFiles, NbdExport
 from korora.model.vm import Disk
-from korora.ports.moving_disks import Copied
+from korora.ports.moving_disks import Copied, DiskThere
 
 STARTS_WITHIN_S = 30.0
 
@@ -36,6 +37,7 @@ class FakeMovingDisks:
         self._server: subprocess.Popen[bytes] | None = None
         self._there: dict[str, Any] = {}
         self._copying: dict[str, asyncio.Task[None]] = {}
+        self._reached: set[str] = set()
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -63,13 +65,23 @@ class FakeMovingDisks:
         await asyncio.to_thread(handle.connect_unix, str(socket))
         self._copying[name] = asyncio.create_task(self._copy(name))
 
+    async def reach(self, name: str, socket: Path) -> DiskThere:
+        def connected() -> WritableExport:
+            handle = nbd.library().NBD()
+            handle.set_export_name(name)
+            handle.connect_unix(str(socket))
+            return WritableExport([handle])
+
+        self._reached.add(name)
+        return await asyncio.to_thread(connected)
+
     async def copied(self) -> Copied:
         ended = [task.done() for task in self._copying.values()]
         for task in self._copying.values():
             if task.done() and task.exception() is not None:
                 raise ToolError(f"a disk was not copied: {task.exception()}", kind="mirror-failed")
-        total = sum(self.sizes.values())
-        ready = len(ended) == len(self._disks) and all(ended)
+        total = sum(self.sizes[name] for name in self._copying)
+        ready = len(ended) == len(self._disks.keys() - self._reached) and all(ended)
         return Copied(total if ready else 0, total, ready)
 
     async def cut(self) -> None:
