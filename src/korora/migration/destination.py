@@ -24,7 +24,7 @@ from korora.migration.crossing.cold import ColdInbound
 from korora.migration.crossing.disks import DisksIn
 from korora.migration.crossing.first_run import Ran
 from korora.migration.crossing.inbound import Inbound
-from korora.migration.crossing.keeping import taken, tell_leaves
+from korora.migration.crossing.keeping import given_back, taken, tell_leaves
 from korora.migration.crossing.vigil import while_watching
 from korora.migration.greeting import gate, survey
 from korora.migration.greeting.conversation import VISIT_DEADLINE_S, WORK_DEADLINE_S, Conversation
@@ -357,9 +357,7 @@ class Arrival:
         for order in self._order.disks:
             path = Path(made[order.name].path)
             if self.file.request.incremental and await taken(self._at, self._definition.name, order, path):
-                self._undo.push_async_callback(
-                    self._at.kept.put_back, self._definition.name, order.name, path
-                )
+                self._undo.push_async_callback(given_back, self._at, self._definition.name, order.name, path)
                 self._kept.append(order.name)
             else:
                 await self._at.hypervisor.make_disk(made[order.name], order.size)

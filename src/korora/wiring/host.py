@@ -67,6 +67,7 @@ class HostServices:
     guests: Guests
     inspections: Inspections
     heat: HeatWatch
+    kept: LocalKeptDisks
     migrations: Migrations
     attestation: HostIdentity
     enrolment: HostIdentity
@@ -134,6 +135,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         guests=guests,
         inspections=Inspections(guests, examiner, resolver),
         heat=heat,
+        kept=kept,
         migrations=migrations,
         attestation=own,
         enrolment=own,

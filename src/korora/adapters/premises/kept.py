@@ -108,7 +108,7 @@ def _take(image: Path, path: Path) -> None:
 
 
 def _put_back(path: Path, image: Path) -> None:
-    if path.is_file() and not image.exists():
+    if path.is_file() and image.with_suffix(_RECORD).exists() and not image.exists():
         path.rename(image)
 
 

@@ -93,6 +93,14 @@ async def taken(at: Setting, vm: VmName, order: DiskOrder, path: Path) -> bool:
     return True
 
 
+async def given_back(at: Setting, vm: VmName, disk: str, path: Path) -> None:
+    """Undo `taken`. Where that fails, it goes with the VM's folder."""
+    try:
+        await at.kept.put_back(vm, disk, path)
+    except OSError as error:
+        log.warning("a kept disk is lost", vm=vm, disk=disk, reason=str(error))
+
+
 async def tell_leaves(talk: Conversation, disk: str, leaves: bytes) -> None:
     parts = range(0, max(1, len(leaves)), _PART_BYTES)
     for at in parts:

@@ -95,6 +95,15 @@ def test_it_is_taken_and_put_back(kept: LocalKeptDisks, disk: Path, tmp_path: Pa
     assert [one.name for one in kept.all()] == ["data"]
 
 
+def test_what_was_dropped_meanwhile_is_not_put_back(kept: LocalKeptDisks, disk: Path, tmp_path: Path) -> None:
+    asyncio.run(kept.keep(RECORD, disk))
+    asyncio.run(kept.take(WEB, "data", disk))
+    asyncio.run(kept.drop(WEB))
+    asyncio.run(kept.put_back(WEB, "data", disk))
+    assert disk.exists()
+    assert kept.all() == []
+
+
 def test_it_is_not_taken_over_a_file_that_is_there(kept: LocalKeptDisks, disk: Path, tmp_path: Path) -> None:
     asyncio.run(kept.keep(RECORD, disk))
     disk.write_bytes(b"another's")
