@@ -353,9 +353,10 @@ class Departure:
             relays[disk.name] = self._source_relay(socket, [first + number]), socket
         out = self._disks_out = DisksOut(moved, relays, self._at.images, self._at.clock)
         self._undo.push_async_callback(out.abandon, "the migration stopped")
-        await self._watching(out.copy(self._tell.read, self._kept_there))
         if self._kept_there:
             await self._send_changes(out, moved.sizes)
+        else:
+            await self._watching(out.copy(self._tell.read))
         await talk.say(messages.Copied())
         there = asyncio.Event()
 
@@ -377,16 +378,23 @@ class Departure:
         return said.kept
 
     async def _send_changes(self, out: DisksOut, sizes: Mapping[str, int]) -> None:
-        """Of the disks that are kept there, measured on both sides at once."""
+        """Of the disks that are kept there, measured on both sides at once; the others are copied."""
         talk, kept = known(self._talk), {name: sizes[name] for name in self._kept_there}
-        there: dict[str, bytes] = {}
+        hearing = asyncio.create_task(hear_leaves(talk, kept))
 
         async def listen() -> None:
-            there.update(await hear_leaves(talk, kept))
+            await asyncio.shield(hearing)
+            await talk.listen_for_abort()
 
-        here = await while_watching(out.leaves(), listen(), symptoms=SYMPTOMS)
-        if not there:
-            await listen()
+        async def measure() -> dict[str, bytes]:
+            await out.copy(self._tell.read, self._kept_there)
+            return await out.leaves()
+
+        try:
+            here = await while_watching(measure(), listen(), symptoms=SYMPTOMS)
+            there = await hearing
+        finally:
+            hearing.cancel()
 
         async def grains(disk: str, chunks: Sequence[int]) -> Sequence[bytes]:
             await talk.say(messages.Compare(disk, tuple(chunks)))
