@@ -105,7 +105,7 @@ class DisksOut:
             for some in (
                 chunks[at : at + COMPARED_AT_ONCE] for at in range(0, len(chunks), COMPARED_AT_ONCE)
             ):
-                ours, theirs = await self._measuring.grains(name, some), await grains(name, some)
+                ours, theirs = await asyncio.gather(self._measuring.grains(name, some), grains(name, some))
                 for chunk, mine, other in zip(some, ours, theirs, strict=True):
                     ranges += comparing.blocks(comparing.span(chunk, size), mine, other)
         except ValueError as error:
