@@ -356,7 +356,7 @@ class Arrival:
         made = {disk.name: disk for disk in self._definition.disks}
         for order in self._order.disks:
             path = Path(made[order.name].path)
-            if self.file.request.incremental and await taken(self._at, self._definition.name, order, path):
+            if self.file.request.incremental and await taken(self._at, self._definition, order, path):
                 self._undo.push_async_callback(given_back, self._at, self._definition.name, order.name, path)
                 self._kept.append(order.name)
             else:

@@ -13,7 +13,7 @@ from korora.host.api import create_api
 from korora.host.caller import known_as
 from korora.model.kept import KeptDisk
 
-RECORD = KeptDisk(vm="web", name="data", format="raw", size=9, root="", to="b", at=7)
+RECORD = KeptDisk(vm="web", uuid="u", name="data", format="raw", size=9, root="", to="b", at=7)
 
 
 def test_what_is_kept_is_listed_and_wiped_when_dropped(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from fakes.hypervisor import Trouble
 from fakes.migration_site import LabHost, Site, Tell
 from korora.model.definition import parse_definition
 from korora.model.identity import VmName
+from korora.model.kept import KeptDisk
 from korora.model.plan import Mode
 from korora.model.storage import ALL
 from korora.protocol import canonical, dsse, messages, statements
@@ -211,7 +212,12 @@ def test_a_vm_that_returns_finds_what_was_kept_and_only_what_differs_is_sent(tel
         changed[MIB + 5 : MIB + 15] = b"0123456789"
         there.write_bytes(changed)
         heard: list[messages.AnyMessage] = []
-        site["b"].change = lambda data: heard.append(messages.decode(data)) or data  # type: ignore[func-returns-value]
+
+        def change(data: bytes) -> bytes:
+            heard.append(messages.decode(data))
+            return data
+
+        site["b"].change = change
         back = await move(site, "b", "a", incremental=True, mode=mode)
         assert back["outcome"] == "completed", back["error"]
         await site.recover()
@@ -223,6 +229,31 @@ def test_a_vm_that_returns_finds_what_was_kept_and_only_what_differs_is_sent(tel
         assert [(one.disk, one.chunks) for one in compared] == [("root", (1,))]
         assert kept_at(site["a"]) == {}
         assert kept_at(site["b"]) == {**CONTENT, "root": changed}
+
+    tell(story)
+
+
+def test_another_vm_of_the_same_name_is_told_nothing_of_what_was_kept(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        assert (await move(site, "a", "b", incremental=True))["outcome"] == "completed"
+        await site.recover()
+        record = site["a"].directory / "kept" / STORE / "root.json"
+        told = msgspec.json.decode(record.read_bytes(), type=KeptDisk)
+        assert told.uuid
+        record.write_bytes(msgspec.json.encode(msgspec.structs.replace(told, uuid="another's")))
+        heard: list[messages.AnyMessage] = []
+
+        def change(data: bytes) -> bytes:
+            heard.append(messages.decode(data))
+            return data
+
+        site["a"].change = change
+        assert (await move(site, "b", "a", incremental=True))["outcome"] == "completed"
+        await site.recover()
+        (opened,) = [one for one in heard if isinstance(one, messages.Open)]
+        assert opened.kept == ("data",)
+        assert {name: path.read_bytes() for name, path in disks_of(site["a"]).items()} == CONTENT
 
     tell(story)
 

@@ -22,7 +22,7 @@ from korora.model.identity import HostName, VmName
 from korora.model.image import Format, ImageFiles
 from korora.model.kept import KeptDisk
 from korora.model.storage import DiskContent, DiskOrder
-from korora.model.vm import Disk
+from korora.model.vm import Disk, VmDefinition
 from korora.protocol import canonical, dsse, messages, statements
 from korora.protocol.content_tree import chunks_of
 
@@ -54,13 +54,14 @@ def keeping_of(at: Setting, file: MigrationFile | None) -> Keeping | None:
     return Keeping(request.vm, request.destination, now, {one.name: one for one in told})
 
 
-async def kept(at: Setting, disk: Disk, keeping: Keeping) -> bool:
+async def kept(at: Setting, uuid: str, disk: Disk, keeping: Keeping) -> bool:
     """Whether it is; where it cannot be, it is where it was, to be wiped."""
     content = keeping.contents.get(disk.name)
     if content is None:
         return False
     record = KeptDisk(
         vm=keeping.vm,
+        uuid=uuid,
         name=disk.name,
         format=disk.format,
         size=content.size,
@@ -76,19 +77,20 @@ async def kept(at: Setting, disk: Disk, keeping: Keeping) -> bool:
     return True
 
 
-async def taken(at: Setting, vm: VmName, order: DiskOrder, path: Path) -> bool:
+async def taken(at: Setting, vm: VmDefinition, order: DiskOrder, path: Path) -> bool:
     """Whether what was kept of an ordered disk lies there now, for what differs to be written to it."""
-    found = at.kept.of(vm, order.name)
-    if found is None or (found[0].format, found[0].size) != (order.format, order.size):
+    found = at.kept.of(vm.name, order.name)
+    wanted = (vm.uuid, order.format, order.size)
+    if found is None or (found[0].uuid, found[0].format, found[0].size) != wanted:
         return False
     try:
         image = ImageFiles(found[1], Format(order.format))
         described = await asyncio.to_thread(at.images.describe, image)
         if described["virtual-size"] != order.size:
             return False
-        await at.kept.take(vm, order.name, path)
+        await at.kept.take(vm.name, order.name, path)
     except (KororaError, OSError) as error:
-        log.warning("a kept disk is of no use", vm=vm, disk=order.name, reason=str(error))
+        log.warning("a kept disk is of no use", vm=vm.name, disk=order.name, reason=str(error))
         return False
     return True
 

@@ -73,7 +73,7 @@ async def wipe_remains(
     steps = [
         await _wiped(at, disk.path)
         for disk in moving(definition, disks)
-        if keeping is None or not await kept(at, disk, keeping)
+        if keeping is None or not await kept(at, definition.uuid, disk, keeping)
     ]
     if definition.vtpm and not definition.adopted:
         steps.append(await at.vtpms.wipe(definition.name, directory))

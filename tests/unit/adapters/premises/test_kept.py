@@ -15,7 +15,7 @@ from korora.model.identity import VmName
 from korora.model.kept import KeptDisk
 
 WEB = VmName("web.example")
-RECORD = KeptDisk(vm=WEB, name="data", format="raw", size=4096, root="blake3:00", to="b", at=7)
+RECORD = KeptDisk(vm=WEB, uuid="u", name="data", format="raw", size=4096, root="blake3:00", to="b", at=7)
 CONTENT = b"what it was" * 400
 
 

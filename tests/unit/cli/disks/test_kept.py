@@ -14,6 +14,7 @@ from korora.cli.main import run
 
 DISK = {
     "vm": "web",
+    "uuid": "u",
     "name": "data",
     "format": "raw",
     "size": 1 << 30,
