@@ -11,7 +11,8 @@ bit is set afterwards has read what is there, or finds the bit set the next time
 Promise: nothing that fails here harms the source's disk. Limit: QEMU has one NBD server; a disk cannot be
 looked at as it was at one moment meanwhile.
 A disk that is `reached` is not mirrored: whoever reads what was `written` writes it to the NBD server there,
-by itself. QEMU has no job then that could fail, and no write of the guest waits (docs/adr/0019).
+by itself. QEMU has no job then that could fail, and no write of the guest waits (docs/adr/0019). Who reads a
+raw disk need not ask QEMU for its bytes: they are read from its file, after the bitmap was begun as well.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class QemuMovingDisks:
         shown = f"{name}@{round_}"
         await self._export(export, drive, shown, bitmaps=[before] if before else [])
         try:
-            yield NbdExport(self.socket, shown, before)
+            yield NbdExport(self.socket, shown, before, await self._file(drive))
         finally:
             await leftover.withdraw(self._qmp, [export])
             if before:
@@ -153,6 +154,14 @@ class QemuMovingDisks:
         self._reached.clear()
         self._rounds = dict.fromkeys(self._drives, 0)
         self.socket.unlink(missing_ok=True)
+
+    async def _file(self, drive: Drive) -> Path | None:
+        """Where the bytes of a raw disk lie, if QEMU goes through the kernel's cache to them."""
+        told = await self._qmp.execute("query-named-block-nodes", {"flat": True})
+        node = next(one for one in told if one["node-name"] == drive.node)
+        path = Path(str(node["file"]))
+        raw = node["drv"] == "raw" and not node["cache"]["direct"] and path.is_file()
+        return path if raw and path.stat().st_size == drive.size else None
 
     def _mirrored(self) -> list[str]:
         return [name for name in self._drives if name not in self._reached]
