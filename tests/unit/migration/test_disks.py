@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fakes.faults import Fault
 from fakes.hypervisor import Trouble
 from fakes.migration_site import LabHost, Site, Tell
 from korora.model.definition import parse_definition
@@ -229,6 +231,28 @@ def test_a_vm_that_returns_finds_what_was_kept_and_only_what_differs_is_sent(tel
         assert [(one.disk, one.chunks) for one in compared] == [("root", (1,))]
         assert kept_at(site["a"]) == {}
         assert kept_at(site["b"]) == {**CONTENT, "root": changed}
+
+    tell(story)
+
+
+@pytest.mark.parametrize("point", ["a:machine.quit#1", "a:vtpms.wipe#1", "b:say Running#1"])
+def test_a_source_that_dies_before_all_is_wiped_keeps_its_disks_when_it_is_back(
+    tell: Tell, point: str
+) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        site.plan.faults[point] = Fault.CRASH
+        await move(site, "a", "b", incremental=True)
+        await site.recover()
+        async with asyncio.timeout(10):  # `recover` looks at another VM
+            while len(kept_at(site["a"])) < len(CONTENT):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert {name: path.read_bytes() for name, path in disks_of(site["b"]).items()} == CONTENT
+        assert kept_at(site["a"]) == CONTENT
+        kept = site["a"].setting.kept.all()
+        assert all(one.root.startswith("blake3:") for one in kept)
+        back = await move(site, "b", "a", incremental=True)
+        assert back["outcome"] == "completed", back["error"]
 
     tell(story)
 
