@@ -99,6 +99,38 @@ def test_a_guest_moves_with_its_disks_comes_back_in_another_format_and_moves_sto
     assert not (traveller.folder("a") / "data.qcow2").exists()
 
 
+def test_a_guest_that_returns_sends_what_differs_from_what_was_kept(traveller: Traveller) -> None:
+    noise = os.urandom(60 * MIB)
+    with traveller.data.open("r+b") as file:
+        file.write(noise)
+    words = ("--disks", "all", "--incremental")
+    code, first, said = traveller.ended("migrate", traveller.name, "--to", "b", *words)
+    assert (code, first["outcome"]) == (0, "completed"), (first, said)
+    told = traveller.lab.answer("receipt", "verify", first["receipt"])
+    assert "keeps disks" in next(one["detail"] for one in told["checks"] if one["name"] == "wipe")
+    (kept,) = traveller.lab.layout.host("a").state.glob("kept/*/data.image")
+    assert not traveller.data.exists()
+    with kept.open("r+b") as file:  # as if the guest had written 2 % of it anew at b, all over
+        for at in range(0, 60 * MIB, 50 * 4096):
+            file.seek(at)
+            file.write(os.urandom(4096))
+
+    code, back, said = traveller.ended("migrate", traveller.name, "--to", "a", *words)
+    assert (code, back["outcome"]) == (0, "completed"), (back, said)
+    assert (traveller.folder("a") / "data.raw").read_bytes()[: 60 * MIB] == noise
+    assert back["bytes_sent"] < first["bytes_sent"] - 50 * MIB
+    _is_well(traveller)
+    kept_at_b = traveller.lab.answer("-H", "b", "disk", "kept")
+    assert {(one["vm"], one["name"]) for one in kept_at_b} == {
+        (traveller.name, "data"),
+        (traveller.name, "disk0"),
+    }
+    assert traveller.lab.answer("-H", "a", "disk", "kept") == []
+    dropped = traveller.lab.answer("-H", "b", "disk", "kept", "--drop", traveller.name)
+    assert all(step["verified"] for step in dropped)
+    assert not list(traveller.lab.layout.host("b").state.glob("kept/*/*"))
+
+
 def _is_well(traveller: Traveller) -> None:
     traveller.observer.wait_for_tick(traveller.ip)
     report = traveller.observer.report(traveller.ip)

@@ -16,6 +16,7 @@ from fakes.guests_boots import FakeAppraiser
 from fakes.guests_world import FakeHypervisor, FakeVtpmAgent, World
 from fakes.inspector import FakeInspector
 from fakes.journal import MemoryJournal
+from korora.adapters.premises.kept import LocalKeptDisks
 from korora.errors import IntegrityError, KororaError, RefusedError, UsageError
 from korora.model.authorization import Answer, Authorized, Denied
 from korora.model.configuration import Endpoint, HostConfiguration, SiteTrust, parse_host_configuration
@@ -273,6 +274,7 @@ class FakeServices:
     guests: Guests = field(init=False)
     inspections: Inspections = field(init=False)
     heat: HeatWatch = field(init=False)
+    kept: LocalKeptDisks = field(init=False)
 
     def __post_init__(self) -> None:
         clock = SystemClock()
@@ -280,6 +282,7 @@ class FakeServices:
         hypervisor, agent = FakeHypervisor(self.world), FakeVtpmAgent(self.world)
         vms = self.configuration.state / "vms"
         self.guests = Guests(hypervisor, agent, self.journal, vms, clock=clock, watches=watches)
+        self.kept = LocalKeptDisks(self.configuration.state / "kept")
         self.heat = HeatWatch(self.guests, clock, self.configuration.heat)
         name = self.configuration.name
         examiner = Examiner(name, self.journal, clock, self.inspector, lambda: self.policy)

@@ -24,11 +24,12 @@ from fakes.guests_boots import FakeAppraiser
 from fakes.hypervisor import FakeHypervisor, World
 from fakes.inspector import FakeInspector
 from fakes.journal import Disk, MemoryJournal
+from fakes.moving_disks import FakeImages
 from fakes.site import TestSite
 from fakes.tpm_structures import PCRS, MadeByHand, SoftwareAk, name_of, private_key
 from fakes.vtpm import FakeVtpmAgent, TpmWorld
 from korora.adapters.channel.reception import TicketReception
-from korora.adapters.image.qemu_nbd import QemuImages
+from korora.adapters.premises.kept import LocalKeptDisks
 from korora.adapters.premises.wiping import wiped
 from korora.errors import KororaError, PeerError, RefusedError, ToolError
 from korora.migration.recovery import settlement as recovery
@@ -264,7 +265,8 @@ class LabHost:
             reception=self.reception,
             address_of=lambda host: f"address of {host}",
             premises=self.premises,
-            images=QemuImages(),
+            images=FakeImages(),
+            kept=LocalKeptDisks(self.directory / "kept"),
             examiner=examiner,
             incoming_limit=2,
         )

@@ -6,22 +6,39 @@ All of a disk is written when its copying begins, and again when it is cut.
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from korora.adapters.image import nbd
-from korora.adapters.image.qemu_nbd import served
+from korora.adapters.image.qemu_nbd import QemuImages, served
+from korora.adapters.image.writable import WritableExport
 from korora.errors import ToolError
 from korora.model.image import Format, ImageFiles, NbdExport
 from korora.model.vm import Disk
-from korora.ports.moving_disks import Copied
+from korora.ports.image import OpenImage
+from korora.ports.moving_disks import Copied, DiskThere
 
 STARTS_WITHIN_S = 30.0
+WRITTEN = "written.json"
+
+
+class FakeImages(QemuImages):
+    """Knows what was written to the disks of FakeMovingDisks, as a bitmap would say it."""
+
+    @contextmanager
+    def open_export(self, export: NbdExport) -> Iterator[OpenImage]:
+        with super().open_export(export) as image:
+            told = export.socket.with_name(WRITTEN)
+            if told.exists():
+                ranges = [(at, min(1 << 20, image.size - at)) for at in json.loads(told.read_text())]
+                image.written = lambda: iter(ranges)  # type: ignore[method-assign]
+            yield image
 
 
 class FakeMovingDisks:
@@ -36,6 +53,8 @@ class FakeMovingDisks:
         self._server: subprocess.Popen[bytes] | None = None
         self._there: dict[str, Any] = {}
         self._copying: dict[str, asyncio.Task[None]] = {}
+        self._reached: set[str] = set()
+        self._before: dict[str, bytes] = {}
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -63,13 +82,23 @@ class FakeMovingDisks:
         await asyncio.to_thread(handle.connect_unix, str(socket))
         self._copying[name] = asyncio.create_task(self._copy(name))
 
+    async def reach(self, name: str, socket: Path) -> DiskThere:
+        def connected() -> WritableExport:
+            handle = nbd.library().NBD()
+            handle.set_export_name(name)
+            handle.connect_unix(str(socket))
+            return WritableExport([handle])
+
+        self._reached.add(name)
+        return await asyncio.to_thread(connected)
+
     async def copied(self) -> Copied:
         ended = [task.done() for task in self._copying.values()]
         for task in self._copying.values():
             if task.done() and task.exception() is not None:
                 raise ToolError(f"a disk was not copied: {task.exception()}", kind="mirror-failed")
-        total = sum(self.sizes.values())
-        ready = len(ended) == len(self._disks) and all(ended)
+        total = sum(self.sizes[name] for name in self._copying)
+        ready = len(ended) == len(self._disks.keys() - self._reached) and all(ended)
         return Copied(total if ready else 0, total, ready)
 
     async def cut(self) -> None:
@@ -93,7 +122,7 @@ class FakeMovingDisks:
             tempfile.TemporaryDirectory(prefix="kd-") as folder,
             tempfile.NamedTemporaryFile(prefix="kd-") as copy,
         ):
-            await asyncio.to_thread(self._copied_to, name, Path(copy.name))
+            await asyncio.to_thread(self._copied_to, name, Path(copy.name), Path(folder) / WRITTEN)
             with served(ImageFiles(Path(copy.name), Format.RAW), Path(folder), 5):
                 yield NbdExport(Path(folder) / "nbd")
 
@@ -108,8 +137,15 @@ class FakeMovingDisks:
         self._there.clear()
         self.socket.unlink(missing_ok=True)
 
-    def _copied_to(self, name: str, path: Path) -> None:
-        path.write_bytes(Path(self._disks[name].path).read_bytes())
+    def _copied_to(self, name: str, path: Path, written: Path) -> None:
+        content = Path(self._disks[name].path).read_bytes()
+        path.write_bytes(content)
+        before = self._before.get(name)
+        if before is not None:
+            chunks = range(0, len(content), 1 << 20)
+            changed = [at for at in chunks if content[at : at + (1 << 20)] != before[at : at + (1 << 20)]]
+            written.write_text(json.dumps(changed))
+        self._before[name] = content
 
     def _started(self, words: Sequence[str]) -> subprocess.Popen[bytes]:
         quiet = subprocess.DEVNULL

@@ -13,7 +13,7 @@ from korora.cli.render import say_json
 from korora.errors import UsageError
 from korora.model.heat import CELLS, CELLS_MAX
 
-app = group("Disks of VMs: diff, heat.")
+app = group("Disks of VMs: diff, heat, kept.")
 app.add_typer(diff.app, name="diff")
 
 
@@ -48,3 +48,27 @@ def heat(
         say_json(msgspec.structs.replace(told, disks=tuple(shown)))
     else:
         show_heat(told, shown)
+
+
+@app.command()
+def kept(
+    context: typer.Context,
+    drop: Annotated[
+        str | None, typer.Option("--drop", metavar="VM", help="Wipe what is kept of this VM's disks.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a host (-H) kept of the disks of VMs that left it by `migrate --incremental`.
+
+    Exit code 2 for --drop of a VM of which nothing is kept.
+    """
+    from korora.cli.disks.kept import show_dropped, show_kept
+
+    invocation = Invocation.of(context)
+    with invocation.daemon(invocation.chosen()) as daemon:
+        if drop is not None:
+            steps = daemon.drop_kept(drop)
+            say_json(steps) if as_json else show_dropped(steps)
+        else:
+            told = daemon.kept()
+            say_json(told) if as_json else show_kept(told)

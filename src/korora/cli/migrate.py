@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from korora.cli.invocation import Invocation
-from korora.cli.options import AsJson, DiskFormatOption, Disks, To, VmArgument
+from korora.cli.options import AsJson, DiskFormatOption, Disks, Incremental, To, VmArgument
 from korora.cli.render import warn
-from korora.errors import CancelledError, ExitCode, InDoubtError, KororaError
+from korora.errors import CancelledError, ExitCode, InDoubtError, KororaError, UsageError
 from korora.model.plan import Mode
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def migrate(
     ] = Mode.LIVE,
     disks: Disks = "",
     disk_format: DiskFormatOption = None,
+    incremental: Incremental = False,
     as_json: AsJson = False,
 ) -> None:
     """Move a VM, with its vTPM, to another attested host.
@@ -43,7 +44,7 @@ def migrate(
     where the VM runs. With --json: one object a line while it runs; the last one is the outcome.
     """
     invocation = Invocation.of(context)
-    order = _Order(vm, to, mode, disks, disk_format.value if disk_format else "")
+    order = _Order(vm, to, mode, disks, disk_format.value if disk_format else "", incremental)
     try:
         outcome = order.carried_out(invocation, as_json=as_json)
     except Exception as problem:
@@ -69,6 +70,7 @@ class _Order:
     mode: Mode
     disks: str = ""
     disk_format: str = ""
+    incremental: bool = False
     source: str | None = None
     owner: str | None = None
 
@@ -109,7 +111,16 @@ class _Order:
         source = self._find_source(invocation)
         names = (source.name, destination.name)
         moved = disk_names(self.disks)
-        request = signed_request(invocation.site, self.vm, *names, self.mode, moved, self.disk_format)
+        if self.incremental and not moved:
+            raise UsageError(
+                "--incremental is about disks that move, and none does",
+                kind="bad-disks",
+                remedy="say which disks move: --disks all",
+            )
+        request = signed_request(
+            *(invocation.site, self.vm, *names, self.mode, moved, self.disk_format),
+            incremental=self.incremental,
+        )
         if cancellation.asked:
             raise CancelledError("cancelled before anything was asked", kind="cancelled")
         with invocation.daemon(source) as daemon:

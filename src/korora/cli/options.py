@@ -30,6 +30,13 @@ class DiskFormat(StrEnum):
 DiskFormatOption = Annotated[
     DiskFormat | None, typer.Option("--disk-format", help="What they become; without it, what they are.")
 ]
+Incremental = Annotated[
+    bool,
+    typer.Option(
+        "--incremental",
+        help="Send only what differs from what the destination kept, and keep the disks here for a return.",
+    ),
+]
 To = Annotated[str, typer.Option("--to", metavar="HOST", help="The destination.")]
 
 

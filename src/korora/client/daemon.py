@@ -33,13 +33,17 @@ from korora.client.views import (
     Started,
     VmView,
 )
+from korora.model.evidence import WipeStep
 from korora.model.flag import Flag
 from korora.model.heat import CELLS, VmHeat
 from korora.model.inspection import Inspection
+from korora.model.kept import KeptDisk
 from korora.model.plan import Finding, Inquiry
 
 # A guest may take its time to boot under emulation, or to shut down.
 _SLOW_S = 300.0
+# Whole disks are overwritten, and read back.
+_WIPED_WITHIN_S = 24 * 3600.0
 # The daemon tells of a running migration about once a second; so long a silence means that it is stuck.
 _SILENCE_S = 120.0
 # Ten thousand flags, or as many changed files, with long names.
@@ -117,6 +121,16 @@ class Daemon:
     def heat(self, name: str, cells: int = CELLS) -> VmHeat:
         """What is popular on its disks, each of them in at most so many cells."""
         return self._transport.call("GET", f"/v1/vms/{_segment(name)}/heat?cells={cells}", VmHeat)
+
+    def kept(self) -> list[KeptDisk]:
+        """What the host keeps of the disks of VMs that left it."""
+        return self._transport.call("GET", "/v1/kept", list[KeptDisk])
+
+    def drop_kept(self, vm: str) -> list[WipeStep]:
+        """Wipe what it keeps of this VM's. UsageError(kind="nothing-kept")."""
+        return self._transport.call(
+            "DELETE", f"/v1/kept/{_segment(vm)}", list[WipeStep], deadline_s=_WIPED_WITHIN_S
+        )
 
     def adopt(self, qmp: str, name: str | None = None) -> VmView:
         """Supervise a QEMU that somebody else started, by its QMP socket (a path on that host)."""

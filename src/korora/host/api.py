@@ -12,6 +12,7 @@ from korora.host.routes.evidence import evidence_routes
 from korora.host.routes.heat import heat_routes
 from korora.host.routes.host import host_routes
 from korora.host.routes.inspections import inspection_routes
+from korora.host.routes.kept import kept_routes
 from korora.host.routes.migrations import migration_routes
 from korora.host.routes.questions import question_routes
 from korora.host.routes.vms import vm_routes
@@ -37,6 +38,7 @@ def create_api(services: Services) -> FastAPI:
         host_routes(services),
         vm_routes(services.guests),
         heat_routes(services.heat),
+        kept_routes(services.kept),
         evidence_routes(services),
     ):
         api.include_router(router, prefix="/v1", dependencies=[Depends(callers.administrator)])

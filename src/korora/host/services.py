@@ -17,6 +17,7 @@ from korora.model.identity import Digest, OperatorName, Secret
 from korora.model.inspection import Inspection
 from korora.model.plan import Finding, Inquiry
 from korora.model.question import Question
+from korora.ports.kept_disks import KeptDisks
 from korora.ports.tpm import Credential
 from korora.supervision.guests import Guests
 
@@ -240,6 +241,8 @@ class Services(Protocol):
     def inspections(self) -> Inspections: ...
     @property
     def heat(self) -> Heat: ...
+    @property
+    def kept(self) -> KeptDisks: ...
     @property
     def receipts(self) -> Receipts: ...
     @property

@@ -17,13 +17,14 @@ from typing import Any, Final, TypeVar
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from korora.agents.dataplane import DestinationRelay
-from korora.errors import RefusedError, ToolError
+from korora.errors import PeerError, RefusedError, ToolError
 from korora.migration import inspection
 from korora.migration.crossing import storage
 from korora.migration.crossing.cold import ColdInbound
 from korora.migration.crossing.disks import DisksIn
 from korora.migration.crossing.first_run import Ran
 from korora.migration.crossing.inbound import Inbound
+from korora.migration.crossing.keeping import given_back, taken, tell_leaves
 from korora.migration.crossing.vigil import while_watching
 from korora.migration.greeting import gate, survey
 from korora.migration.greeting.conversation import VISIT_DEADLINE_S, WORK_DEADLINE_S, Conversation
@@ -86,6 +87,7 @@ class Arrival:
         self._manifest: messages.Manifest | None = None
         self._live: Inbound | None = None
         self._disks_in: DisksIn | None = None
+        self._kept: list[str] = []  # disks that are of an earlier visit
         self._refusal = ""
         self._dossier: dict[str, bytes] = {}
         self.standing: Standing | None = None
@@ -165,7 +167,7 @@ class Arrival:
             await self._open_for_data(self._in)
         if self._order.disks:
             await self._open_for_disks(self._in)
-        await self._talk.say(messages.Open())
+        await self._talk.say(messages.Open(tuple(self._kept)))
 
     async def transfer(self) -> None:
         """Everything arrives; the VM is loaded here, and paused."""
@@ -353,7 +355,12 @@ class Arrival:
     async def _make_disks(self) -> None:
         made = {disk.name: disk for disk in self._definition.disks}
         for order in self._order.disks:
-            await self._at.hypervisor.make_disk(made[order.name], order.size)
+            path = Path(made[order.name].path)
+            if self.file.request.incremental and await taken(self._at, self._definition, order, path):
+                self._undo.push_async_callback(given_back, self._at, self._definition.name, order.name, path)
+                self._kept.append(order.name)
+            else:
+                await self._at.hypervisor.make_disk(made[order.name], order.size)
 
     async def _open_for_disks(self, inbound: Inbound | ColdInbound) -> None:
         """Each over a stream of its own, after those of memory."""
@@ -377,9 +384,21 @@ class Arrival:
 
     async def _take_disks(self, disks: DisksIn) -> None:
         """Until they are the same here as there, and measured; the guest still writes to them."""
-        await while_watching(self._talk.expect(messages.Copied, None), disks.broken())
+        for name in self._kept:
+            leaves = await self._watching(disks.leaves(name))
+            await tell_leaves(self._talk, name, leaves)
+        await while_watching(self._until_copied(disks), disks.broken())
         await self._watching(disks.settle())
         await self._talk.say(messages.Measured())
+
+    async def _until_copied(self, disks: DisksIn) -> None:
+        while True:
+            said = await self._talk.expect_one_of((messages.Copied, messages.Compare), None)
+            if isinstance(said, messages.Copied):
+                return
+            if said.disk not in self._kept:
+                raise PeerError(f"{said.disk} is not compared here", kind="bad-hashes")
+            await self._talk.say(messages.Grains(tuple(await disks.grains(said.disk, said.chunks))))
 
     async def _arrived(self, rest: Awaitable[Carried]) -> Carried:
         """Memory or a vTPM at rest, and disks, with the VM paused or stopped on both sides."""

@@ -17,6 +17,7 @@ from korora.ports.clock import Clock
 from korora.ports.hypervisor import Hypervisor
 from korora.ports.image import ImageReader
 from korora.ports.journal import Journal
+from korora.ports.kept_disks import KeptDisks
 from korora.ports.premises import Premises
 from korora.ports.tpm import Tpm
 from korora.ports.vtpm import VtpmAgent
@@ -60,6 +61,7 @@ class Setting:
     address_of: Callable[[HostName], str]
     premises: Premises
     images: ImageReader
+    kept: KeptDisks
     examiner: Examiner
     incoming_limit: int
     stall_deadline_s: float = 30.0  # both sides' own: who waits longer learns it from the other

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from korora.migration.crossing import storage
 from korora.migration.crossing.cold import take_out
 from korora.migration.crossing.disks import DisksOut
 from korora.migration.crossing.first_run import is_there
+from korora.migration.crossing.keeping import hear_leaves, keeping_of
 from korora.migration.crossing.outbound import SOCKET, Outbound
 from korora.migration.crossing.subject import find_subject, limits_of
 from korora.migration.crossing.vigil import while_watching
@@ -82,6 +83,7 @@ class Departure:
         self._cold_state: bytes | None = None
         self._boots: bytes | None = None
         self._disks: tuple[DiskOrder, ...] = ()
+        self._kept_there: tuple[str, ...] = ()  # disks of which the destination has an earlier content
         self._disks_out: DisksOut | None = None
         self._admission: gate.Admission | None = None
         self.standing: Standing | None = None
@@ -182,7 +184,7 @@ class Departure:
         self.file.clean_memory, self.file.wrapping = ready.clean_memory, ready.wrapping_key
         if self._vm.vtpm_in_custody:
             self._key = await self._hand_over_key(ready)
-        await talk.expect(messages.Open, WORK_DEADLINE_S)
+        self._kept_there = self._checked_kept(await talk.expect(messages.Open, WORK_DEADLINE_S))
 
     async def transfer(self) -> None:
         """Disks, then the pre-copy of memory, until the guest is paused with little left to send.
@@ -351,7 +353,10 @@ class Departure:
             relays[disk.name] = self._source_relay(socket, [first + number]), socket
         out = self._disks_out = DisksOut(moved, relays, self._at.images, self._at.clock)
         self._undo.push_async_callback(out.abandon, "the migration stopped")
-        await self._watching(out.copy(self._tell.read))
+        if self._kept_there:
+            await self._send_changes(out, moved.sizes)
+        else:
+            await self._watching(out.copy(self._tell.read))
         await talk.say(messages.Copied())
         there = asyncio.Event()
 
@@ -363,6 +368,41 @@ class Departure:
         await while_watching(out.settle(), listen(), symptoms=SYMPTOMS)
         if not there.is_set():
             await talk.expect(messages.Measured, None)
+
+    def _checked_kept(self, said: messages.Open) -> tuple[str, ...]:
+        ordered = {disk.name for disk in self._disks}
+        if len(set(said.kept)) < len(said.kept) or not ordered.issuperset(said.kept):
+            raise PeerError("the destination tells of kept disks that do not move", kind="bad-hashes")
+        if said.kept and not self.file.request.incremental:
+            raise PeerError("the destination compares hashes, and nobody asked for it", kind="bad-hashes")
+        return said.kept
+
+    async def _send_changes(self, out: DisksOut, sizes: Mapping[str, int]) -> None:
+        """Of the disks that are kept there, measured on both sides at once; the others are copied."""
+        talk, kept = known(self._talk), {name: sizes[name] for name in self._kept_there}
+        hearing = asyncio.create_task(hear_leaves(talk, kept))
+
+        async def listen() -> None:
+            await asyncio.shield(hearing)
+            await talk.listen_for_abort()
+
+        async def measure() -> dict[str, bytes]:
+            await out.copy(self._tell.read, self._kept_there)
+            return await out.leaves()
+
+        try:
+            here = await while_watching(measure(), listen(), symptoms=SYMPTOMS)
+            there = await hearing
+        finally:
+            hearing.cancel()
+
+        async def grains(disk: str, chunks: Sequence[int]) -> Sequence[bytes]:
+            await talk.say(messages.Compare(disk, tuple(chunks)))
+            return (await talk.expect(messages.Grains, WORK_DEADLINE_S)).chunks
+
+        for name in kept:
+            sent = await out.send_changes(name, here[name], there[name], grains)
+            await self._tell.note(f"{name}: {sent} of {sizes[name]} bytes differed from what is kept there")
 
     async def _hand_over_key(self, ready: messages.Ready) -> Secret:
         """A fresh key for the vTPM's blobs, openable only by the destination's attested TPM."""
@@ -404,7 +444,8 @@ class Departure:
         docket.enter(self._at, self.file, role="source", address=self._address, cold=cold)
 
     async def _wipe(self) -> None:
-        self.file.wiped = await wipe_source(self._at, self._vm, self.file.request.disks)
+        keeping = keeping_of(self._at, self.file)
+        self.file.wiped = await wipe_source(self._at, self._vm, self.file.request.disks, keeping)
 
     async def _take_back(self, answer: messages.Decline) -> None:
         """The destination never ran it and durably never will: it runs on here, with the next epoch."""

@@ -68,11 +68,13 @@ class NbdExport:
     """A disk that somebody serves already, such as the hypervisor of a running VM.
 
     `bitmap`: one that its server shows with it, of what was written since some moment; none if empty.
+    `file`: where the same bytes can be read without asking the server, which writes there at once.
     """
 
     socket: Path
     name: str = ""
     bitmap: str = ""
+    file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ class MigrationRequest:
     """The statement an operator signs (S2, S5). Times are Unix seconds; the nonce is 32 bytes in hex.
 
     `disks` move too, by name, or all of them (`storage.ALL`); `disk_format` is what they become, "" as they
-    are. The others are on storage that both hosts see.
+    are. The others are on storage that both hosts see. `incremental`: the source keeps what it has of them,
+    and only what differs is sent to a destination that kept one before (W2).
     """
 
     operator: OperatorName
@@ -32,6 +33,7 @@ class MigrationRequest:
     not_after: int
     disks: tuple[str, ...] = ()
     disk_format: str = ""
+    incremental: bool = False
 
 
 @dataclass(frozen=True, slots=True)

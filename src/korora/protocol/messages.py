@@ -119,8 +119,36 @@ class TransferKey(Message, frozen=True, tag="key"):
     ciphertext: Blob
 
 
-class Open(Message, frozen=True, tag="open"):
-    """Destination: the vTPM's key, if there is one, was opened, and data connections are awaited; send."""
+class Open(Message, frozen=True, tag="open", omit_defaults=True):
+    """Destination: the vTPM's key, if there is one, was opened, and data connections are awaited; send.
+
+    `kept`: disks of which it has the content of an earlier visit, and tells the hashes next.
+    """
+
+    kept: Annotated[tuple[Text, ...], msgspec.Meta(max_length=64)] = ()
+
+
+class Leaves(Message, frozen=True, tag="leaves"):
+    """Destination: the next leaves of the content tree of what it kept of this disk, in order."""
+
+    disk: Text
+    data: Blob
+    last: bool
+
+
+class Compare(Message, frozen=True, tag="compare"):
+    """Source: these chunks of the disk differ; in which blocks?"""
+
+    disk: Text
+    chunks: Annotated[tuple[Annotated[int, msgspec.Meta(ge=0)], ...], msgspec.Meta(max_length=256)]
+
+
+class Grains(Message, frozen=True, tag="grains"):
+    """Destination: the hashes of the blocks of each of these chunks, as it has them."""
+
+    chunks: Annotated[
+        tuple[Annotated[bytes, msgspec.Meta(max_length=4096)], ...], msgspec.Meta(max_length=256)
+    ]
 
 
 class Copied(Message, frozen=True, tag="copied"):
@@ -214,6 +242,9 @@ AnyMessage = (
     | Ready
     | TransferKey
     | Open
+    | Leaves
+    | Compare
+    | Grains
     | Copied
     | Measured
     | Manifest

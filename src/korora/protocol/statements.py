@@ -145,6 +145,7 @@ class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     not_after: Time
     disks: tuple[DiskName, ...] | msgspec.UnsetType = msgspec.UNSET
     disk_format: Literal["raw", "qcow2"] | msgspec.UnsetType = msgspec.UNSET
+    incremental: Literal[True] | msgspec.UnsetType = msgspec.UNSET
 
 
 S = TypeVar("S", Manifest, Accept, Release, Running, Decline, Decision)
@@ -262,6 +263,7 @@ def encode_request(request: MigrationRequest) -> bytes:
             request.not_after,
             request.disks or msgspec.UNSET,
             cast(Any, request.disk_format or msgspec.UNSET),
+            True if request.incremental else msgspec.UNSET,
         )
     )
 
@@ -299,6 +301,7 @@ def _decode_request(payload: bytes) -> MigrationRequest:
             read.not_after,
             read.disks or (),
             read.disk_format or "",
+            read.incremental is True,
         )
     except UsageError as error:
         raise _malformed(error.message) from error

@@ -20,6 +20,7 @@ from korora.adapters.hypervisor.qemu import Qemu
 from korora.adapters.image.qemu_nbd import QemuImages
 from korora.adapters.inspector.process import ProcessInspector
 from korora.adapters.journal.sqlite import SqliteJournal
+from korora.adapters.premises.kept import LocalKeptDisks
 from korora.adapters.premises.local import LocalPremises
 from korora.adapters.tpm.esys import EsysTpm
 from korora.adapters.vtpm.swtpm import Swtpm
@@ -66,6 +67,7 @@ class HostServices:
     guests: Guests
     inspections: Inspections
     heat: HeatWatch
+    kept: LocalKeptDisks
     migrations: Migrations
     attestation: HostIdentity
     enrolment: HostIdentity
@@ -100,6 +102,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
     examiner = Examiner(configuration.name, journal, clock, ProcessInspector(), rules)
     resolver = Resolver(configuration.name, authorizer, journal, clock)
     reception = TicketReception()
+    kept = LocalKeptDisks(state / "kept")
     setting = Setting(
         host=configuration.name,
         state=state,
@@ -119,6 +122,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         address_of=AddressBook(configuration),
         premises=LocalPremises(storage_rule(configuration)),
         images=QemuImages(),
+        kept=kept,
         examiner=examiner,
         incoming_limit=configuration.incoming_limit,
         stall_deadline_s=configuration.stall_deadline_s,
@@ -131,6 +135,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         guests=guests,
         inspections=Inspections(guests, examiner, resolver),
         heat=heat,
+        kept=kept,
         migrations=migrations,
         attestation=own,
         enrolment=own,

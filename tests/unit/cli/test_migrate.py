@@ -75,6 +75,18 @@ def test_the_request_is_the_operators_and_holds_what_was_asked(site: CliSite) ->
     assert body["address"] == "10.0.0.2:7000"
 
 
+def test_only_changes_of_disks_that_move_can_be_asked_for(site: CliSite, capsys: Captured) -> None:
+    says(site, COMPLETED)
+    words = ("migrate", "web", "--to", "b", "--incremental")
+    assert answer(site.command(*words)) == 2
+    assert "--disks all" in capsys.readouterr().err
+    assert answer(site.command(*words, "--disks", "data")) == 0
+    body = next(asked.body for asked in site.a.asked if asked.method == "POST")
+    key = site.operator.public_key()
+    request = open_request(body["request"].encode(), {dsse.key_id(key): key})
+    assert (request.disks, request.incremental) == (("data",), True)
+
+
 def test_two_requests_never_share_a_nonce(site: CliSite) -> None:
     says(site, COMPLETED)
     for _ in range(2):

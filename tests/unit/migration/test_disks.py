@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Any
 import msgspec
 import pytest
 
+from fakes.faults import Fault
 from fakes.hypervisor import Trouble
 from fakes.migration_site import LabHost, Site, Tell
 from korora.model.definition import parse_definition
 from korora.model.identity import VmName
+from korora.model.kept import KeptDisk
 from korora.model.plan import Mode
 from korora.model.storage import ALL
 from korora.protocol import canonical, dsse, messages, statements
+from korora.protocol.content_tree import leaf
 from korora.protocol.receipt import document
+from korora.protocol.receipt.document import Limit
 
 STORE = VmName("store")
 MIB = 1 << 20
@@ -177,5 +182,213 @@ def test_a_destination_that_tells_of_another_disk_is_not_believed(tell: Tell) ->
         await site.recover()
         assert outcome["outcome"] != "completed"
         assert {name: (site["a"].directory / f"{name}.raw").read_bytes() for name in CONTENT} == CONTENT
+
+    tell(story)
+
+
+def kept_at(host: LabHost) -> dict[str, bytes]:
+    folder = host.directory / "kept" / STORE
+    return {path.stem: path.read_bytes() for path in folder.glob("*.image")}
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_vm_that_returns_finds_what_was_kept_and_only_what_differs_is_sent(tell: Tell, mode: Mode) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        if mode is Mode.OFFLINE:
+            await site["a"].do(lambda: site["a"].guests.stop(STORE, force=True))
+        first = await move(site, "a", "b", incremental=True, mode=mode)
+        assert first["outcome"] == "completed", first["error"]
+        await site.recover()
+        assert kept_at(site["a"]) == CONTENT
+        assert not any((site["a"].directory / f"{name}.raw").exists() for name in CONTENT)
+        bundle = document.parse_bundle(
+            (site["b"].directory / "receipts" / f"{first['session']}.json").read_bytes()
+        )
+        receipt = document.peek(bytes(bundle.receipt))
+        assert Limit.DISKS_KEPT in receipt.limits
+        assert Limit.DISKS_KEPT in receipt.wipe.limits
+
+        there = disks_of(site["b"])["root"]
+        changed = bytearray(CONTENT["root"])
+        changed[MIB + 5 : MIB + 15] = b"0123456789"
+        there.write_bytes(changed)
+        heard: list[messages.AnyMessage] = []
+
+        def change(data: bytes) -> bytes:
+            heard.append(messages.decode(data))
+            return data
+
+        site["b"].change = change
+        back = await move(site, "b", "a", incremental=True, mode=mode)
+        assert back["outcome"] == "completed", back["error"]
+        await site.recover()
+        assert {name: path.read_bytes() for name, path in disks_of(site["a"]).items()} == {
+            **CONTENT,
+            "root": changed,
+        }
+        compared = [one for one in heard if isinstance(one, messages.Compare)]
+        assert [(one.disk, one.chunks) for one in compared] == [("root", (1,))]
+        assert kept_at(site["a"]) == {}
+        assert kept_at(site["b"]) == {**CONTENT, "root": changed}
+
+    tell(story)
+
+
+@pytest.mark.parametrize("point", ["a:machine.quit#1", "a:vtpms.wipe#1", "b:say Running#1"])
+def test_a_source_that_dies_before_all_is_wiped_keeps_its_disks_when_it_is_back(
+    tell: Tell, point: str
+) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        site.plan.faults[point] = Fault.CRASH
+        await move(site, "a", "b", incremental=True)
+        await site.recover()
+        async with asyncio.timeout(10):  # `recover` looks at another VM
+            while len(kept_at(site["a"])) < len(CONTENT):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert {name: path.read_bytes() for name, path in disks_of(site["b"]).items()} == CONTENT
+        assert kept_at(site["a"]) == CONTENT
+        kept = site["a"].setting.kept.all()
+        assert all(one.root.startswith("blake3:") for one in kept)
+        back = await move(site, "b", "a", incremental=True)
+        assert back["outcome"] == "completed", back["error"]
+
+    tell(story)
+
+
+def test_another_vm_of_the_same_name_is_told_nothing_of_what_was_kept(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        assert (await move(site, "a", "b", incremental=True))["outcome"] == "completed"
+        await site.recover()
+        record = site["a"].directory / "kept" / STORE / "root.json"
+        told = msgspec.json.decode(record.read_bytes(), type=KeptDisk)
+        assert told.uuid
+        record.write_bytes(msgspec.json.encode(msgspec.structs.replace(told, uuid="another's")))
+        heard: list[messages.AnyMessage] = []
+
+        def change(data: bytes) -> bytes:
+            heard.append(messages.decode(data))
+            return data
+
+        site["a"].change = change
+        assert (await move(site, "b", "a", incremental=True))["outcome"] == "completed"
+        await site.recover()
+        (opened,) = [one for one in heard if isinstance(one, messages.Open)]
+        assert opened.kept == ("data",)
+        assert {name: path.read_bytes() for name, path in disks_of(site["a"]).items()} == CONTENT
+
+    tell(story)
+
+
+def test_without_the_word_nothing_is_kept_and_nothing_kept_is_used(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        assert (await move(site, "a", "b", incremental=True))["outcome"] == "completed"
+        await site.recover()
+        assert (await move(site, "b", "a"))["outcome"] == "completed"
+        await site.recover()
+        assert kept_at(site["b"]) == {}
+        assert {name: path.read_bytes() for name, path in disks_of(site["a"]).items()} == CONTENT
+        assert (await move(site, "a", "b", incremental=True))["outcome"] == "completed"
+        await site.recover()
+        assert kept_at(site["a"]) == CONTENT
+
+    tell(story)
+
+
+def test_what_was_kept_in_another_format_or_size_is_not_used(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        assert (await move(site, "a", "b", incremental=True))["outcome"] == "completed"
+        await site.recover()
+        with disks_of(site["b"])["data"].open("r+b") as file:
+            file.truncate(3 * MIB)
+        (site["a"].directory / "kept" / STORE / "root.image").write_bytes(b"short")
+        back = await move(site, "b", "a", incremental=True)
+        assert back["outcome"] == "completed", back["error"]
+        await site.recover()
+        found = {name: path.read_bytes() for name, path in disks_of(site["a"]).items()}
+        assert found == {**CONTENT, "data": bytes(3 * MIB)}
+
+    tell(story)
+
+
+@pytest.mark.parametrize(
+    ("step", "host"), [("moving_disks", "a"), ("moving_disks", "b"), ("switch_over", "b")]
+)
+def test_a_return_that_fails_puts_back_what_was_kept(tell: Tell, step: str, host: str) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        assert (await move(site, "a", "b", incremental=True))["outcome"] == "completed"
+        await site.recover()
+        site.world.trouble(step, Trouble.FAIL, host)
+        back = await move(site, "b", "a", incremental=True)
+        await site.recover()
+        assert (back["outcome"], back["error"]["vm_runs_on"]) == ("failed", "b"), back
+        assert {name: path.read_bytes() for name, path in disks_of(site["b"]).items()} == CONTENT
+        assert kept_at(site["a"]) == CONTENT
+        assert not (site["a"].directory / "vms" / STORE).exists()
+        again = await move(site, "b", "a", incremental=True)
+        assert again["outcome"] == "completed", again["error"]
+
+    tell(story)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        messages.Open(("swap",)),
+        messages.Open(("root", "root")),
+        messages.Leaves("data", bytes(32 * 3), last=True),
+        messages.Leaves("root", bytes(32), last=True),
+        messages.Leaves("root", bytes(32 * 400), last=False),
+        messages.Grains((b"",)),
+    ],
+    ids=lambda said: f"{type(said).__name__}-{len(str(said))}",
+)
+def test_a_destination_that_tells_nonsense_of_what_it_kept_ends_the_move(
+    tell: Tell, said: messages.Message
+) -> None:
+    def changed(data: bytes) -> bytes:
+        return messages.encode(said) if type(messages.decode(data)) is type(said) else data
+
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        assert (await move(site, "a", "b", incremental=True))["outcome"] == "completed"
+        await site.recover()
+        disks_of(site["b"])["root"].write_bytes(random.Random(9).randbytes(len(CONTENT["root"])))
+        site["a"].change = changed
+        back = await move(site, "b", "a", incremental=True)
+        await site.recover()
+        assert back["outcome"] == "failed", back
+        assert back["error"]["vm_runs_on"] == "b"
+
+    tell(story)
+
+
+def test_hashes_that_lie_are_found_out_by_the_roots_and_the_vm_runs_on(tell: Tell) -> None:
+    lies: list[bytes] = []
+
+    def changed(data: bytes) -> bytes:
+        match messages.decode(data):
+            case messages.Leaves("root", _, last=last):
+                return messages.encode(messages.Leaves("root", lies[0], last))
+        return data
+
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        assert (await move(site, "a", "b", incremental=True))["outcome"] == "completed"
+        await site.recover()
+        now = random.Random(9).randbytes(len(CONTENT["root"]))
+        disks_of(site["b"])["root"].write_bytes(now)
+        lies.append(b"".join(leaf(now[at : at + MIB]) for at in range(0, len(now), MIB)))
+        site["a"].change = changed
+        back = await move(site, "b", "a", incremental=True)
+        await site.recover()
+        assert back["outcome"] == "failed", back
+        assert back["error"]["vm_runs_on"] == "b"
+        assert disks_of(site["b"])["root"].read_bytes() == now
 
     tell(story)

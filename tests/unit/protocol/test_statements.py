@@ -152,9 +152,17 @@ def test_a_request_is_read_only_with_its_operators_signature() -> None:
         statements.open_request(envelope, {HOST.key_id: HOST.public_key()})
 
 
+def test_whether_only_changes_are_sent_is_signed_and_left_out_when_nobody_asked() -> None:
+    asked = replace(REQUEST, disks=("data",), incremental=True)
+    envelope = dsse.envelope(statements.REQUEST_TYPE, statements.encode_request(asked), [OPERATOR])
+    assert statements.peek_request(envelope) == asked
+    assert b"incremental" not in statements.encode_request(REQUEST)
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        {"incremental": False},
         {"vm": "../etc"},
         {"operator": ""},
         {"source": "a b"},

@@ -23,7 +23,9 @@ from typing import IO, Any, Final
 
 from korora.adapters.image import nbd
 from korora.adapters.image.export import ALLOCATION, Export, bitmap_context
+from korora.adapters.image.plain import plain
 from korora.adapters.image.sandbox import Sandbox, end
+from korora.adapters.image.straight import Straight
 from korora.errors import IntegrityError, KororaError, ToolError
 from korora.model.image import Checked, ImageFiles, NbdExport
 from korora.ports.image import OpenImage
@@ -86,7 +88,13 @@ class QemuImages:
                 ) from error
             opened = Export(handles, _BROKEN_OFF, export.bitmap)
             undone.callback(opened.close)
-            yield opened
+            if export.file is None:
+                yield opened
+                return
+            straight = undone.enter_context(plain(export.file))
+            if straight.size != opened.size:
+                raise ToolError(f"{export.file} is not what is served of it", kind="unreadable")
+            yield Straight(opened, straight)
 
     @contextmanager
     def open(self, image: ImageFiles) -> Iterator[OpenImage]:

@@ -54,11 +54,14 @@ class _UnderWay:
 
 
 class WritableExport:
-    """Implements `ports.image_writer.WritableImage` over connections to one export, the last to write."""
+    """Implements `ports.image_writer.WritableImage` over connections to one export, the last to write.
+
+    With a single one, read and write in turn.
+    """
 
     def __init__(self, handles: list[Any]) -> None:
         self._all = tuple(handles)
-        self._reading = Export(handles[:-1])
+        self._reading = Export(handles[:-1] or handles)
         self._error: type[Exception] = nbd.library().Error
         self.size = self._reading.size
         self._writer = handles[-1]

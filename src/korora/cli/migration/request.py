@@ -29,6 +29,7 @@ def signed_request(
     disks: tuple[str, ...] = (),
     disk_format: str = "",
     *,
+    incremental: bool = False,
     valid_s: int = VALID_S,
 ) -> bytes:
     """A fresh request as a DSSE envelope, signed by the site's operator. Disks as in a MigrationRequest.
@@ -49,6 +50,7 @@ def signed_request(
         not_after=now + valid_s,
         disks=disks,
         disk_format=disk_format,
+        incremental=incremental,
     )
     return envelope(REQUEST_TYPE, encode_request(request), [operator_key(operator.key)])
 

@@ -3,6 +3,8 @@
     copy, while the guest writes → measure, on both sides → (memory crosses) → the VM is paused
     → cut: the same on both sides → measure what was written last → compared in the manifest
 
+A disk of which the destination has an earlier content is not copied: hashes of both sides are compared, what
+differs is sent, and then whatever is written, as it is measured (`measuring`).
 Promise: `abandon`, at any moment before the release, leaves the source's disks as the guest left them.
 Limit: what the guest writes to its disks faster than the network carries it is written there in the pause.
 """
@@ -10,12 +12,13 @@ Limit: what the guest writes to its disks faster than the network carries it is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from korora.agents.dataorg import comparing
 from korora.agents.dataplane import DestinationRelay, RelayReport, SourceRelay
 from korora.errors import IntegrityError, KororaError, PeerError, ToolError
 from korora.migration.crossing.measuring import Measuring
@@ -23,13 +26,17 @@ from korora.model.crossing import Carried
 from korora.model.meter import Reading
 from korora.model.storage import DiskContent
 from korora.ports.clock import Clock
-from korora.ports.image import ImageReader
-from korora.ports.moving_disks import MovingDisks
+from korora.ports.image import ImageReader, Range
+from korora.ports.moving_disks import DiskThere, MovingDisks
 
 _LOOKS_EVERY_S: Final = 0.1
 _REASON_S: Final = 2.0
 
 Read = Callable[[Reading], Awaitable[None]]
+Grains = Callable[[str, Sequence[int]], Awaitable[Sequence[bytes]]]
+"""What the destination says of these chunks of a disk."""
+COMPARED_AT_ONCE: Final = 256
+"""Chunks, whose grains are 1 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +71,51 @@ class DisksOut:
         self._relays = relays
         self._clock = clock
         self._measuring = Measuring(disks, images)
+        self._there: dict[str, DiskThere] = {}
 
-    async def copy(self, read: Read) -> None:
-        """Until all are the same there. ToolError(kind="mirror-failed"), or what broke the connection."""
+    async def copy(self, read: Read, kept: Collection[str] = ()) -> None:
+        """Until all but those that are `kept` there are the same there.
+
+        ToolError(kind="mirror-failed"), or what broke the connection.
+        """
         try:
             for name, (relay, socket) in self._relays.items():
                 relay.start()
-                await self._disks.mirror(name, socket)
+                if name in kept:
+                    self._there[name] = await self._disks.reach(name, socket)
+                else:
+                    await self._disks.mirror(name, socket)
             while not (copied := await self._disks.copied()).ready:
                 left = copied.total - copied.done
                 await read(Reading(self._clock.monotonic(), copied.done, left, 0.0, 0))
                 await asyncio.sleep(_LOOKS_EVERY_S)
         except ToolError as error:
             raise await _why(error, [relay for relay, _ in self._relays.values()]) from error
+
+    async def leaves(self) -> dict[str, bytes]:
+        """Of those that are kept there."""
+        return {name: await self._measuring.leaves(name) for name in self._there}
+
+    async def send_changes(self, name: str, here: bytes, there: bytes, grains: Grains) -> int:
+        """Make a disk that is kept there the same there, by the leaves of both. How many bytes were sent."""
+        size = self._disks.sizes[name]
+        try:
+            chunks = comparing.differing(here, there)
+            ranges: list[Range] = []
+            for some in (
+                chunks[at : at + COMPARED_AT_ONCE] for at in range(0, len(chunks), COMPARED_AT_ONCE)
+            ):
+                ours, theirs = await asyncio.gather(self._measuring.grains(name, some), grains(name, some))
+                for chunk, mine, other in zip(some, ours, theirs, strict=True):
+                    ranges += comparing.blocks(comparing.span(chunk, size), mine, other)
+        except ValueError as error:
+            raise PeerError(
+                f"the hashes of the disk {name} do not fit together: {error}", kind="bad-hashes"
+            ) from error
+        try:
+            return await self._measuring.follow(name, ranges, self._there[name])
+        except ToolError as error:
+            raise await _why(error, [self._relays[name][0]]) from error
 
     async def settle(self) -> None:
         await self._measuring.settle()
@@ -87,9 +126,16 @@ class DisksOut:
         relays = [relay for relay, _ in self._relays.values()]
         try:
             await self._disks.cut()
+            # Of what is followed, to measure is to send the rest.
+            contents = await self._measuring.contents() if self._there else ()
+            for there in self._there.values():
+                await asyncio.to_thread(there.leave)
         except ToolError as error:
             raise await _why(error, relays) from error
-        contents, reports = await asyncio.gather(self._measuring.contents(), _reports(relays))
+        if self._there:
+            reports = await _reports(relays)
+        else:
+            contents, reports = await asyncio.gather(self._measuring.contents(), _reports(relays))
         await self._disks.end()
         return Crossed(contents, reports)
 
@@ -102,7 +148,7 @@ class DisksOut:
 
 
 class DisksIn:
-    """The destination's end. Its images are new, and empty."""
+    """The destination's end. Its images are new and empty, or of an earlier visit."""
 
     def __init__(self, disks: MovingDisks, relays: Sequence[DestinationRelay], images: ImageReader) -> None:
         self._disks = disks
@@ -114,6 +160,14 @@ class DisksIn:
         await self._disks.receive()
         for relay in self._relays:
             relay.start()
+
+    async def leaves(self, name: str) -> bytes:
+        """Of one of an earlier visit, before anything comes."""
+        return await self._measuring.leaves(name)
+
+    async def grains(self, name: str, chunks: Sequence[int]) -> list[bytes]:
+        """Of these chunks of it."""
+        return await self._measuring.grains(name, chunks)
 
     async def settle(self) -> None:
         """Once the source says that they are the same here."""

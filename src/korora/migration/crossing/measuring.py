@@ -1,22 +1,26 @@
 """The content trees of disks that are still written to, on either side of a move.
 
 Promise: `contents` is of the disks as they are when nobody writes to them any more; what is left to be
-measured then is what was written in about the last second.
+measured then is what was written in about the last second. A disk that is followed (W2) is written at the
+other side as it is measured: what differs there once, and from then on what is written here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
+from korora.agents.dataorg import comparing
 from korora.agents.integrity.disks.settling import Settling
+from korora.migration.crossing.following import send
 from korora.model.image import NbdExport
 from korora.model.storage import DiskContent
-from korora.ports.image import ImageReader
-from korora.ports.moving_disks import MovingDisks
+from korora.ports.image import ImageReader, OpenImage, Range
+from korora.ports.moving_disks import DiskThere, MovingDisks
 
+T = TypeVar("T")
 FEW_CHUNKS: Final = 32
 """That take some ten milliseconds to measure."""
 ROUNDS_MAX: Final = 6
@@ -31,8 +35,27 @@ class Measuring:
         self._disks = disks
         self._images = images
         self._settling: Mapping[str, Settling] = {name: Settling(size) for name, size in disks.sizes.items()}
+        self._there: dict[str, DiskThere] = {}
         self._keeping: asyncio.Task[None] | None = None
         self._enough = asyncio.Event()
+
+    async def leaves(self, name: str) -> bytes:
+        """Of one disk, measured."""
+        await self._measured(name, _nothing)
+        return self._settling[name].leaves()
+
+    async def grains(self, name: str, chunks: Sequence[int]) -> list[bytes]:
+        """Of these chunks of a disk whose leaves are known."""
+        spans = [comparing.span(chunk, self._disks.sizes[name]) for chunk in chunks]
+        return (await self._measured(name, lambda image: list(image.each(spans, comparing.grains))))[1]
+
+    async def follow(self, name: str, differ: Sequence[Range], there: DiskThere) -> int:
+        """Bytes sent: these ranges of a disk whose leaves are known, which differ, or may by now.
+
+        What was written since they were compared, and ever after, is sent whenever it is measured.
+        """
+        self._there[name] = there
+        return (await self._measured(name, lambda image: send(image, differ, there)))[1]
 
     async def settle(self) -> None:
         """All of them once, and again until little is written meanwhile."""
@@ -73,11 +96,22 @@ class Measuring:
 
     async def _once(self) -> int:
         count = 0
-        for name, settling in self._settling.items():
-            async with self._disks.written(name) as export:
-                count += await asyncio.to_thread(self._measure, export, settling)
+        for name in self._settling:
+            count += (await self._measured(name, _nothing))[0]
         return count
 
-    def _measure(self, export: NbdExport, settling: Settling) -> int:
+    async def _measured(self, name: str, also: Callable[[OpenImage], T]) -> tuple[int, T]:
+        """How many chunks, and what `also` made of the disk."""
+        async with self._disks.written(name) as export:
+            return await asyncio.to_thread(self._measure, name, export, also)
+
+    def _measure(self, name: str, export: NbdExport, also: Callable[[OpenImage], T]) -> tuple[int, T]:
         with self._images.open_export(export) as image:
-            return settling.measure(image)
+            count = self._settling[name].measure(image)
+            if name in self._there:
+                send(image, image.written(), self._there[name])
+            return count, also(image)
+
+
+def _nothing(image: OpenImage) -> None:
+    """Measured it is anyway."""

@@ -43,6 +43,8 @@ def limits_of(vm: Subject, file: MigrationFile) -> list[str]:
         limits.append(Limit.NO_MEMORY if vm.live is None else Limit.MEMORY_NOT_PROVED)
     if file.inspection is None:
         limits.append(Limit.NOT_INSPECTED)
+    if file.wiped is not None and Limit.DISKS_KEPT in file.wiped.limits:
+        limits.append(Limit.DISKS_KEPT)
     if not vm.vtpm_in_custody:
         limits.append(Limit.VTPM_IN_STREAM if vm.definition.vtpm else Limit.NO_VTPM)
     return limits

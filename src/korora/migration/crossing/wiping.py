@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Final
 
+from korora.migration.crossing.keeping import Keeping, kept
 from korora.migration.crossing.storage import moving
 from korora.migration.crossing.subject import Subject
 from korora.migration.setting import Setting
@@ -14,6 +15,7 @@ from korora.model.evidence import WipeCertificate, WipeStep
 from korora.model.vm import VmDefinition
 from korora.ports.hypervisor import Machine
 from korora.ports.vtpm import Vtpm
+from korora.protocol.receipt.document import Limit
 
 MEMORY_LIMITS: Final = (
     "not overwritten: copies of guest data inside QEMU's own heap, its translated code, ROM and ACPI blocks,"
@@ -28,9 +30,11 @@ NO_MEMORY: Final = (
 NO_CUSTODY: Final = "the vTPM was not in Korora's custody on the source: its remains there were not wiped"
 
 
-async def wipe_source(at: Setting, vm: Subject, disks: Sequence[str] = ()) -> WipeCertificate:
+async def wipe_source(
+    at: Setting, vm: Subject, disks: Sequence[str] = (), keeping: Keeping | None = None
+) -> WipeCertificate:
     """vTPM shut down, memory overwritten and verified, QEMU ended; vTPM state, key and files destroyed, and
-    those disks that moved (as a request names them).
+    those disks that moved (as a request names them), unless they are kept for the VM's return.
 
     Repeatable after a crash.
     """
@@ -43,7 +47,9 @@ async def wipe_source(at: Setting, vm: Subject, disks: Sequence[str] = ()) -> Wi
         limits += [*MEMORY_LIMITS, *([] if vm.live.machine.memory is not None else [NO_MEMORY])]
     if vm.definition.vtpm and not vm.vtpm_in_custody:
         limits.append(NO_CUSTODY)
-    steps += await wipe_remains(at, vm.definition, disks)
+    steps += await wipe_remains(at, vm.definition, disks, keeping)
+    if keeping is not None and {disk.path for disk in moved} - {step.what for step in steps}:
+        limits.append(Limit.DISKS_KEPT)
     return WipeCertificate(tuple(steps), tuple(limits))
 
 
@@ -58,11 +64,17 @@ async def retire(machine: Machine, vtpm: Vtpm | None) -> list[WipeStep]:
     return steps
 
 
-async def wipe_remains(at: Setting, definition: VmDefinition, disks: Sequence[str] = ()) -> list[WipeStep]:
-    """What lies in the VM's directory here, and the disks that moved; also after a crash, when its processes
-    are gone."""
+async def wipe_remains(
+    at: Setting, definition: VmDefinition, disks: Sequence[str] = (), keeping: Keeping | None = None
+) -> list[WipeStep]:
+    """What lies in the VM's directory here, and the disks that moved and are not kept; also after a crash,
+    when its processes are gone."""
     directory = at.guests.directory(definition.name)
-    steps = [await _wiped(at, disk.path) for disk in moving(definition, disks)]
+    steps = [
+        await _wiped(at, disk.path)
+        for disk in moving(definition, disks)
+        if keeping is None or not await kept(at, definition.uuid, disk, keeping)
+    ]
     if definition.vtpm and not definition.adopted:
         steps.append(await at.vtpms.wipe(definition.name, directory))
     await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)

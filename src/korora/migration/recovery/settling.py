@@ -16,6 +16,7 @@ from korora.migration.crossing import wiping
 from korora.migration.crossing.cold import ColdInbound
 from korora.migration.crossing.first_run import Ran, first_run, is_there
 from korora.migration.crossing.inbound import Inbound
+from korora.migration.crossing.keeping import keeping_of
 from korora.migration.greeting.conversation import Conversation
 from korora.migration.known import known
 from korora.migration.monitor import Monitor
@@ -293,7 +294,7 @@ class Settling:
         if live is not None:
             await self._at.guests.release(self.vm)
             await wiping.retire(live.machine, live.vtpm)
-        await wiping.wipe_remains(self._at, definition, self._moved())
+        await wiping.wipe_remains(self._at, definition, self._moved(), keeping_of(self._at, self._file))
         await self._standing.on(Event(On.WIPE_DONE), {})
         self._rules.did(Procedure.WIPE)
 

@@ -45,6 +45,9 @@ class Limit(StrEnum):
     VTPM_IN_STREAM = "the vTPM's state was protected by the encrypted stream alone, not by a key of its own"
     NO_VTPM = "no vTPM was in the hosts' custody"
     NOT_INSPECTED = "nobody looked into the VM's disks, files and configuration for this move"
+    DISKS_KEPT = (
+        "the source keeps disks of the VM as they were when it left, for its return: they are not wiped"
+    )
     BASELINE_LEFT = "the baseline of the VM's files and chunks was too large to go with it"
 
 

@@ -234,7 +234,8 @@ def _wipe(case: Case) -> str:
     unproved = [step.what for step in steps if not step.verified]
     if unproved:
         raise bad(f"not verified to be gone: {', '.join(unproved)}")
-    return "; ".join(f"{step.what}: {step.method}" for step in steps)
+    kept = [limit for limit in case.receipt.wipe.limits if limit == Limit.DISKS_KEPT]
+    return "; ".join([*(f"{step.what}: {step.method}" for step in steps), *kept])
 
 
 def _source_log(case: Case) -> str:

@@ -20,7 +20,7 @@ from korora.adapters.hypervisor.snapshot.drives import Drive
 from korora.errors import ToolError
 from korora.model.image import NbdExport
 from korora.model.vm import Disk
-from korora.ports.moving_disks import Copied
+from korora.ports.moving_disks import Copied, DiskThere
 
 CONTROL: Final = "disks-qmp.sock"
 _STARTS_WITHIN_S: Final = 30.0
@@ -48,6 +48,9 @@ class DisksAtRest:
 
     async def mirror(self, name: str, socket: Path) -> None:
         await self._moving.mirror(name, socket)
+
+    async def reach(self, name: str, socket: Path) -> DiskThere:
+        return await self._moving.reach(name, socket)
 
     async def copied(self) -> Copied:
         return await self._moving.copied()

@@ -10,10 +10,14 @@ whole chunks of the content tree; QEMU sets a bit once a write is done, so that 
 bit is set afterwards has read what is there, or finds the bit set the next time.
 Promise: nothing that fails here harms the source's disk. Limit: QEMU has one NBD server; a disk cannot be
 looked at as it was at one moment meanwhile.
+A disk that is `reached` is not mirrored: whoever reads what was `written` writes it to the NBD server there,
+by itself. QEMU has no job then that could fail, and no write of the guest waits (docs/adr/0019). Who reads a
+raw disk need not ask QEMU for its bytes: they are read from its file, after the bitmap was begun as well.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,14 +28,17 @@ from korora.adapters.hypervisor.disks import leftover
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.serving import serve, serve_alone
 from korora.adapters.hypervisor.snapshot.drives import Drive
+from korora.adapters.image import nbd
+from korora.adapters.image.writable import WritableExport
 from korora.errors import ToolError
 from korora.model.image import NbdExport
 from korora.ports.moving_disks import Copied
-from korora.protocol.content_tree import CHUNK_BYTES
 
 SOCKET: Final = "disks.sock"
 _CONNECTS_WITHIN_S: Final = 60.0
 """The other host's QEMU answers through the data plane."""
+GRANULARITY: Final = 64 << 10
+"""Of what was written, in bytes: as little as QEMU keeps a bit for without being asked."""
 
 
 class QemuMovingDisks:
@@ -50,6 +57,7 @@ class QemuMovingDisks:
         self._directory = directory
         self._rounds = dict.fromkeys(self._drives, 0)
         self._serves = False
+        self._reached: set[str] = set()
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -89,10 +97,14 @@ class QemuMovingDisks:
         await self._qmp.execute("blockdev-add", there, deadline_s=_CONNECTS_WITHIN_S)
         await self._qmp.execute("blockdev-mirror", copying, deadline_s=_CONNECTS_WITHIN_S)
 
+    async def reach(self, name: str, socket: Path) -> WritableExport:
+        self._reached.add(name)
+        return await asyncio.to_thread(_reached, name, socket)
+
     async def copied(self) -> Copied:
         told = await leftover.jobs(self._qmp)
-        for number, name in enumerate(self._drives):
-            _refuse_failed(name, told.get(f"{leftover.JOB}{number}"))
+        for name in self._mirrored():
+            _refuse_failed(name, told.get(f"{leftover.JOB}{self._number[name]}"))
         running = told.values()
         return Copied(
             sum(job["current-progress"] for job in running),
@@ -103,15 +115,15 @@ class QemuMovingDisks:
     async def cut(self) -> None:
         if not (await self.copied()).ready:
             raise _failed("a disk", "it was not yet the same there when the VM was paused")
-        for number in self._number.values():  # of a mirror that is ready, this is its good end
-            await self._qmp.execute("block-job-cancel", {"device": f"{leftover.JOB}{number}"})
-        names = {f"{leftover.JOB}{number}": name for name, number in self._number.items()}
+        names = {f"{leftover.JOB}{self._number[name]}": name for name in self._mirrored()}
+        for job in names:  # of a mirror that is ready, this is its good end
+            await self._qmp.execute("block-job-cancel", {"device": job})
         ended = await leftover.concluded(self._qmp, names)
         for job, name in names.items():
             if job not in ended or ended[job].get("error"):
                 raise _failed(name, ended.get(job, {}).get("error", "QEMU forgot its job"))
-        for number in self._number.values():
-            await self._qmp.execute("blockdev-del", {"node-name": f"{leftover.THERE}{number}"})
+        for name in self._mirrored():
+            await self._qmp.execute("blockdev-del", {"node-name": f"{leftover.THERE}{self._number[name]}"})
 
     @asynccontextmanager
     async def written(self, name: str) -> AsyncIterator[NbdExport]:
@@ -119,7 +131,7 @@ class QemuMovingDisks:
         await self._serve()
         before = f"{leftover.WRITTEN}{round_ - 1}" if round_ else ""
         actions: list[dict[str, Any]] = [
-            _bitmap("add", drive, f"{leftover.WRITTEN}{round_}", granularity=CHUNK_BYTES)
+            _bitmap("add", drive, f"{leftover.WRITTEN}{round_}", granularity=GRANULARITY)
         ]
         if before:
             actions.append(_bitmap("disable", drive, before))
@@ -129,7 +141,7 @@ class QemuMovingDisks:
         shown = f"{name}@{round_}"
         await self._export(export, drive, shown, bitmaps=[before] if before else [])
         try:
-            yield NbdExport(self.socket, shown, before)
+            yield NbdExport(self.socket, shown, before, await self._file(drive))
         finally:
             await leftover.withdraw(self._qmp, [export])
             if before:
@@ -139,8 +151,20 @@ class QemuMovingDisks:
     async def end(self) -> None:
         await leftover.clear(self._qmp)
         self._serves = False
+        self._reached.clear()
         self._rounds = dict.fromkeys(self._drives, 0)
         self.socket.unlink(missing_ok=True)
+
+    async def _file(self, drive: Drive) -> Path | None:
+        """Where the bytes of a raw disk lie, if QEMU goes through the kernel's cache to them."""
+        told = await self._qmp.execute("query-named-block-nodes", {"flat": True})
+        node = next(one for one in told if one["node-name"] == drive.node)
+        path = Path(str(node["file"]))
+        raw = node["drv"] == "raw" and not node["cache"]["direct"] and path.is_file()
+        return path if raw and path.stat().st_size == drive.size else None
+
+    def _mirrored(self) -> list[str]:
+        return [name for name in self._drives if name not in self._reached]
 
     async def _serve(self) -> None:
         if self._serves:
@@ -177,6 +201,17 @@ class QemuMovingDisks:
 
 def _bitmap(what: str, drive: Drive, name: str, **more: object) -> dict[str, Any]:
     return {"type": f"block-dirty-bitmap-{what}", "data": {"node": drive.node, "name": name, **more}}
+
+
+def _reached(name: str, socket: Path) -> WritableExport:
+    """One connection, as a mirror has."""
+    handle = nbd.library().NBD()
+    handle.set_export_name(name)
+    try:
+        handle.connect_unix(str(socket))
+    except nbd.library().Error as error:
+        raise _failed(name, f"the other host does not take it: {error}") from error
+    return WritableExport([handle])
 
 
 def _refuse_failed(name: str, job: Mapping[str, Any] | None) -> None:

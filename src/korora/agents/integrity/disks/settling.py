@@ -34,6 +34,12 @@ class Settling:
         self._whole = True
         return count
 
+    def leaves(self) -> bytes:
+        """Of all chunks, one after another. ValueError as `root`."""
+        if not self._whole:
+            raise ValueError("the disk was not measured as a whole")
+        return bytes(self._leaves)
+
     def root(self) -> Digest:
         """ValueError unless the last measurement came to its end."""
         if not self._whole:

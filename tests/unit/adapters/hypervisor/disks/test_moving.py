@@ -21,12 +21,16 @@ from korora.adapters.hypervisor.disks.moving import QemuMovingDisks
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.snapshot.drives import drives_of
 from korora.adapters.image.qemu_nbd import QemuImages
+from korora.agents.dataorg import comparing
 from korora.agents.integrity.disks.content import digest
 from korora.agents.integrity.disks.settling import Settling
 from korora.errors import ToolError
+from korora.migration.crossing.measuring import Measuring
 from korora.model.identity import Digest
 from korora.model.image import Format, ImageFiles, NbdExport
 from korora.model.vm import Disk
+from korora.ports.image import Range
+from korora.ports.moving_disks import DiskThere
 
 pytestmark = [
     pytest.mark.end_to_end,
@@ -86,8 +90,11 @@ async def host(base: Path, form: str = "raw", *, incoming: bool = False) -> Asyn
 
 
 @asynccontextmanager
-async def two_hosts(base: Path, form: str = "raw", size: int = 3 * MIB) -> AsyncIterator[tuple[Host, Host]]:
-    """`here` runs the counting guest; `there` waits for a VM, with empty disks."""
+async def two_hosts(
+    base: Path, form: str = "raw", size: int = 3 * MIB, changed: int | None = None
+) -> AsyncIterator[tuple[Host, Host]]:
+    """`here` runs the counting guest; `there` waits for a VM, with empty disks, or those of an earlier visit
+    since which so many blocks have changed."""
     (base / "here").mkdir()
     (base / "there").mkdir(exist_ok=True)
     counting_guest.lay_out(base / "here" / "a", base / "here" / "b")
@@ -98,6 +105,8 @@ async def two_hosts(base: Path, form: str = "raw", size: int = 3 * MIB) -> Async
     for name in "ab":
         empty = Disk(str(base / "there" / name), form, name)
         await make_disk(empty, (base / "here" / name).stat().st_size)
+        if changed is not None:
+            lay_an_earlier_visit(base, name, form, changed if name == "b" else 0)
     async with host(base / "here") as here, host(base / "there", form, incoming=True) as there:
         await until(lambda: counting_guest.counted(base / "here" / "b") > 0)
         yield here, there
@@ -138,6 +147,35 @@ async def measured(one: Host, settling: dict[str, Settling]) -> int:
     return count
 
 
+async def followed(here: Host, there: Host) -> tuple[Measuring, Measuring, dict[str, DiskThere], int]:
+    """What differs is there, and what the guest writes follows whenever it is measured. Bytes sent."""
+    await there.disks.receive()
+    ours, theirs = (Measuring(one.disks, QemuImages()) for one in (here, there))
+    reached: dict[str, DiskThere] = {}
+    sent = 0
+    for name, size in here.disks.sizes.items():
+        reached[name] = await here.disks.reach(name, there.disks.socket)
+        chunks = comparing.differing(await ours.leaves(name), await theirs.leaves(name))
+        mine, other = await ours.grains(name, chunks), await theirs.grains(name, chunks)
+        differ: list[Range] = []
+        for chunk, one, two in zip(chunks, mine, other, strict=True):
+            differ += comparing.blocks(comparing.span(chunk, size), one, two)
+        sent += await ours.follow(name, differ, reached[name])
+    return ours, theirs, reached, sent
+
+
+def lay_an_earlier_visit(base: Path, name: str, form: str, changed: int) -> None:
+    """At `there`, what `here` has, but for so many blocks, of which the first begins at 1 MiB."""
+    there = base / "there" / name
+    shutil.copyfile(base / "here" / name, there.with_suffix(".old"))
+    with there.with_suffix(".old").open("r+b") as file:
+        for number in range(changed):
+            file.seek(MIB + number * 37 * 4096)
+            file.write(b"of another time")
+    words = ["qemu-img", "convert", "-n", "-f", "raw", "-O", form, f"{there}.old", str(there)]
+    subprocess.run(words, check=True, timeout=60)
+
+
 def digest_of(path: Path, form: str) -> Digest:
     with QemuImages().open(ImageFiles(path, Format(form))) as image:
         return digest(image, lambda _: None)
@@ -170,6 +208,53 @@ def test_a_disk_that_is_written_to_is_the_same_there_once_it_is_cut(tmp_path: Pa
             told = [one[name].root() for one in roots for name in "ab"]
         # As it was at the pause; here the guest ran on.
         assert [digest_of(tmp_path / "there" / name, form) for name in "ab"] == told[2:]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_of_a_disk_of_an_earlier_visit_only_what_differs_is_sent(tmp_path: Path, form: str) -> None:
+    async def story() -> None:
+        async with two_hosts(tmp_path, form, size=64 * MIB, changed=9) as (here, there):
+            before, untouched = await here.graph(), await there.graph()
+            ours, theirs, reached, sent = await followed(here, there)
+            assert 9 * 4096 <= sent <= 9 * 4096 + 2 * MIB  # and the guest's own chunks
+            now = counting_guest.counted(tmp_path / "here" / "b")
+            await until(lambda: counting_guest.counted(tmp_path / "here" / "b") > now + 20)
+            await ours.settle()
+            ours.keep()
+            await theirs.settle()
+            await until(lambda: counting_guest.counted(tmp_path / "here" / "b") > now + 60)
+            await here.qmp.execute("stop")
+            await here.disks.cut()
+            told = await ours.contents()
+            for one in reached.values():
+                one.leave()
+            assert await theirs.contents() == told
+            for host in (here, there):
+                await host.disks.end()
+            assert await here.graph() == before
+            assert await there.graph() == untouched
+            await here.qmp.execute("cont")
+        assert [digest_of(tmp_path / "there" / name, form) for name in "ab"] == [one.root for one in told]
+
+    asyncio.run(story())
+
+
+def test_a_disk_that_is_followed_to_a_host_that_is_lost_fails_and_the_guest_runs_on(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with two_hosts(tmp_path, changed=3) as (here, there):
+            before = await here.graph()
+            ours, _, _, _ = await followed(here, there)
+            ours.keep()
+            there.process.kill()
+            with pytest.raises(ToolError):
+                await ours.contents()
+            await ours.stop()
+            await here.disks.end()
+            assert await here.graph() == before
+            now = counting_guest.counted(tmp_path / "here" / "b")
+            await until(lambda: counting_guest.counted(tmp_path / "here" / "b") > now + 10)
 
     asyncio.run(story())
 
