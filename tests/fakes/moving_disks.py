@@ -16,12 +16,25 @@ from typing import Any
 
 from korora.adapters.image import nbd
 from korora.adapters.image.qemu_nbd import served
-from korora.errors import ToolError
+from korora.errors import RefusedError, ToolError
 from korora.model.image import Format, ImageFiles, NbdExport
 from korora.model.vm import Disk
 from korora.ports.moving_disks import Copied
 
 STARTS_WITHIN_S = 30.0
+RECORD = "outsourced"
+
+
+def overlays(directory: Path) -> tuple[str, ...]:
+    record = directory / RECORD
+    return tuple(record.read_text().splitlines()) if record.exists() else ()
+
+
+def fold_back(directory: Path) -> None:
+    """A fake guest writes to its disks in any case."""
+    for overlay in overlays(directory):
+        Path(overlay).unlink(missing_ok=True)
+    (directory / RECORD).unlink(missing_ok=True)
 
 
 class FakeMovingDisks:
@@ -63,6 +76,15 @@ class FakeMovingDisks:
         await asyncio.to_thread(handle.connect_unix, str(socket))
         self._copying[name] = asyncio.create_task(self._copy(name))
 
+    async def outsource(self, name: str, socket: Path, folder: Path) -> None:
+        if not folder.is_dir():
+            raise RefusedError(f"{folder} is not there", kind="replacement")
+        overlay = folder / f"korora-{self._directory.name}-{name}.qcow2"
+        overlay.touch(0o600)
+        with (self._directory / RECORD).open("a") as record:
+            record.write(f"{overlay}\n")
+        await self.mirror(name, socket)
+
     async def copied(self) -> Copied:
         ended = [task.done() for task in self._copying.values()]
         for task in self._copying.values():
@@ -97,7 +119,11 @@ class FakeMovingDisks:
             with served(ImageFiles(Path(copy.name), Format.RAW), Path(folder), 5):
                 yield NbdExport(Path(folder) / "nbd")
 
+    async def stand_by(self) -> None:
+        pass
+
     async def end(self) -> None:
+        fold_back(self._directory)
         for task in self._copying.values():
             task.cancel()
         if self._server is not None:

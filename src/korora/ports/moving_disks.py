@@ -24,9 +24,9 @@ class Copied:
 class MovingDisks(Protocol):
     """Made by `Machine.moving_disks`. Methods raise ToolError when the process is gone or refuses.
 
-    On the source: `mirror` each disk, wait until they are `ready`, pause the VM, `cut`. On the destination:
-    `receive`, until the source has hung up. On both: `written` tells what to measure again; `end` in any
-    case.
+    On the source: `mirror` or `outsource` each disk, wait until they are `ready`, pause the VM, `cut`,
+    `stand_by`. On the destination: `receive`, until the source has hung up. On both: `written` tells what to
+    measure again; `end` in any case.
     """
 
     @property
@@ -47,8 +47,21 @@ class MovingDisks(Protocol):
         """Source: copy it to the NBD export of its name behind this unix socket, and keep both the same."""
         ...
 
+    async def outsource(self, name: str, socket: Path, folder: Path) -> None:
+        """Source: as `mirror`, but the guest's writes go to a new file in `folder` until `end`.
+
+        The disk is frozen and read with little under way at a time; what was written follows. Whoever finds
+        the VM without its hypervisor has all that it flushed folded back before it starts.
+        RefusedError for a folder that will not do (kind="replacement", "replacement-room"); then, and on
+        failure, the VM runs on, and `end` folds back.
+        """
+        ...
+
     async def copied(self) -> Copied:
-        """ToolError(kind="mirror-failed") once the copying of one has failed; its VM runs on."""
+        """ToolError: kind="mirror-failed" once the copying of one has failed, "replacement-full" once there
+        is too little room for what the guest writes; its VM runs on. Asked now and then until `cut`: it does
+        what comes next.
+        """
         ...
 
     async def cut(self) -> None:
@@ -66,6 +79,14 @@ class MovingDisks(Protocol):
         """
         ...
 
+    async def stand_by(self) -> None:
+        """Source, after `cut`: nothing is served any more. What was outsourced is so until `end`."""
+        ...
+
     async def end(self) -> None:
-        """Take everything out that was put in. Idempotent; the disks stay as they are."""
+        """Take everything out that was put in. Idempotent; the disks are as the guest left them.
+
+        ToolError(kind="not-folded-back") when what was outsourced cannot be written to its disk: the VM runs
+        on with both, and it is tried again when it is found by `attach`, or starts.
+        """
         ...

@@ -83,14 +83,14 @@ class DisksOut:
         self._measuring.keep()
 
     async def cut(self) -> Crossed:
-        """With the VM paused: the same on both sides, and measured. Nothing is left in the hypervisor."""
+        """With the VM paused: the same on both sides, and measured. Nothing is served any more."""
         relays = [relay for relay, _ in self._relays.values()]
         try:
             await self._disks.cut()
         except ToolError as error:
             raise await _why(error, relays) from error
         contents, reports = await asyncio.gather(self._measuring.contents(), _reports(relays))
-        await self._disks.end()
+        await self._disks.stand_by()
         return Crossed(contents, reports)
 
     async def abandon(self, why: str) -> None:
@@ -149,6 +149,8 @@ async def _reports(relays: Sequence[SourceRelay] | Sequence[DestinationRelay]) -
 
 async def _why(error: ToolError, relays: Sequence[SourceRelay]) -> KororaError:
     """The data plane's reason, if it has one: the hypervisor only knows that a connection broke."""
+    if error.kind != "mirror-failed":
+        return error
     for relay in relays:
         try:
             await asyncio.wait_for(relay.finished(), _REASON_S)

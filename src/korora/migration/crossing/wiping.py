@@ -62,7 +62,8 @@ async def wipe_remains(at: Setting, definition: VmDefinition, disks: Sequence[st
     """What lies in the VM's directory here, and the disks that moved; also after a crash, when its processes
     are gone."""
     directory = at.guests.directory(definition.name)
-    steps = [await _wiped(at, disk.path) for disk in moving(definition, disks)]
+    paths = [disk.path for disk in moving(definition, disks)]
+    steps = [await _wiped(at, path) for path in (*paths, *at.hypervisor.replacements(directory))]
     if definition.vtpm and not definition.adopted:
         steps.append(await at.vtpms.wipe(definition.name, directory))
     await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)

@@ -49,6 +49,10 @@ class DisksAtRest:
     async def mirror(self, name: str, socket: Path) -> None:
         await self._moving.mirror(name, socket)
 
+    async def outsource(self, name: str, socket: Path, folder: Path) -> None:
+        """As `mirror`: there is no guest that writes."""
+        await self._moving.mirror(name, socket)
+
     async def copied(self) -> Copied:
         return await self._moving.copied()
 
@@ -57,6 +61,9 @@ class DisksAtRest:
 
     def written(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
         return self._moving.written(name)
+
+    async def stand_by(self) -> None:
+        """It serves until `end`: nobody waits for it."""
 
     async def end(self) -> None:
         """Everything that was put in ends with the daemon."""

@@ -1,0 +1,134 @@
+"""Two QEMUs of one machine: one runs the counting guest, the other waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fakes import counting_guest
+from korora.adapters.hypervisor.disks.making import make_disk
+from korora.adapters.hypervisor.disks.moving import QemuMovingDisks
+from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.snapshot.drives import drives_of
+from korora.adapters.image.qemu_nbd import QemuImages
+from korora.agents.integrity.disks.content import digest
+from korora.agents.integrity.disks.settling import Settling
+from korora.model.identity import Digest
+from korora.model.image import Format, ImageFiles, NbdExport
+from korora.model.vm import Disk
+
+MIB = 1 << 20
+DEADLINE_S = 100
+FRAME = ("qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-m", "64", "-nodefaults", "-display", "none")
+
+
+@dataclass(slots=True)
+class Host:
+    qmp: Qmp
+    base: Path
+    process: subprocess.Popen[bytes]
+    disks: QemuMovingDisks
+
+    async def graph(self) -> tuple[object, ...]:
+        nodes = await self.qmp.execute("query-named-block-nodes", {"flat": True})
+        marked = [(node["node-name"], node.get("dirty-bitmaps", [])) for node in nodes]
+        return (
+            sorted(marked, key=str),
+            await self.qmp.execute("query-block-exports"),
+            await self.qmp.execute("query-jobs"),
+        )
+
+
+def started(words: list[str], base: Path) -> subprocess.Popen[bytes]:
+    with (base / "log").open("wb") as log:
+        return subprocess.Popen(words, cwd=base, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+@asynccontextmanager
+async def host(base: Path, form: str = "raw", *, incoming: bool = False) -> AsyncIterator[Host]:
+    base.mkdir(exist_ok=True)
+    words = [*FRAME, "-qmp", f"unix:{base}/qmp,server=on,wait=off"]
+    words += ["-incoming", "defer"] if incoming else []
+    for number, name in enumerate("ab"):
+        node = (
+            f"driver={form},node-name=node-{name},discard=unmap,file.driver=file,file.filename={base}/{name}"
+        )
+        words += [
+            "-blockdev",
+            node,
+            "-device",
+            f"virtio-blk-pci,id={name},drive=node-{name},bootindex={number}",
+        ]
+    process = started(words, base)
+    try:
+        qmp = await Qmp.connect(base / "qmp", 60, lambda: process.poll() is None)
+        async with asyncio.timeout(DEADLINE_S):
+            disks = [Disk(f"{base}/{name}", form, name) for name in "ab"]
+            yield Host(qmp, base, process, QemuMovingDisks(qmp, await drives_of(qmp, ()), base, disks=disks))
+        await qmp.close()
+    finally:
+        process.kill()
+        process.wait()
+
+
+@asynccontextmanager
+async def two_hosts(base: Path, form: str = "raw", size: int = 3 * MIB) -> AsyncIterator[tuple[Host, Host]]:
+    """`here` runs the counting guest; `there` waits for a VM, with empty disks."""
+    (base / "here").mkdir()
+    (base / "there").mkdir(exist_ok=True)
+    counting_guest.lay_out(base / "here" / "a", base / "here" / "b")
+    with (base / "here" / "b").open("r+b") as file:
+        file.seek(MIB)
+        file.write(random.Random(5).randbytes(2 * MIB))
+        file.truncate(max(size, 3 * MIB))
+    for name in "ab":
+        empty = Disk(str(base / "there" / name), form, name)
+        await make_disk(empty, (base / "here" / name).stat().st_size)
+    async with host(base / "here") as here, host(base / "there", form, incoming=True) as there:
+        await until(lambda: counting_guest.counted(base / "here" / "b") > 0)
+        yield here, there
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110  a guest tells nobody
+        await asyncio.sleep(0.02)
+
+
+async def ready(here: Host, there: Host) -> None:
+    await there.disks.receive()
+    for name in here.disks.sizes:
+        await here.disks.mirror(name, there.disks.socket)
+    while not (await here.disks.copied()).ready:  # noqa: ASYNC110  nobody tells
+        await asyncio.sleep(0.02)
+
+
+async def never_ready(here: Host) -> None:
+    while True:
+        await here.disks.copied()
+        await asyncio.sleep(0.05)
+
+
+def settling(one: Host) -> dict[str, Settling]:
+    return {name: Settling(size) for name, size in one.disks.sizes.items()}
+
+
+async def measured(one: Host, settling: dict[str, Settling]) -> int:
+    def read(export: NbdExport, into: Settling) -> int:
+        with QemuImages().open_export(export) as image:
+            return into.measure(image)
+
+    count = 0
+    for name, into in settling.items():
+        async with one.disks.written(name) as export:
+            count += await asyncio.to_thread(read, export, into)
+    return count
+
+
+def digest_of(path: Path, form: str) -> Digest:
+    with QemuImages().open(ImageFiles(path, Format(form))) as image:
+        return digest(image, lambda _: None)
