@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from korora.cli.invocation import Invocation
-from korora.cli.options import AsJson, DiskFormatOption, Disks, To, VmArgument
+from korora.cli.options import AsJson, DiskFormatOption, Disks, Replacement, StorageModeOption, To, VmArgument
 from korora.cli.render import warn
 from korora.errors import CancelledError, ExitCode, InDoubtError, KororaError
 from korora.model.plan import Mode
+from korora.model.storage import StorageMode
 
 if TYPE_CHECKING:
     from korora.cli.migration.cancellation import Cancellation
@@ -35,6 +36,8 @@ def migrate(
     ] = Mode.LIVE,
     disks: Disks = "",
     disk_format: DiskFormatOption = None,
+    storage_mode: StorageModeOption = StorageMode.AUTO,
+    replacement: Replacement = "",
     as_json: AsJson = False,
 ) -> None:
     """Move a VM, with its vTPM, to another attested host.
@@ -43,7 +46,8 @@ def migrate(
     where the VM runs. With --json: one object a line while it runs; the last one is the outcome.
     """
     invocation = Invocation.of(context)
-    order = _Order(vm, to, mode, disks, disk_format.value if disk_format else "")
+    form = disk_format.value if disk_format else ""
+    order = _Order(vm, to, mode, disks, form, storage_mode, replacement)
     try:
         outcome = order.carried_out(invocation, as_json=as_json)
     except Exception as problem:
@@ -69,6 +73,8 @@ class _Order:
     mode: Mode
     disks: str = ""
     disk_format: str = ""
+    storage_mode: StorageMode = StorageMode.AUTO
+    replacement: str = ""
     source: str | None = None
     owner: str | None = None
 
@@ -103,13 +109,21 @@ class _Order:
         """Sign the request and hand it to the source's daemon."""
         from korora.cli.check import address_of
         from korora.cli.migration.follow import Ticket
-        from korora.cli.migration.request import disk_names, signed_request
+        from korora.cli.migration.request import disk_names, folder, signed_request
 
         destination = invocation.site.host(self.destination)
         source = self._find_source(invocation)
         names = (source.name, destination.name)
-        moved = disk_names(self.disks)
-        request = signed_request(invocation.site, self.vm, *names, self.mode, moved, self.disk_format)
+        request = signed_request(
+            invocation.site,
+            self.vm,
+            *names,
+            self.mode,
+            disk_names(self.disks),
+            self.disk_format,
+            storage_mode=self.storage_mode,
+            replacement=folder(self.replacement),
+        )
         if cancellation.asked:
             raise CancelledError("cancelled before anything was asked", kind="cancelled")
         with invocation.daemon(source) as daemon:

@@ -43,7 +43,7 @@ from korora.model.identity import Secret, SessionId, VmName
 from korora.model.ownership import Do, Event, On, Status
 from korora.model.plan import Mode
 from korora.model.question import Said
-from korora.model.storage import DiskOrder
+from korora.model.storage import DiskOrder, StorageMode
 from korora.policy.machine.language.vocabulary import Procedure
 from korora.policy.precheck import PRECHECKS
 from korora.ports.hypervisor import StreamSettings
@@ -315,7 +315,10 @@ class Departure:
 
     async def _watching(self, work: Coroutine[Any, Any, T]) -> T:
         """Work while listening: the destination may give up at any moment, and knows why a stream failed."""
-        return await while_watching(work, known(self._talk).listen_for_abort(), symptoms=SYMPTOMS)
+        watches = [known(self._talk).listen_for_abort()]
+        if self._disks_out is not None:
+            watches.append(self._disks_out.failed())
+        return await while_watching(work, *watches, symptoms=SYMPTOMS)
 
     def _outbound(self, live: LiveVm) -> Outbound:
         out = self._at.guests.directory(live.definition.name) / SOCKET
@@ -349,7 +352,8 @@ class Departure:
         for number, disk in enumerate(self._disks):
             socket = folder / f"disk{number}.sock"
             relays[disk.name] = self._source_relay(socket, [first + number]), socket
-        out = self._disks_out = DisksOut(moved, relays, self._at.images, self._at.clock)
+        aside = await self._outsourced_to()
+        out = self._disks_out = DisksOut(moved, relays, self._at.images, self._at.clock, aside)
         self._undo.push_async_callback(out.abandon, "the migration stopped")
         await self._watching(out.copy(self._tell.read))
         await talk.say(messages.Copied())
@@ -360,9 +364,18 @@ class Departure:
             there.set()
             await talk.listen_for_abort()
 
-        await while_watching(out.settle(), listen(), symptoms=SYMPTOMS)
+        await while_watching(out.settle(), listen(), out.failed(), symptoms=SYMPTOMS)
         if not there.is_set():
             await talk.expect(messages.Measured, None)
+
+    async def _outsourced_to(self) -> Path | None:
+        """Where the guest writes while its disks are copied; None: to them."""
+        request = self.file.request
+        if self._vm.live is None or request.storage_mode is not StorageMode.OUTSOURCE:
+            return None
+        folder = await storage.replacement(self._at, self._vm.definition, request)
+        await self._tell.note(f"the guest writes to {folder} while its disks are copied")
+        return folder
 
     async def _hand_over_key(self, ready: messages.Ready) -> Secret:
         """A fresh key for the vTPM's blobs, openable only by the destination's attested TPM."""

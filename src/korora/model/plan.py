@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from korora.model.identity import HostName, OperatorName, VmName
+from korora.model.storage import StorageMode
 
 
 class Mode(StrEnum):
@@ -18,7 +19,8 @@ class MigrationRequest:
     """The statement an operator signs (S2, S5). Times are Unix seconds; the nonce is 32 bytes in hex.
 
     `disks` move too, by name, or all of them (`storage.ALL`); `disk_format` is what they become, "" as they
-    are. The others are on storage that both hosts see.
+    are. The others are on storage that both hosts see. `replacement`: a folder of the source, for what the
+    guest writes when it is outsourced; "" for the VM's own.
     """
 
     operator: OperatorName
@@ -32,6 +34,8 @@ class MigrationRequest:
     not_after: int
     disks: tuple[str, ...] = ()
     disk_format: str = ""
+    storage_mode: StorageMode = StorageMode.AUTO
+    replacement: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from fakes.cli_site import CliSite, cli_site, documents, knows, vm
 from fakes.daemon import Answer, lines, refusal
 from korora.cli.main import answer
 from korora.model.plan import Mode
+from korora.model.storage import StorageMode
 from korora.protocol import dsse
 from korora.protocol.statements import open_request
 
@@ -73,6 +74,18 @@ def test_the_request_is_the_operators_and_holds_what_was_asked(site: CliSite) ->
     assert before <= request.issued_at <= time.time()
     assert request.not_after - request.issued_at == 600
     assert body["address"] == "10.0.0.2:7000"
+
+
+def test_the_request_says_how_disks_are_copied(site: CliSite) -> None:
+    says(site, COMPLETED)
+    words = ("migrate", "web", "--to", "b", "--disks", "all", "--storage-mode", "outsource", "--replacement")
+    assert answer(site.command(*words, "aside")) == 2
+    assert answer(site.command(*words, "/srv/aside")) == 0
+    (body,) = [asked.body for asked in site.a.asked if asked.method == "POST"]
+    key = site.operator.public_key()
+    request = open_request(body["request"].encode(), {dsse.key_id(key): key})
+    assert (request.disks, request.replacement) == (("*",), "/srv/aside")
+    assert request.storage_mode is StorageMode.OUTSOURCE
 
 
 def test_two_requests_never_share_a_nonce(site: CliSite) -> None:

@@ -12,7 +12,7 @@ from korora.errors import UsageError
 from korora.model.identity import HostName, VmName
 from korora.model.plan import MigrationRequest, Mode
 from korora.model.site import Operator, SiteConfiguration
-from korora.model.storage import ALL
+from korora.model.storage import ALL, StorageMode
 from korora.protocol.dsse import KeyPair, envelope
 from korora.protocol.statements import REQUEST_TYPE, encode_request
 
@@ -29,6 +29,8 @@ def signed_request(
     disks: tuple[str, ...] = (),
     disk_format: str = "",
     *,
+    storage_mode: StorageMode = StorageMode.AUTO,
+    replacement: str = "",
     valid_s: int = VALID_S,
 ) -> bytes:
     """A fresh request as a DSSE envelope, signed by the site's operator. Disks as in a MigrationRequest.
@@ -49,6 +51,8 @@ def signed_request(
         not_after=now + valid_s,
         disks=disks,
         disk_format=disk_format,
+        storage_mode=storage_mode,
+        replacement=replacement,
     )
     return envelope(REQUEST_TYPE, encode_request(request), [operator_key(operator.key)])
 
@@ -66,6 +70,17 @@ def disk_names(words: str) -> tuple[str, ...]:
             remedy="write `all`, or the disks' names as `korora vm show` tells them: --disks root,data",
         )
     return names
+
+
+def folder(words: str) -> str:
+    """What `--replacement` says. UsageError for a name that means another folder on another host."""
+    if words and not Path(words).is_absolute():
+        raise UsageError(
+            f"--replacement {words}: it is not known from where",
+            kind="bad-replacement",
+            remedy="write the folder's whole name on the source, beginning with /",
+        )
+    return words
 
 
 def operator_of(site: SiteConfiguration) -> Operator:

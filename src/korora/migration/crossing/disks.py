@@ -3,7 +3,8 @@
     copy, while the guest writes → measure, on both sides → (memory crosses) → the VM is paused
     → cut: the same on both sides → measure what was written last → compared in the manifest
 
-Promise: `abandon`, at any moment before the release, leaves the source's disks as the guest left them.
+Promise: `abandon`, at any moment before the release, leaves the source's disks as the guest left them, also
+where it wrote elsewhere meanwhile.
 Limit: what the guest writes to its disks faster than the network carries it is written there in the pause.
 """
 
@@ -51,7 +52,10 @@ class Crossed:
 
 
 class DisksOut:
-    """The source's end. `relays`: one for each disk, by name, with the socket that it listens on."""
+    """The source's end. `relays`: one for each disk, by name, with the socket that it listens on.
+
+    `replacement`: a folder for what the guest writes meanwhile; None: it writes to its disks.
+    """
 
     def __init__(
         self,
@@ -59,10 +63,13 @@ class DisksOut:
         relays: Mapping[str, tuple[SourceRelay, Path]],
         images: ImageReader,
         clock: Clock,
+        replacement: Path | None = None,
     ) -> None:
         self._disks = disks
         self._relays = relays
         self._clock = clock
+        self._replacement = replacement
+        self._follows = False
         self._measuring = Measuring(disks, images)
 
     async def copy(self, read: Read) -> None:
@@ -70,13 +77,27 @@ class DisksOut:
         try:
             for name, (relay, socket) in self._relays.items():
                 relay.start()
-                await self._disks.mirror(name, socket)
+                if self._replacement is None:
+                    await self._disks.mirror(name, socket)
+                else:
+                    await self._disks.outsource(name, socket, self._replacement)
             while not (copied := await self._disks.copied()).ready:
                 left = copied.total - copied.done
                 await read(Reading(self._clock.monotonic(), copied.done, left, 0.0, 0))
                 await asyncio.sleep(_LOOKS_EVERY_S)
         except ToolError as error:
             raise await _why(error, [relay for relay, _ in self._relays.values()]) from error
+        self._follows = True
+
+    async def failed(self) -> None:
+        """Raise as `copy`, as soon as what the guest writes does not follow any more; returns at the cut."""
+        while self._follows:
+            try:
+                await self._disks.copied()
+            except ToolError as error:
+                if self._follows:
+                    raise await _why(error, [relay for relay, _ in self._relays.values()]) from error
+            await asyncio.sleep(_LOOKS_EVERY_S)
 
     async def settle(self) -> None:
         await self._measuring.settle()
@@ -85,6 +106,7 @@ class DisksOut:
     async def cut(self) -> Crossed:
         """With the VM paused: the same on both sides, and measured. Nothing is served any more."""
         relays = [relay for relay, _ in self._relays.values()]
+        self._follows = False
         try:
             await self._disks.cut()
         except ToolError as error:
@@ -94,7 +116,8 @@ class DisksOut:
         return Crossed(contents, reports)
 
     async def abandon(self, why: str) -> None:
-        """Undo: the disks are the guest's alone. Idempotent."""
+        """Undo: the disks are the guest's alone, with all that it wrote. Idempotent."""
+        self._follows = False
         for relay, _ in self._relays.values():
             await asyncio.to_thread(relay.abort, why)
         await self._measuring.stop()
@@ -149,7 +172,7 @@ async def _reports(relays: Sequence[SourceRelay] | Sequence[DestinationRelay]) -
 
 async def _why(error: ToolError, relays: Sequence[SourceRelay]) -> KororaError:
     """The data plane's reason, if it has one: the hypervisor only knows that a connection broke."""
-    if error.kind != "mirror-failed":
+    if error.kind == "replacement-full":
         return error
     for relay in relays:
         try:
