@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,12 @@ class FakeMovingDisks:
         with (self._directory / RECORD).open("a") as record:
             record.write(f"{overlay}\n")
         await self.mirror(name, socket)
+
+    def nearer(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
+        return self.written(name)
+
+    def room_nearer(self, name: str) -> int:
+        return 1 << 30
 
     async def copied(self) -> Copied:
         ended = [task.done() for task in self._copying.values()]

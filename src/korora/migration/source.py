@@ -353,7 +353,8 @@ class Departure:
             socket = folder / f"disk{number}.sock"
             relays[disk.name] = self._source_relay(socket, [first + number]), socket
         aside = await self._outsourced_to()
-        out = self._disks_out = DisksOut(moved, relays, self._at.images, self._at.clock, aside)
+        popular = {} if aside is None else await self._at.popular(self.vm)
+        out = self._disks_out = DisksOut(moved, relays, self._at.images, self._at.clock, aside, popular)
         self._undo.push_async_callback(out.abandon, "the migration stopped")
         await self._watching(out.copy(self._tell.read))
         await talk.say(messages.Copied())

@@ -57,6 +57,17 @@ class MovingDisks(Protocol):
         """
         ...
 
+    def nearer(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
+        """Source, once it is outsourced: what is read here need not be read from the frozen disk again.
+
+        In whole MiB alone, but for the end of the disk.
+        """
+        ...
+
+    def room_nearer(self, name: str) -> int:
+        """Bytes that may be brought nearer: what is there beyond what the guest's writes may need."""
+        ...
+
     async def copied(self) -> Copied:
         """ToolError: kind="mirror-failed" once the copying of one has failed, "replacement-full" once there
         is too little room for what the guest writes; its VM runs on. Asked now and then until `cut`: it does

@@ -100,6 +100,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
     examiner = Examiner(configuration.name, journal, clock, ProcessInspector(), rules)
     resolver = Resolver(configuration.name, authorizer, journal, clock)
     reception = TicketReception()
+    heat = HeatWatch(guests, clock, configuration.heat)
     setting = Setting(
         host=configuration.name,
         state=state,
@@ -121,10 +122,10 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         images=QemuImages(),
         examiner=examiner,
         incoming_limit=configuration.incoming_limit,
+        popular=heat.hot,
         stall_deadline_s=configuration.stall_deadline_s,
     )
     migrations = Migrations(setting, channels=configuration.multifd_channels)
-    heat = HeatWatch(guests, clock, configuration.heat)
     listener = Listener(str(configuration.listen), own.tls, migrations.welcome, reception.arrived)
     services = HostServices(
         configuration=configuration,

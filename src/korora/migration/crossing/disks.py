@@ -20,6 +20,7 @@ from typing import Final
 from korora.agents.dataplane import DestinationRelay, RelayReport, SourceRelay
 from korora.errors import IntegrityError, KororaError, PeerError, ToolError
 from korora.migration.crossing.measuring import Measuring
+from korora.migration.crossing.nearing import Nearing
 from korora.model.crossing import Carried
 from korora.model.meter import Reading
 from korora.model.storage import DiskContent
@@ -54,7 +55,8 @@ class Crossed:
 class DisksOut:
     """The source's end. `relays`: one for each disk, by name, with the socket that it listens on.
 
-    `replacement`: a folder for what the guest writes meanwhile; None: it writes to its disks.
+    `replacement`: a folder for what the guest writes meanwhile; None: it writes to its disks. `popular`: what
+    it reads often (Nearing), which comes there, too.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class DisksOut:
         images: ImageReader,
         clock: Clock,
         replacement: Path | None = None,
+        popular: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self._disks = disks
         self._relays = relays
@@ -71,6 +74,7 @@ class DisksOut:
         self._replacement = replacement
         self._follows = False
         self._measuring = Measuring(disks, images)
+        self._nearing = Nearing(disks, images, popular or {})
 
     async def copy(self, read: Read) -> None:
         """Until all are the same there. ToolError(kind="mirror-failed"), or what broke the connection."""
@@ -81,12 +85,15 @@ class DisksOut:
                     await self._disks.mirror(name, socket)
                 else:
                     await self._disks.outsource(name, socket, self._replacement)
+            if self._replacement is not None:
+                self._nearing.start()
             while not (copied := await self._disks.copied()).ready:
                 left = copied.total - copied.done
                 await read(Reading(self._clock.monotonic(), copied.done, left, 0.0, 0))
                 await asyncio.sleep(_LOOKS_EVERY_S)
         except ToolError as error:
             raise await _why(error, [relay for relay, _ in self._relays.values()]) from error
+        await self._nearing.stop()
         self._follows = True
 
     async def failed(self) -> None:
@@ -120,6 +127,7 @@ class DisksOut:
         self._follows = False
         for relay, _ in self._relays.values():
             await asyncio.to_thread(relay.abort, why)
+        await self._nearing.stop()
         await self._measuring.stop()
         await self._disks.end()
 

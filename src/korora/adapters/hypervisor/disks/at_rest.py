@@ -53,6 +53,13 @@ class DisksAtRest:
         """As `mirror`: there is no guest that writes."""
         await self._moving.mirror(name, socket)
 
+    def nearer(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
+        return self._moving.nearer(name)
+
+    def room_nearer(self, name: str) -> int:
+        """None: nobody reads."""
+        return self._moving.room_nearer(name)
+
     async def copied(self) -> Copied:
         return await self._moving.copied()
 

@@ -95,14 +95,14 @@ class QemuMovingDisks:
         number, drive, disk = self._number[name], self._drives[name], self._defined[name]
         paths = [self._defined[one].path for one in self._drives]
         await asyncio.to_thread(replacement.refuse_unfit, folder, self.sizes.values(), paths)
-        path = folder / f"korora-{self._directory.name}-{name}-{secrets.token_hex(4)}.qcow2"
-        entry = Outsourced(name, disk.path, disk.format, str(path))
+        path = folder / f"korora-{self._directory.name}-{name}-{secrets.token_hex(4)}"
+        entry = Outsourced(name, disk.path, disk.format, f"{path}.qcow2", f"{path}.cache.qcow2")
         await self._connect(name, socket)
         await self._note(entry)  # so that the file is removed, whatever happens
         await overlay.make_overlay(entry, drive.size)
         await self._note(msgspec.structs.replace(entry, used=True))
         self._node[name] = f"{OVERLAY}{number}"
-        await outsourcing.put_over(self._qmp, number, drive.node, str(path))
+        await outsourcing.put_over(self._qmp, number, drive.node, entry.overlay, entry.cache)
         self._frozen.add(name)
         await self._copy(name, outsourcing.copy_of_frozen(number))
 
@@ -137,6 +137,22 @@ class QemuMovingDisks:
                 raise _failed(name, ended.get(job, {}).get("error", "QEMU forgot its job"))
         for number in self._number.values():
             await self._qmp.execute("blockdev-del", {"node-name": f"{leftover.THERE}{number}"})
+
+    @asynccontextmanager
+    async def nearer(self, name: str) -> AsyncIterator[NbdExport]:
+        await self._serve()
+        export = f"{outsourcing.NEARER}{self._number[name]}"
+        shown = f"{name}+"
+        await self._export(export, export, shown)
+        try:
+            yield NbdExport(self.socket, shown)
+        finally:
+            await leftover.withdraw(self._qmp, [export])
+
+    def room_nearer(self, name: str) -> int:
+        if name not in self._outsourced:
+            return 0
+        return replacement.to_spare(Path(self._outsourced[name].cache).parent, self.sizes.values())
 
     @asynccontextmanager
     async def written(self, name: str) -> AsyncIterator[NbdExport]:

@@ -25,12 +25,16 @@ _LOOK: Final = "see that both files are there and can be written, then start the
 
 
 class Outsourced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One disk. `used`: the overlay may hold writes; else it is about to be made, or to be removed."""
+    """One disk. `used`: the overlay may hold writes; else it is about to be made, or to be removed.
+
+    `cache` holds nothing that the original does not.
+    """
 
     disk: str
     original: str
     format: str
     overlay: str
+    cache: str = ""
     used: bool = False
 
 
@@ -51,7 +55,8 @@ def outsourced(directory: Path) -> tuple[Outsourced, ...]:
 def files(directory: Path) -> tuple[str, ...]:
     """Where a guest's writes may lie outside of its disks, for whoever destroys all of it."""
     with suppress(ToolError):
-        return tuple(entry.overlay for entry in outsourced(directory))
+        entries = outsourced(directory)
+        return tuple(path for entry in entries for path in (entry.overlay, entry.cache) if path)
     return ()
 
 
@@ -76,28 +81,30 @@ def forget(directory: Path) -> None:
             _sync(Path(entry.original))  # the guest's flush went to the overlay alone
     note(directory, [msgspec.structs.replace(entry, used=False) for entry in entries])
     for entry in entries:
-        Path(entry.overlay).unlink(missing_ok=True)
+        for path in filter(None, (entry.overlay, entry.cache)):
+            Path(path).unlink(missing_ok=True)
     (directory / RECORD).unlink()
 
 
 async def make_overlay(entry: Outsourced, size: int) -> None:
-    """An empty one, of root alone, where nothing is yet. On failure nothing is left."""
-    path = Path(entry.overlay)
+    """An empty one, and its cache, for root alone, where nothing is yet. What a failure leaves is noted."""
+    # 4 KiB of a cluster can be there alone: a small write reads nothing of the original.
+    options = "extended_l2=on,cluster_size=128k"
+    below = ["-u", "-b", entry.original, "-F", entry.format]
+    await _made(entry, Path(entry.overlay), ["-o", options, *below], size)
+    if entry.cache:
+        await _made(entry, Path(entry.cache), [], size)
+
+
+async def _made(entry: Outsourced, path: Path, words: Sequence[str], size: int) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise _no_overlay(entry, error.strerror or str(error)) from error
-    # 4 KiB of a cluster can be there alone: a small write reads nothing of the original.
-    options = "extended_l2=on,cluster_size=128k"
-    words = ["create", "-q", "-u", "-f", "qcow2", "-o", options, "-b", entry.original, "-F", entry.format]
-    try:
-        code, said = await _qemu_img(*words, str(path), str(size))
-        if code != 0:
-            raise _no_overlay(entry, said)
-        await asyncio.to_thread(_sync, path)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+    code, said = await _qemu_img("create", "-q", "-f", "qcow2", *words, str(path), str(size))
+    if code != 0:
+        raise _no_overlay(entry, said)
+    await asyncio.to_thread(_sync, path)
 
 
 async def fold_back_at_rest(directory: Path) -> None:

@@ -55,6 +55,14 @@ def refuse_low(folder: Path, sizes: Iterable[int]) -> None:
         )
 
 
+def to_spare(folder: Path, sizes: Iterable[int]) -> int:
+    """Bytes beyond what the guest's writes may need; half of them, for it is not alone there."""
+    try:
+        return max(0, _free(folder) - 2 * needed(sizes)) // 2
+    except OSError:
+        return 0
+
+
 def _free(folder: Path) -> int:
     told = os.statvfs(folder)
     return told.f_bavail * told.f_frsize

@@ -17,7 +17,9 @@ from fakes.two_qemus import MIB, Host, digest_of, measured, never_ready, settlin
 from korora.adapters.hypervisor.disks import leftover, overlay, replacement
 from korora.adapters.hypervisor.disks.moving import fold_back
 from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.image.qemu_nbd import QemuImages
 from korora.errors import RefusedError, ToolError
+from korora.model.image import NbdExport
 
 pytestmark = [
     pytest.mark.end_to_end,
@@ -59,7 +61,7 @@ def test_the_disk_is_frozen_and_is_the_same_there_as_what_the_guest_sees(tmp_pat
             before = await here.graph()
             await outsourced(here, there, folder)
             frozen = [(here.base / name).read_bytes() for name in "ab"]
-            assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600, 0o600]
+            assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
             await copied(here)
             roots = [settling(one) for one in (here, there)]
             assert await measured(here, roots[0]) == await measured(there, roots[1]) == 6
@@ -117,6 +119,38 @@ def test_it_is_folded_back_at_any_point_and_the_guest_never_misses_a_write(
             nothing_left(here, here.base)
             await runs_on(here)
             assert abs(counted(here, "a") - counted(here, "b")) <= 2
+
+    asyncio.run(story())
+
+
+def test_what_is_read_nearer_is_there_and_is_neither_moved_nor_folded_back(tmp_path: Path) -> None:
+    def read(export: NbdExport) -> list[bytes]:
+        with QemuImages(connections=1).open_export(export) as image:
+            return list(image.each([(MIB, MIB)], bytes))
+
+    async def story() -> None:
+        async with two_hosts(tmp_path) as (here, there):
+            before = await here.graph()
+            await outsourced(here, there, here.base)
+            assert here.disks.room_nearer("b") > 0
+            async with here.disks.nearer("b") as export:
+                [content] = await asyncio.to_thread(read, export)
+            assert content == (here.base / "b").read_bytes()[MIB : 2 * MIB]
+            [cache] = here.base.glob("korora-here-b-*.cache.qcow2")
+            assert cache.stat().st_blocks * 512 > MIB
+            [over] = set(here.base.glob("korora-here-b-*.qcow2")) - {cache}
+            assert over.stat().st_blocks * 512 < MIB
+            await copied(here)
+            roots = [settling(one) for one in (here, there)]
+            await here.qmp.execute("stop")
+            await here.disks.cut()
+            assert await measured(here, roots[0]) == await measured(there, roots[1])
+            assert roots[0]["b"].root() == roots[1]["b"].root()
+            await here.disks.end()
+            assert await here.graph() == before
+            nothing_left(here, here.base)
+            await here.qmp.execute("cont")
+            await runs_on(here)
 
     asyncio.run(story())
 
