@@ -653,6 +653,34 @@ def test_disks_whose_writes_go_elsewhere_are_the_same_there_and_whole_again_here
     run(story)
 
 
+def test_a_disk_is_looked_at_before_it_moves_and_a_capped_mirror_ends_as_any(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        vm = with_disks(bench.base, 1)
+        there_vm = await with_empty_disks(bench, vm)
+        source = await bench.start("a", vm=vm)
+        target = await bench.start("b", vm=there_vm, incoming=True)
+        here, there = await source.moving_disks(["disk0"]), await target.moving_disks(["disk0"])
+        before = await here.load()
+        async with here.shown("disk0") as export:
+            assert await read(export) == bytes([1]) * 3 * MIB
+        assert (await here.load() - before).waited_s >= 0
+        assert here.can_outsource(bench.base)
+        assert not here.can_outsource(bench.base / "nowhere")
+        await there.receive()
+        await here.mirror("disk0", there.socket, 64 * MIB)
+        while not (await here.copied()).ready:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.02)
+        await bench.write(source, "disk0", 71)
+        await source.pause()
+        await here.cut()
+        await here.stand_by()
+        for one in (here, there):
+            await one.end()
+        assert Path(there_vm.disks[0].path).read_bytes() == bytes([71]) * MIB + bytes([1]) * 2 * MIB
+
+    run(story)
+
+
 @pytest.mark.parametrize("which", ["daemon", "process", "both"])
 def test_whatever_was_killed_meanwhile_the_disks_hold_what_the_guest_wrote(run: Run, which: str) -> None:
     async def story(bench: Bench) -> None:

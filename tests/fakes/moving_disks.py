@@ -19,7 +19,7 @@ from korora.adapters.image.qemu_nbd import served
 from korora.errors import RefusedError, ToolError
 from korora.model.image import Format, ImageFiles, NbdExport
 from korora.model.vm import Disk
-from korora.ports.moving_disks import Copied
+from korora.ports.moving_disks import Copied, Load
 
 STARTS_WITHIN_S = 30.0
 RECORD = "outsourced"
@@ -48,6 +48,7 @@ class FakeMovingDisks:
         self._processes = processes
         self._server: subprocess.Popen[bytes] | None = None
         self._there: dict[str, Any] = {}
+        self.loads: list[Load] = []
         self._copying: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -70,7 +71,16 @@ class FakeMovingDisks:
                 raise ToolError("the storage daemon does not serve", kind="disks-served")
             await asyncio.sleep(0.01)
 
-    async def mirror(self, name: str, socket: Path) -> None:
+    async def load(self) -> Load:
+        return self.loads.pop(0) if self.loads else Load(0, 0.0)
+
+    def shown(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
+        return self.written(name)
+
+    def can_outsource(self, folder: Path) -> bool:
+        return folder.is_dir()
+
+    async def mirror(self, name: str, socket: Path, cap_bytes_per_s: int = 0) -> None:
         handle = self._there[name] = nbd.library().NBD()
         handle.set_export_name(name)
         await asyncio.to_thread(handle.connect_unix, str(socket))

@@ -23,6 +23,7 @@ from korora.migration.crossing import storage
 from korora.migration.crossing.cold import take_out
 from korora.migration.crossing.disks import DisksOut
 from korora.migration.crossing.first_run import is_there
+from korora.migration.crossing.manner import manner_of
 from korora.migration.crossing.outbound import SOCKET, Outbound
 from korora.migration.crossing.subject import find_subject, limits_of
 from korora.migration.crossing.vigil import while_watching
@@ -43,7 +44,7 @@ from korora.model.identity import Secret, SessionId, VmName
 from korora.model.ownership import Do, Event, On, Status
 from korora.model.plan import Mode
 from korora.model.question import Said
-from korora.model.storage import DiskOrder, StorageMode
+from korora.model.storage import DiskOrder
 from korora.policy.machine.language.vocabulary import Procedure
 from korora.policy.precheck import PRECHECKS
 from korora.ports.hypervisor import StreamSettings
@@ -352,11 +353,10 @@ class Departure:
         for number, disk in enumerate(self._disks):
             socket = folder / f"disk{number}.sock"
             relays[disk.name] = self._source_relay(socket, [first + number]), socket
-        aside = await self._outsourced_to()
-        popular = {} if aside is None else await self._at.popular(self.vm)
-        out = self._disks_out = DisksOut(moved, relays, self._at.images, self._at.clock, aside, popular)
+        out = self._disks_out = DisksOut(moved, relays, self._at.images, self._at.clock)
         self._undo.push_async_callback(out.abandon, "the migration stopped")
-        await self._watching(out.copy(self._tell.read))
+        manner = await self._watching(manner_of(self._at, self._vm, self.file.request, moved, self._tell))
+        await self._watching(out.copy(manner, self._tell.read))
         await talk.say(messages.Copied())
         there = asyncio.Event()
 
@@ -368,15 +368,6 @@ class Departure:
         await while_watching(out.settle(), listen(), out.failed(), symptoms=SYMPTOMS)
         if not there.is_set():
             await talk.expect(messages.Measured, None)
-
-    async def _outsourced_to(self) -> Path | None:
-        """Where the guest writes while its disks are copied; None: to them."""
-        request = self.file.request
-        if self._vm.live is None or request.storage_mode is not StorageMode.OUTSOURCE:
-            return None
-        folder = await storage.replacement(self._at, self._vm.definition, request)
-        await self._tell.note(f"the guest writes to {folder} while its disks are copied")
-        return folder
 
     async def _hand_over_key(self, ready: messages.Ready) -> Secret:
         """A fresh key for the vTPM's blobs, openable only by the destination's attested TPM."""

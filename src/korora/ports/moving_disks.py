@@ -21,6 +21,17 @@ class Copied:
     """Every disk was the same there once, and what the guest writes follows."""
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a guest has asked of its disks, and how long these requests took altogether."""
+
+    requests: int
+    waited_s: float
+
+    def __sub__(self, before: Load) -> Load:
+        return Load(self.requests - before.requests, self.waited_s - before.waited_s)
+
+
 class MovingDisks(Protocol):
     """Made by `Machine.moving_disks`. Methods raise ToolError when the process is gone or refuses.
 
@@ -43,8 +54,23 @@ class MovingDisks(Protocol):
         """Destination, before the VM has ever run here: an NBD export of each name takes what comes."""
         ...
 
-    async def mirror(self, name: str, socket: Path) -> None:
-        """Source: copy it to the NBD export of its name behind this unix socket, and keep both the same."""
+    async def mirror(self, name: str, socket: Path, cap_bytes_per_s: int = 0) -> None:
+        """Source: copy it to the NBD export of its name behind this unix socket, and keep both the same.
+
+        With a cap it is read with little under way at a time, and no faster than that until all are the same.
+        """
+        ...
+
+    async def load(self) -> Load:
+        """Since the hypervisor began to count; nothing for disks at rest."""
+        ...
+
+    def shown(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
+        """Source: the disk, for reading, while the guest writes to it."""
+        ...
+
+    def can_outsource(self, folder: Path) -> bool:
+        """Whether that folder would do for `outsource`."""
         ...
 
     async def outsource(self, name: str, socket: Path, folder: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Final
 
 from korora.agents.dataplane import DestinationRelay, RelayReport, SourceRelay
 from korora.errors import IntegrityError, KororaError, PeerError, ToolError
+from korora.migration.crossing.manner import Manner
 from korora.migration.crossing.measuring import Measuring
 from korora.migration.crossing.nearing import Nearing
 from korora.model.crossing import Carried
@@ -53,11 +54,7 @@ class Crossed:
 
 
 class DisksOut:
-    """The source's end. `relays`: one for each disk, by name, with the socket that it listens on.
-
-    `replacement`: a folder for what the guest writes meanwhile; None: it writes to its disks. `popular`: what
-    it reads often (Nearing), which comes there, too.
-    """
+    """The source's end. `relays`: one for each disk, by name, with the socket that it listens on."""
 
     def __init__(
         self,
@@ -65,28 +62,25 @@ class DisksOut:
         relays: Mapping[str, tuple[SourceRelay, Path]],
         images: ImageReader,
         clock: Clock,
-        replacement: Path | None = None,
-        popular: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self._disks = disks
         self._relays = relays
         self._clock = clock
-        self._replacement = replacement
         self._follows = False
         self._measuring = Measuring(disks, images)
-        self._nearing = Nearing(disks, images, popular or {})
+        self._nearing = Nearing(disks, images)
 
-    async def copy(self, read: Read) -> None:
+    async def copy(self, manner: Manner, read: Read) -> None:
         """Until all are the same there. ToolError(kind="mirror-failed"), or what broke the connection."""
         try:
             for name, (relay, socket) in self._relays.items():
                 relay.start()
-                if self._replacement is None:
-                    await self._disks.mirror(name, socket)
+                if manner.replacement is None:
+                    await self._disks.mirror(name, socket, manner.cap_bytes_per_s)
                 else:
-                    await self._disks.outsource(name, socket, self._replacement)
-            if self._replacement is not None:
-                self._nearing.start()
+                    await self._disks.outsource(name, socket, manner.replacement)
+            if manner.replacement is not None:
+                self._nearing.start(manner.popular)
             while not (copied := await self._disks.copied()).ready:
                 left = copied.total - copied.done
                 await read(Reading(self._clock.monotonic(), copied.done, left, 0.0, 0))

@@ -23,18 +23,16 @@ _AT_ONCE: Final = 16
 
 
 class Nearing:
-    """`popular`: of each disk the chunks of its content tree that are read often, the most read first."""
-
-    def __init__(self, disks: MovingDisks, images: ImageReader, popular: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, disks: MovingDisks, images: ImageReader) -> None:
         self._disks = disks
         self._images = images
-        self._popular = popular
         self._enough = threading.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Once its disks are outsourced."""
-        self._task = asyncio.create_task(self._bring())
+    def start(self, popular: Mapping[str, Sequence[int]]) -> None:
+        """Once its disks are outsourced. `popular`: of each the chunks of its content tree that are read
+        often, the most read first."""
+        self._task = asyncio.create_task(self._bring(popular))
 
     async def stop(self) -> None:
         """Before the disks are let go of. Idempotent."""
@@ -43,11 +41,11 @@ class Nearing:
             with suppress(Exception):
                 await self._task
 
-    async def _bring(self) -> None:
+    async def _bring(self, popular: Mapping[str, Sequence[int]]) -> None:
         with suppress(KororaError):
             for name, size in self._disks.sizes.items():
                 room = self._disks.room_nearer(name) // CHUNK_BYTES
-                chunks = [chunk for chunk in self._popular.get(name, ()) if 0 <= chunk * CHUNK_BYTES < size]
+                chunks = [chunk for chunk in popular.get(name, ()) if 0 <= chunk * CHUNK_BYTES < size]
                 if chunks[:room]:
                     async with self._disks.nearer(name) as export:
                         await asyncio.to_thread(self._read, export, chunks[:room], size)

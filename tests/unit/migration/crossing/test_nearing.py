@@ -50,8 +50,8 @@ class Disks:
 
 def brought(disks: Disks, popular: dict[str, list[int]]) -> list[tuple[str, int, int]]:
     async def story() -> None:
-        nearing = Nearing(cast(Any, disks), cast(Any, disks), popular)
-        nearing.start()
+        nearing = Nearing(cast(Any, disks), cast(Any, disks))
+        nearing.start(popular)
         assert nearing._task is not None
         await nearing._task
         await nearing.stop()
@@ -90,9 +90,9 @@ def test_what_fails_is_no_news() -> None:
 def test_it_ends_soon_after_it_is_told_to() -> None:
     async def story() -> None:
         disks = Disks(room=1 << 40)
-        nearing = Nearing(cast(Any, disks), cast(Any, disks), {"root": list(range(40))})
+        nearing = Nearing(cast(Any, disks), cast(Any, disks))
         disks.while_reading = nearing._enough.set
-        nearing.start()
+        nearing.start({"root": list(range(40))})
         await nearing.stop()
         assert len(disks.reads) <= 16
         await nearing.stop()

@@ -20,7 +20,7 @@ from korora.adapters.hypervisor.snapshot.drives import Drive
 from korora.errors import ToolError
 from korora.model.image import NbdExport
 from korora.model.vm import Disk
-from korora.ports.moving_disks import Copied
+from korora.ports.moving_disks import Copied, Load
 
 CONTROL: Final = "disks-qmp.sock"
 _STARTS_WITHIN_S: Final = 30.0
@@ -46,8 +46,18 @@ class DisksAtRest:
     async def receive(self) -> None:
         await self._moving.receive()
 
-    async def mirror(self, name: str, socket: Path) -> None:
-        await self._moving.mirror(name, socket)
+    async def mirror(self, name: str, socket: Path, cap_bytes_per_s: int = 0) -> None:
+        await self._moving.mirror(name, socket, cap_bytes_per_s)
+
+    async def load(self) -> Load:
+        return Load(0, 0.0)
+
+    def shown(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
+        return self._moving.shown(name)
+
+    def can_outsource(self, folder: Path) -> bool:
+        """Nobody writes."""
+        return False
 
     async def outsource(self, name: str, socket: Path, folder: Path) -> None:
         """As `mirror`: there is no guest that writes."""

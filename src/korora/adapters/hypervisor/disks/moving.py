@@ -29,10 +29,11 @@ from korora.adapters.hypervisor.disks.overlay import Outsourced
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.serving import serve, serve_alone
 from korora.adapters.hypervisor.snapshot.drives import OVERLAY, Drive
-from korora.errors import ToolError
+from korora.adapters.hypervisor.snapshot.graph import path_of
+from korora.errors import RefusedError, ToolError
 from korora.model.image import NbdExport
 from korora.model.vm import Disk
-from korora.ports.moving_disks import Copied
+from korora.ports.moving_disks import Copied, Load
 from korora.protocol.content_tree import CHUNK_BYTES
 
 SOCKET: Final = "disks.sock"
@@ -68,6 +69,7 @@ class QemuMovingDisks:
         self._outsourced: dict[str, Outsourced] = {}
         self._frozen: set[str] = set()
         self._copied_frozen = 0
+        self._capped = False
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -87,9 +89,40 @@ class QemuMovingDisks:
         for name, node in self._node.items():
             await self._export(f"{leftover.INCOMING}{self._number[name]}", node, name, writable=True)
 
-    async def mirror(self, name: str, socket: Path) -> None:
+    async def mirror(self, name: str, socket: Path, cap_bytes_per_s: int = 0) -> None:
         await self._connect(name, socket)
-        await self._copy(name, {"device": self._drives[name].node, "sync": "full"})
+        capped = {"speed": cap_bytes_per_s, "buf-size": outsourcing.SHALLOW_BYTES} if cap_bytes_per_s else {}
+        await self._copy(name, {"device": self._drives[name].node, "sync": "full", **capped})
+        self._capped = bool(capped)
+
+    async def load(self) -> Load:
+        requests, waited_ns = 0, 0
+        ours = {drive.device for drive in self._drives.values()}
+        for block in await self._qmp.execute("query-blockstats"):
+            if path_of(str(block.get("qdev", ""))) in ours:
+                counts = block["stats"]
+                requests += counts["rd_operations"] + counts["wr_operations"]
+                waited_ns += counts["rd_total_time_ns"] + counts["wr_total_time_ns"]
+        return Load(requests, waited_ns / 1e9)
+
+    @asynccontextmanager
+    async def shown(self, name: str) -> AsyncIterator[NbdExport]:
+        await self._serve()
+        export = f"{leftover.NOW}{self._number[name]}"
+        await self._export(export, self._node[name], f"{name}=")
+        try:
+            yield NbdExport(self.socket, f"{name}=")
+        finally:
+            await leftover.withdraw(self._qmp, [export])
+
+    def can_outsource(self, folder: Path) -> bool:
+        try:
+            replacement.refuse_unfit(
+                folder, self.sizes.values(), [one.path for one in self._defined.values()]
+            )
+        except RefusedError:
+            return False
+        return True
 
     async def outsource(self, name: str, socket: Path, folder: Path) -> None:
         number, drive, disk = self._number[name], self._drives[name], self._defined[name]
@@ -118,6 +151,8 @@ class QemuMovingDisks:
             self._copied_frozen + sum(job["total-progress"] for job in running),
             not self._frozen and all(job["status"] == "ready" for job in running),
         )
+        if copied.ready and self._capped:
+            await self._uncap(told)
         for name in list(self._frozen):
             job = told[f"{leftover.JOB}{self._number[name]}"]
             if job["status"] == "ready":
@@ -227,6 +262,12 @@ class QemuMovingDisks:
             **which,
         }
         await self._qmp.execute("blockdev-mirror", copying, deadline_s=_CONNECTS_WITHIN_S)
+
+    async def _uncap(self, jobs: Iterable[str]) -> None:
+        """What the guest writes follows as fast as it can, and the rest of it in the pause."""
+        for job in jobs:
+            await self._qmp.execute("block-job-set-speed", {"device": job, "speed": 0})
+        self._capped = False
 
     async def _go_on_with_overlay(self, name: str) -> None:
         """The frozen disk is there: now what the guest wrote since."""
