@@ -653,6 +653,42 @@ def test_disks_whose_writes_go_elsewhere_are_the_same_there_and_whole_again_here
     run(story)
 
 
+def test_a_vm_that_was_sent_and_comes_back_has_what_it_wrote_elsewhere(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        vm = with_disks(bench.base, 1)
+        there_vm = await with_empty_disks(bench, vm)
+        source = await bench.start("a", vm=vm)
+        target = await bench.start("b", vm=there_vm, incoming=True)
+        here, there = await source.moving_disks(["disk0"]), await target.moving_disks(["disk0"])
+        await there.receive()
+        await here.outsource("disk0", there.socket, bench.base)
+        await bench.write(source, "disk0", 71)
+        while not (await here.copied()).ready:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.02)
+        socket = bench.base / "stream.sock"
+        await target.listen(socket, StreamSettings())
+        await source.send(socket, StreamSettings())
+        await states_until(source, StreamState.PRE_SWITCHOVER)
+        await here.cut()
+        await here.stand_by()
+        await there.end()
+        await moved(source, target)
+        await source.close()
+        await target.quit()
+        found = await bench.again().attach(vm, bench.place("a"))
+        assert found is not None
+        bench.started.append(found)
+        assert await found.run_state() is RunState.MIGRATED
+        await found.resume()
+        await found.moving_disks(["disk0"])
+        assert bench.hypervisor.replacements(bench.place("a").directory) == ()
+        assert Path(vm.disks[0].path).read_bytes() == bytes([71]) * MIB + bytes([1]) * 2 * MIB
+        assert await found.run_state() is RunState.RUNNING
+        await bench.write(found, "disk0", 72)
+
+    run(story)
+
+
 def test_a_disk_is_looked_at_before_it_moves_and_a_capped_mirror_ends_as_any(run: Run) -> None:
     async def story(bench: Bench) -> None:
         vm = with_disks(bench.base, 1)
