@@ -57,7 +57,7 @@ class MovingDisks(Protocol):
     async def mirror(self, name: str, socket: Path, cap_bytes_per_s: int = 0) -> None:
         """Source: copy it to the NBD export of its name behind this unix socket, and keep both the same.
 
-        With a cap it is read with little under way at a time, and no faster than that until all are the same.
+        With a cap it is read with little under way at a time, and no faster until all of it was read once.
         """
         ...
 

@@ -91,7 +91,7 @@ class QemuMovingDisks:
 
     async def mirror(self, name: str, socket: Path, cap_bytes_per_s: int = 0) -> None:
         await self._connect(name, socket)
-        capped = {"speed": cap_bytes_per_s, "buf-size": outsourcing.SHALLOW_BYTES} if cap_bytes_per_s else {}
+        capped = outsourcing.gently(cap_bytes_per_s) if cap_bytes_per_s else {}
         await self._copy(name, {"device": self._drives[name].node, "sync": "full", **capped})
         self._capped = bool(capped)
 
@@ -151,7 +151,7 @@ class QemuMovingDisks:
             self._copied_frozen + sum(job["total-progress"] for job in running),
             not self._frozen and all(job["status"] == "ready" for job in running),
         )
-        if copied.ready and self._capped:
+        if self._capped and (copied.ready or copied.done >= sum(self.sizes.values())):
             await self._uncap(told)
         for name in list(self._frozen):
             job = told[f"{leftover.JOB}{self._number[name]}"]

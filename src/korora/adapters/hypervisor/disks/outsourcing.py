@@ -33,6 +33,7 @@ FROZEN: Final = "korora-frozen-"
 """A second node of the disk below the overlay: QEMU mirrors none that is another's backing."""
 FOLD: Final = "korora-fold-"
 """A job."""
+GRAIN_BYTES: Final = 4096
 SHALLOW_BYTES: Final = 1 << 19
 """What the copy of a frozen disk reads at once."""
 _OVERLAY: Final[Mapping[str, Any]] = {"driver": "qcow2", "discard": "unmap"}
@@ -70,9 +71,14 @@ def copy_of_frozen(number: int) -> dict[str, Any]:
     return {"device": f"{FROZEN}{number}", "sync": "full", "buf-size": SHALLOW_BYTES}
 
 
+def gently(cap_bytes_per_s: int) -> dict[str, Any]:
+    """Likewise, of a disk that is written to. In larger pieces than the guest writes it would never end."""
+    return {"speed": cap_bytes_per_s, "buf-size": SHALLOW_BYTES, "granularity": GRAIN_BYTES}
+
+
 def copy_of_overlay(number: int) -> dict[str, Any]:
     """Likewise. In pieces as small as the guest writes: the rest of them is there already."""
-    return {"device": f"{OVERLAY}{number}", "sync": "top", "granularity": 4096}
+    return {"device": f"{OVERLAY}{number}", "sync": "top", "granularity": GRAIN_BYTES}
 
 
 async def unfreeze(qmp: Qmp, number: int) -> None:
