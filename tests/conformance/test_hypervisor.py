@@ -122,11 +122,12 @@ async def _write_file(machine: Machine, disk: str, value: int) -> None:
 
 
 async def _write_through_qemu(machine: Machine, disk: str, value: int) -> None:
-    words = f'qemu-io -d /machine/peripheral/{disk}/virtio-backend "write -P {value} 0 1M"'
-    said = await machine._qmp.execute(  # type: ignore[attr-defined]
-        "human-monitor-command", {"command-line": words}
-    )
-    assert not said.strip(), said
+    for words in (f"write -P {value} 0 1M", "flush"):
+        line = f'qemu-io -d /machine/peripheral/{disk}/virtio-backend "{words}"'
+        said = await machine._qmp.execute(  # type: ignore[attr-defined]
+            "human-monitor-command", {"command-line": line}
+        )
+        assert not said.strip(), said
 
 
 Run = Callable[[Callable[[Bench], Awaitable[None]]], None]
@@ -605,6 +606,144 @@ def test_disks_move_while_their_vm_writes_and_are_the_same_there_once_they_are_c
         await bench.write(source, "disk0", 72)  # which is not written there any more
         content = [Path(disk.path).read_bytes() for disk in there_vm.disks]
         assert content == [bytes([71]) * MIB + bytes([1]) * 2 * MIB, bytes([2]) * 3 * MIB]
+
+    run(story)
+
+
+def test_disks_whose_writes_go_elsewhere_are_the_same_there_and_whole_again_here(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        vm = with_disks(bench.base, 1)
+        there_vm = await with_empty_disks(bench, vm)
+        source = await bench.start("a", vm=vm)
+        target = await bench.start("b", vm=there_vm, incoming=True)
+        here, there = await source.moving_disks(["disk0"]), await target.moving_disks(["disk0"])
+        folder = bench.base / "elsewhere"
+        await there.receive()
+        with pytest.raises(RefusedError) as refused:
+            await here.outsource("disk0", there.socket, folder)
+        assert refused.value.kind == "replacement"
+        folder.mkdir()
+        await here.outsource("disk0", there.socket, folder)
+        await source.moving_disks(["disk0"])  # who only asks changes nothing
+        made = sorted(str(path) for path in folder.iterdir())
+        assert {Path(path).stat().st_mode & 0o777 for path in made} == {0o600}
+        assert sorted(bench.hypervisor.replacements(bench.place("a").directory)) == made
+        assert here.room_nearer("disk0") > 0
+        async with here.nearer("disk0") as export:
+            assert await read(export) == bytes([1]) * 3 * MIB
+        while not (await here.copied()).ready:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.02)
+        async with here.written("disk0") as export:
+            assert await read(export) == bytes([1]) * 3 * MIB
+        await bench.write(source, "disk0", 71)
+        await source.pause()
+        await here.cut()
+        for one in (here, there):
+            async with one.written("disk0") as export:
+                assert (0, MIB) in await changed(export)
+                assert await read(export) == bytes([71]) * MIB + bytes([1]) * 2 * MIB
+        await here.stand_by()
+        await there.end()
+        await here.end()
+        assert not list(folder.iterdir())
+        assert bench.hypervisor.replacements(bench.place("a").directory) == ()
+        content = [Path(one.disks[0].path).read_bytes() for one in (vm, there_vm)]
+        assert content == [bytes([71]) * MIB + bytes([1]) * 2 * MIB] * 2
+
+    run(story)
+
+
+def test_a_vm_that_was_sent_and_comes_back_has_what_it_wrote_elsewhere(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        vm = with_disks(bench.base, 1)
+        there_vm = await with_empty_disks(bench, vm)
+        source = await bench.start("a", vm=vm)
+        target = await bench.start("b", vm=there_vm, incoming=True)
+        here, there = await source.moving_disks(["disk0"]), await target.moving_disks(["disk0"])
+        await there.receive()
+        await here.outsource("disk0", there.socket, bench.base)
+        await bench.write(source, "disk0", 71)
+        while not (await here.copied()).ready:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.02)
+        socket = bench.base / "stream.sock"
+        await target.listen(socket, StreamSettings())
+        await source.send(socket, StreamSettings())
+        await states_until(source, StreamState.PRE_SWITCHOVER)
+        await here.cut()
+        await here.stand_by()
+        await there.end()
+        await moved(source, target)
+        await source.close()
+        await target.quit()
+        found = await bench.again().attach(vm, bench.place("a"))
+        assert found is not None
+        bench.started.append(found)
+        assert await found.run_state() is RunState.MIGRATED
+        await found.resume()
+        await found.moving_disks(["disk0"])
+        assert bench.hypervisor.replacements(bench.place("a").directory) == ()
+        assert Path(vm.disks[0].path).read_bytes() == bytes([71]) * MIB + bytes([1]) * 2 * MIB
+        assert await found.run_state() is RunState.RUNNING
+        await bench.write(found, "disk0", 72)
+
+    run(story)
+
+
+def test_a_disk_is_looked_at_before_it_moves_and_a_capped_mirror_ends_as_any(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        vm = with_disks(bench.base, 1)
+        there_vm = await with_empty_disks(bench, vm)
+        source = await bench.start("a", vm=vm)
+        target = await bench.start("b", vm=there_vm, incoming=True)
+        here, there = await source.moving_disks(["disk0"]), await target.moving_disks(["disk0"])
+        before = await here.load()
+        async with here.shown("disk0") as export:
+            assert await read(export) == bytes([1]) * 3 * MIB
+        assert (await here.load() - before).waited_s >= 0
+        assert here.can_outsource(bench.base)
+        assert not here.can_outsource(bench.base / "nowhere")
+        await there.receive()
+        await here.mirror("disk0", there.socket, 64 * MIB)
+        while not (await here.copied()).ready:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.02)
+        await bench.write(source, "disk0", 71)
+        await source.pause()
+        await here.cut()
+        await here.stand_by()
+        for one in (here, there):
+            await one.end()
+        assert Path(there_vm.disks[0].path).read_bytes() == bytes([71]) * MIB + bytes([1]) * 2 * MIB
+
+    run(story)
+
+
+@pytest.mark.parametrize("which", ["daemon", "process", "both"])
+def test_whatever_was_killed_meanwhile_the_disks_hold_what_the_guest_wrote(run: Run, which: str) -> None:
+    async def story(bench: Bench) -> None:
+        vm = with_disks(bench.base, 1)
+        there_vm = await with_empty_disks(bench, vm)
+        source = await bench.start("a", vm=vm)
+        target = await bench.start("b", vm=there_vm, incoming=True)
+        here, there = await source.moving_disks(["disk0"]), await target.moving_disks(["disk0"])
+        await there.receive()
+        await here.outsource("disk0", there.socket, bench.base)
+        await bench.write(source, "disk0", 71)
+        if which != "process":
+            await source.close()
+        if which != "daemon":
+            bench.kill(source)
+            await asyncio.sleep(0.2)
+        if which == "process":
+            found: Machine | None = await bench.hypervisor.start(vm, bench.place("a"), incoming=False)
+        else:
+            found = await bench.again().attach(vm, bench.place("a"))
+        assert (found is None) is (which == "both")
+        if found is not None:
+            bench.started.append(found)
+            assert await found.run_state() is RunState.RUNNING
+        assert bench.hypervisor.replacements(bench.place("a").directory) == ()
+        assert not list(bench.base.glob("korora-*"))
+        assert Path(vm.disks[0].path).read_bytes() == bytes([71]) * MIB + bytes([1]) * 2 * MIB
 
     run(story)
 

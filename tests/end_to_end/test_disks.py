@@ -131,6 +131,25 @@ def test_a_guest_that_returns_sends_what_differs_from_what_was_kept(traveller: T
     assert not list(traveller.lab.layout.host("b").state.glob("kept/*/*"))
 
 
+def test_a_guest_that_writes_elsewhere_meanwhile_moves_on_and_back_and_nothing_is_left_there(
+    traveller: Traveller,
+) -> None:
+    aside = traveller.data.with_name("aside")
+    aside.mkdir(exist_ok=True)
+    outsource = ("--disks", "all", "--storage-mode", "outsource", "--replacement", str(aside))
+    code, outcome, said = traveller.ended("migrate", traveller.name, "--to", "b", *outsource)
+    assert (code, outcome["outcome"]) == (0, "completed"), (outcome, said)
+    assert not traveller.data.exists()
+    assert not list(aside.iterdir())
+    assert (traveller.folder("b") / "data.raw").read_bytes()[4 * MIB : 12 * MIB] == traveller.noise
+    _is_well(traveller)
+    traveller.lab.answer("receipt", "verify", outcome["receipt"])
+    code, outcome, said = traveller.ended("migrate", traveller.name, "--to", "a", *outsource[:4])
+    assert (code, outcome["outcome"]) == (0, "completed"), (outcome, said)
+    assert not traveller.folder("b").exists()
+    _is_well(traveller)
+
+
 def _is_well(traveller: Traveller) -> None:
     traveller.observer.wait_for_tick(traveller.ip)
     report = traveller.observer.report(traveller.ip)
@@ -140,8 +159,9 @@ def _is_well(traveller: Traveller) -> None:
     assert (seen.reboots, seen.doubled) == (0, 0)
 
 
+@pytest.mark.parametrize("storage_mode", ["mirror", "outsource"])
 def test_a_move_that_is_cancelled_while_disks_are_copied_leaves_them_to_the_guest(
-    traveller: Traveller,
+    traveller: Traveller, storage_mode: str
 ) -> None:
     with traveller.data.open("r+b") as file:
         file.truncate(2048 * MIB)
@@ -149,7 +169,8 @@ def test_a_move_that_is_cancelled_while_disks_are_copied_leaves_them_to_the_gues
             file.seek(at * MIB)
             file.write(os.urandom(64 * MIB))
     words = ["--config", str(traveller.lab.layout.configuration), "migrate", traveller.name, "--to", "b"]
-    order = Order([*korora_command(), *words, "--disks", "all", "--json"])
+    words += ["--disks", "all", "--storage-mode", storage_mode]
+    order = Order([*korora_command(), *words, "--json"])
     try:
         assert order.until_phase("transfer", deadline_s=120) == "transfer"
         order.interrupt()
@@ -160,3 +181,5 @@ def test_a_move_that_is_cancelled_while_disks_are_copied_leaves_them_to_the_gues
     _is_well(traveller)
     assert not traveller.folder("b").exists()
     assert traveller.data.exists()
+    assert not list(traveller.folder("a").parent.glob("korora-*"))
+    assert not (traveller.folder("a").parent / "outsourced.json").exists()

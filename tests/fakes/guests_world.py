@@ -199,6 +199,12 @@ class FakeHypervisor:
     async def disks_at_rest(self, disks: Sequence[Disk], directory: Path, *, writable: bool) -> MovingDisks:
         raise NotImplementedError
 
+    def replacements(self, directory: Path) -> tuple[str, ...]:
+        return ()
+
+    async def fold_back(self, directory: Path) -> None:
+        """No VM of it moves its disks."""
+
     async def attach(self, definition: VmDefinition, place: Place) -> FakeMachine | None:
         process = self._world.find(place.qmp)
         if process is not None and process.hung:

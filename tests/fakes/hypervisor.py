@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fakes.hypervisor_stream import GarbledError, receive_guest, send_guest
-from fakes.moving_disks import FakeMovingDisks
+from fakes.moving_disks import FakeMovingDisks, fold_back, overlays
 from fakes.sampling import FakeSampler, Requests
 from korora.adapters.image.qemu_nbd import served
 from korora.errors import RefusedError, ToolError
@@ -420,6 +420,8 @@ class FakeHypervisor:
         if self._at(place.directory) is not None:
             raise ToolError(f"{definition.name} is running already", kind="already-running")
         place.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not incoming:
+            fold_back(place.directory)
         guest = self._made(definition, place.directory, incoming=incoming)
         machine = FakeMachine(guest, self.world)
         if not incoming:
@@ -440,6 +442,12 @@ class FakeHypervisor:
         if trouble is not None:
             raise ToolError(f"the answer to make_disk was lost on {self.host}", kind="qmp-silent")
 
+    def replacements(self, directory: Path) -> tuple[str, ...]:
+        return overlays(directory)
+
+    async def fold_back(self, directory: Path) -> None:
+        fold_back(directory)
+
     async def disks_at_rest(
         self, disks: Sequence[Disk], directory: Path, *, writable: bool
     ) -> FakeMovingDisks:
@@ -456,6 +464,7 @@ class FakeHypervisor:
 
     async def attach(self, definition: VmDefinition, place: Place) -> FakeMachine | None:
         trouble = await self.world.meet(self.host, "attach")
+        fold_back(place.directory)
         guest = self._at(place.directory)
         if guest is None:
             return None

@@ -11,21 +11,22 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from korora.adapters.image import nbd
 from korora.adapters.image.qemu_nbd import QemuImages, served
 from korora.adapters.image.writable import WritableExport
-from korora.errors import ToolError
+from korora.errors import RefusedError, ToolError
 from korora.model.image import Format, ImageFiles, NbdExport
 from korora.model.vm import Disk
 from korora.ports.image import OpenImage
-from korora.ports.moving_disks import Copied, DiskThere
+from korora.ports.moving_disks import Copied, DiskThere, Load
 
 STARTS_WITHIN_S = 30.0
 WRITTEN = "written.json"
+RECORD = "outsourced"
 
 
 class FakeImages(QemuImages):
@@ -41,6 +42,18 @@ class FakeImages(QemuImages):
             yield image
 
 
+def overlays(directory: Path) -> tuple[str, ...]:
+    record = directory / RECORD
+    return tuple(record.read_text().splitlines()) if record.exists() else ()
+
+
+def fold_back(directory: Path) -> None:
+    """A fake guest writes to its disks in any case."""
+    for overlay in overlays(directory):
+        Path(overlay).unlink(missing_ok=True)
+    (directory / RECORD).unlink(missing_ok=True)
+
+
 class FakeMovingDisks:
     """Of raw images. `processes`: where to note what must end with the guest."""
 
@@ -52,6 +65,7 @@ class FakeMovingDisks:
         self._processes = processes
         self._server: subprocess.Popen[bytes] | None = None
         self._there: dict[str, Any] = {}
+        self.loads: list[Load] = []
         self._copying: dict[str, asyncio.Task[None]] = {}
         self._reached: set[str] = set()
         self._before: dict[str, bytes] = {}
@@ -76,7 +90,16 @@ class FakeMovingDisks:
                 raise ToolError("the storage daemon does not serve", kind="disks-served")
             await asyncio.sleep(0.01)
 
-    async def mirror(self, name: str, socket: Path) -> None:
+    async def load(self) -> Load:
+        return self.loads.pop(0) if self.loads else Load(0, 0.0)
+
+    def shown(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
+        return self.written(name)
+
+    def can_outsource(self, folder: Path) -> bool:
+        return folder.is_dir()
+
+    async def mirror(self, name: str, socket: Path, cap_bytes_per_s: int = 0) -> None:
         handle = self._there[name] = nbd.library().NBD()
         handle.set_export_name(name)
         await asyncio.to_thread(handle.connect_unix, str(socket))
@@ -91,6 +114,21 @@ class FakeMovingDisks:
 
         self._reached.add(name)
         return await asyncio.to_thread(connected)
+
+    async def outsource(self, name: str, socket: Path, folder: Path) -> None:
+        if not folder.is_dir():
+            raise RefusedError(f"{folder} is not there", kind="replacement")
+        overlay = folder / f"korora-{self._directory.name}-{name}.qcow2"
+        overlay.touch(0o600)
+        with (self._directory / RECORD).open("a") as record:
+            record.write(f"{overlay}\n")
+        await self.mirror(name, socket)
+
+    def nearer(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
+        return self.written(name)
+
+    def room_nearer(self, name: str) -> int:
+        return 1 << 30
 
     async def copied(self) -> Copied:
         ended = [task.done() for task in self._copying.values()]
@@ -126,7 +164,11 @@ class FakeMovingDisks:
             with served(ImageFiles(Path(copy.name), Format.RAW), Path(folder), 5):
                 yield NbdExport(Path(folder) / "nbd")
 
+    async def stand_by(self) -> None:
+        pass
+
     async def end(self) -> None:
+        fold_back(self._directory)
         for task in self._copying.values():
             task.cancel()
         if self._server is not None:

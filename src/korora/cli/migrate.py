@@ -13,10 +13,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from korora.cli.invocation import Invocation
-from korora.cli.options import AsJson, DiskFormatOption, Disks, Incremental, To, VmArgument
+from korora.cli.options import (
+    AsJson,
+    DiskFormatOption,
+    Disks,
+    Incremental,
+    Replacement,
+    StorageModeOption,
+    To,
+    VmArgument,
+)
 from korora.cli.render import warn
 from korora.errors import CancelledError, ExitCode, InDoubtError, KororaError, UsageError
 from korora.model.plan import Mode
+from korora.model.storage import StorageMode
 
 if TYPE_CHECKING:
     from korora.cli.migration.cancellation import Cancellation
@@ -36,6 +46,8 @@ def migrate(
     disks: Disks = "",
     disk_format: DiskFormatOption = None,
     incremental: Incremental = False,
+    storage_mode: StorageModeOption = StorageMode.AUTO,
+    replacement: Replacement = "",
     as_json: AsJson = False,
 ) -> None:
     """Move a VM, with its vTPM, to another attested host.
@@ -44,7 +56,8 @@ def migrate(
     where the VM runs. With --json: one object a line while it runs; the last one is the outcome.
     """
     invocation = Invocation.of(context)
-    order = _Order(vm, to, mode, disks, disk_format.value if disk_format else "", incremental)
+    form = disk_format.value if disk_format else ""
+    order = _Order(vm, to, mode, disks, form, incremental, storage_mode, replacement)
     try:
         outcome = order.carried_out(invocation, as_json=as_json)
     except Exception as problem:
@@ -71,6 +84,8 @@ class _Order:
     disks: str = ""
     disk_format: str = ""
     incremental: bool = False
+    storage_mode: StorageMode = StorageMode.AUTO
+    replacement: str = ""
     source: str | None = None
     owner: str | None = None
 
@@ -105,7 +120,7 @@ class _Order:
         """Sign the request and hand it to the source's daemon."""
         from korora.cli.check import address_of
         from korora.cli.migration.follow import Ticket
-        from korora.cli.migration.request import disk_names, signed_request
+        from korora.cli.migration.request import disk_names, folder, signed_request
 
         destination = invocation.site.host(self.destination)
         source = self._find_source(invocation)
@@ -120,6 +135,8 @@ class _Order:
         request = signed_request(
             *(invocation.site, self.vm, *names, self.mode, moved, self.disk_format),
             incremental=self.incremental,
+            storage_mode=self.storage_mode,
+            replacement=folder(self.replacement),
         )
         if cancellation.asked:
             raise CancelledError("cancelled before anything was asked", kind="cancelled")

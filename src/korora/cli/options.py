@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from korora.model.storage import StorageMode
+
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
 HostArgument = Annotated[
     str | None, typer.Argument(metavar="HOST", help="The host; default: -H, or the only one in reach.")
@@ -35,6 +37,21 @@ Incremental = Annotated[
     typer.Option(
         "--incremental",
         help="Send only what differs from what the destination kept, and keep the disks here for a return.",
+    ),
+]
+StorageModeOption = Annotated[
+    StorageMode,
+    typer.Option(
+        help="How the disks of a running VM are copied: mirrored, or with what the guest writes outsourced"
+        " meanwhile; auto looks at the storage first."
+    ),
+]
+Replacement = Annotated[
+    str,
+    typer.Option(
+        metavar="FOLDER",
+        help="Of the source, on durable storage: where the guest writes when it is outsourced; without it,"
+        " the VM's own.",
     ),
 ]
 To = Annotated[str, typer.Option("--to", metavar="HOST", help="The destination.")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -41,6 +41,10 @@ class HostKey(SigningKey, Protocol):
     def public(self) -> PublicKey: ...
 
 
+async def nothing_known(_: str) -> Mapping[str, Sequence[int]]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     host: HostName
@@ -64,4 +68,6 @@ class Setting:
     kept: KeptDisks
     examiner: Examiner
     incoming_limit: int
+    popular: Callable[[str], Awaitable[Mapping[str, Sequence[int]]]] = nothing_known
+    """Of a VM's disks the chunks that it reads often, the most read first."""
     stall_deadline_s: float = 30.0  # both sides' own: who waits longer learns it from the other

@@ -24,6 +24,7 @@ from korora.migration.crossing.cold import take_out
 from korora.migration.crossing.disks import DisksOut
 from korora.migration.crossing.first_run import is_there
 from korora.migration.crossing.keeping import hear_leaves, keeping_of
+from korora.migration.crossing.manner import MIRRORED, manner_of
 from korora.migration.crossing.outbound import SOCKET, Outbound
 from korora.migration.crossing.subject import find_subject, limits_of
 from korora.migration.crossing.vigil import while_watching
@@ -317,7 +318,10 @@ class Departure:
 
     async def _watching(self, work: Coroutine[Any, Any, T]) -> T:
         """Work while listening: the destination may give up at any moment, and knows why a stream failed."""
-        return await while_watching(work, known(self._talk).listen_for_abort(), symptoms=SYMPTOMS)
+        watches = [known(self._talk).listen_for_abort()]
+        if self._disks_out is not None:
+            watches.append(self._disks_out.failed())
+        return await while_watching(work, *watches, symptoms=SYMPTOMS)
 
     def _outbound(self, live: LiveVm) -> Outbound:
         out = self._at.guests.directory(live.definition.name) / SOCKET
@@ -356,7 +360,8 @@ class Departure:
         if self._kept_there:
             await self._send_changes(out, moved.sizes)
         else:
-            await self._watching(out.copy(self._tell.read))
+            manner = await self._watching(manner_of(self._at, self._vm, self.file.request, moved, self._tell))
+            await self._watching(out.copy(manner, self._tell.read))
         await talk.say(messages.Copied())
         there = asyncio.Event()
 
@@ -365,7 +370,7 @@ class Departure:
             there.set()
             await talk.listen_for_abort()
 
-        await while_watching(out.settle(), listen(), symptoms=SYMPTOMS)
+        await while_watching(out.settle(), listen(), out.failed(), symptoms=SYMPTOMS)
         if not there.is_set():
             await talk.expect(messages.Measured, None)
 
@@ -387,7 +392,7 @@ class Departure:
             await talk.listen_for_abort()
 
         async def measure() -> dict[str, bytes]:
-            await out.copy(self._tell.read, self._kept_there)
+            await out.copy(MIRRORED, self._tell.read, self._kept_there)
             return await out.leaves()
 
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from korora.model.identity import HostName, OperatorName, VmName
+from korora.model.storage import StorageMode
 
 
 class Mode(StrEnum):
@@ -19,7 +20,8 @@ class MigrationRequest:
 
     `disks` move too, by name, or all of them (`storage.ALL`); `disk_format` is what they become, "" as they
     are. The others are on storage that both hosts see. `incremental`: the source keeps what it has of them,
-    and only what differs is sent to a destination that kept one before (W2).
+    and only what differs is sent to a destination that kept one before (W2). `replacement`: a folder of the
+    source, for what the guest writes when it is outsourced; "" for the VM's own.
     """
 
     operator: OperatorName
@@ -34,6 +36,8 @@ class MigrationRequest:
     disks: tuple[str, ...] = ()
     disk_format: str = ""
     incremental: bool = False
+    storage_mode: StorageMode = StorageMode.AUTO
+    replacement: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from korora.model.identity import Digest
 
 ALL: Final = "*"
 """In a request: every disk of the VM, whatever their names. No disk can have this name."""
+
+
+class StorageMode(StrEnum):
+    """How a running VM's disks are copied (docs/DISKS.md)."""
+
+    AUTO = "auto"
+    MIRROR = "mirror"
+    OUTSOURCE = "outsource"
 
 
 @dataclass(frozen=True, slots=True)

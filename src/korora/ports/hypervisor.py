@@ -217,8 +217,19 @@ class Hypervisor(Protocol):
         """
         ...
 
+    def replacements(self, directory: Path) -> Sequence[str]:
+        """Files that hold what a VM wrote while its disks were outsourced; `directory` is its own."""
+        ...
+
+    async def fold_back(self, directory: Path) -> None:
+        """Bring all of that into the disks of a VM that has no process. ToolError: it is still there."""
+        ...
+
     async def attach(self, definition: VmDefinition, place: Place) -> Machine | None:
-        """Find a VM that an earlier run of this daemon started; None when its process is gone."""
+        """Find a VM that an earlier run of this daemon started; None when its process is gone.
+
+        What a move of its disks has left is taken out; what was outsourced is folded back.
+        """
         ...
 
     async def adopt(self, qmp_socket: Path) -> Machine:

@@ -39,12 +39,23 @@ class DiskThere(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a guest has asked of its disks, and how long these requests took altogether."""
+
+    requests: int
+    waited_s: float
+
+    def __sub__(self, before: Load) -> Load:
+        return Load(self.requests - before.requests, self.waited_s - before.waited_s)
+
+
 class MovingDisks(Protocol):
     """Made by `Machine.moving_disks`. Methods raise ToolError when the process is gone or refuses.
 
-    On the source: `mirror` each disk, wait until they are `ready`, pause the VM, `cut`; or `reach` it, and
-    write there what `written` tells. On the destination: `receive`, until the source has hung up. On both:
-    `written` tells what to measure again; `end` in any case.
+    On the source: `mirror` or `outsource` each disk, or `reach` it and write there what `written` tells; wait
+    until they are `ready`, pause the VM, `cut`, `stand_by`. On the destination: `receive`, until the source
+    has hung up. On both: `written` tells what to measure again; `end` in any case.
     """
 
     @property
@@ -61,8 +72,44 @@ class MovingDisks(Protocol):
         """Destination, before the VM has ever run here: an NBD export of each name takes what comes."""
         ...
 
-    async def mirror(self, name: str, socket: Path) -> None:
-        """Source: copy it to the NBD export of its name behind this unix socket, and keep both the same."""
+    async def mirror(self, name: str, socket: Path, cap_bytes_per_s: int = 0) -> None:
+        """Source: copy it to the NBD export of its name behind this unix socket, and keep both the same.
+
+        With a cap it is read with little under way at a time, and no faster until all of it was read once.
+        """
+        ...
+
+    async def load(self) -> Load:
+        """Since the hypervisor began to count; nothing for disks at rest."""
+        ...
+
+    def shown(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
+        """Source: the disk, for reading, while the guest writes to it."""
+        ...
+
+    def can_outsource(self, folder: Path) -> bool:
+        """Whether that folder would do for `outsource`."""
+        ...
+
+    async def outsource(self, name: str, socket: Path, folder: Path) -> None:
+        """Source: as `mirror`, but the guest's writes go to a new file in `folder` until `end`.
+
+        The disk is frozen and read with little under way at a time; what was written follows. Whoever finds
+        the VM without its hypervisor has all that it flushed folded back before it starts.
+        RefusedError for a folder that will not do (kind="replacement", "replacement-room"); then, and on
+        failure, the VM runs on, and `end` folds back.
+        """
+        ...
+
+    def nearer(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
+        """Source, once it is outsourced: what is read here need not be read from the frozen disk again.
+
+        In whole MiB alone, but for the end of the disk.
+        """
+        ...
+
+    def room_nearer(self, name: str) -> int:
+        """Bytes that may be brought nearer: what is there beyond what the guest's writes may need."""
         ...
 
     async def reach(self, name: str, socket: Path) -> DiskThere:
@@ -71,8 +118,10 @@ class MovingDisks(Protocol):
         ...
 
     async def copied(self) -> Copied:
-        """Of those that are mirrored. ToolError(kind="mirror-failed") once the copying of one has failed; its
-        VM runs on."""
+        """Of those that are mirrored or outsourced. ToolError: kind="mirror-failed" once the copying of one
+        has failed, "replacement-full" once there is too little room for what the guest writes; its VM runs
+        on. Asked now and then until `cut`: it does what comes next.
+        """
         ...
 
     async def cut(self) -> None:
@@ -91,6 +140,14 @@ class MovingDisks(Protocol):
         """
         ...
 
+    async def stand_by(self) -> None:
+        """Source, after `cut`: nothing is served any more. What was outsourced is so until `end`."""
+        ...
+
     async def end(self) -> None:
-        """Take everything out that was put in. Idempotent; the disks stay as they are."""
+        """Take everything out that was put in. Idempotent; the disks are as the guest left them.
+
+        ToolError(kind="not-folded-back") when what was outsourced cannot be written to its disk: the VM runs
+        on with both, and it is tried again when it is found by `attach`, or starts.
+        """
         ...

@@ -20,7 +20,7 @@ from korora.model.crossing import Carried
 from korora.model.evidence import StreamRoot
 from korora.model.identity import Digest, HostName, OperatorName, SessionId, VmName, checked_name, sha256
 from korora.model.plan import MigrationRequest, Mode
-from korora.model.storage import DiskContent
+from korora.model.storage import DiskContent, StorageMode
 from korora.protocol import canonical, dsse
 
 VERSION: Final = 1
@@ -32,6 +32,7 @@ Blake3 = Annotated[str, msgspec.Meta(pattern="^blake3:[0-9a-f]{64}$")]
 Session = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{128}$")]
 Nonce = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, msgspec.Meta(max_length=63)]
+Folder = Annotated[str, msgspec.Meta(pattern=r"^/[^\x00-\x1f\x7f]*\Z", max_length=1024)]
 DiskName = Annotated[str, msgspec.Meta(pattern=r"^(\*|[a-z][a-z0-9_-]{0,30})$")]
 Time = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]  # Unix seconds, up to the year 9999
 Epoch = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
@@ -146,6 +147,8 @@ class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disks: tuple[DiskName, ...] | msgspec.UnsetType = msgspec.UNSET
     disk_format: Literal["raw", "qcow2"] | msgspec.UnsetType = msgspec.UNSET
     incremental: Literal[True] | msgspec.UnsetType = msgspec.UNSET
+    storage_mode: Literal["mirror", "outsource"] | msgspec.UnsetType = msgspec.UNSET
+    replacement: Folder | msgspec.UnsetType = msgspec.UNSET
 
 
 S = TypeVar("S", Manifest, Accept, Release, Running, Decline, Decision)
@@ -264,8 +267,15 @@ def encode_request(request: MigrationRequest) -> bytes:
             request.disks or msgspec.UNSET,
             cast(Any, request.disk_format or msgspec.UNSET),
             True if request.incremental else msgspec.UNSET,
+            cast(Any, _said(request.storage_mode)),
+            request.replacement or msgspec.UNSET,
         )
     )
+
+
+def _said(mode: StorageMode) -> str | msgspec.UnsetType:
+    """A request that leaves it open is as it was before there was a choice."""
+    return msgspec.UNSET if mode is StorageMode.AUTO else mode.value
 
 
 def peek_request(envelope: bytes) -> MigrationRequest:
@@ -302,6 +312,8 @@ def _decode_request(payload: bytes) -> MigrationRequest:
             read.disks or (),
             read.disk_format or "",
             read.incremental is True,
+            StorageMode(read.storage_mode or StorageMode.AUTO),
+            read.replacement or "",
         )
     except UsageError as error:
         raise _malformed(error.message) from error

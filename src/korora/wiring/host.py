@@ -103,6 +103,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
     resolver = Resolver(configuration.name, authorizer, journal, clock)
     reception = TicketReception()
     kept = LocalKeptDisks(state / "kept")
+    heat = HeatWatch(guests, clock, configuration.heat)
     setting = Setting(
         host=configuration.name,
         state=state,
@@ -125,10 +126,10 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         kept=kept,
         examiner=examiner,
         incoming_limit=configuration.incoming_limit,
+        popular=heat.hot,
         stall_deadline_s=configuration.stall_deadline_s,
     )
     migrations = Migrations(setting, channels=configuration.multifd_channels)
-    heat = HeatWatch(guests, clock, configuration.heat)
     listener = Listener(str(configuration.listen), own.tls, migrations.welcome, reception.arrived)
     services = HostServices(
         configuration=configuration,

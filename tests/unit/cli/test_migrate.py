@@ -17,6 +17,7 @@ from fakes.cli_site import CliSite, cli_site, documents, knows, vm
 from fakes.daemon import Answer, lines, refusal
 from korora.cli.main import answer
 from korora.model.plan import Mode
+from korora.model.storage import StorageMode
 from korora.protocol import dsse
 from korora.protocol.statements import open_request
 
@@ -85,6 +86,18 @@ def test_only_changes_of_disks_that_move_can_be_asked_for(site: CliSite, capsys:
     key = site.operator.public_key()
     request = open_request(body["request"].encode(), {dsse.key_id(key): key})
     assert (request.disks, request.incremental) == (("data",), True)
+
+
+def test_the_request_says_how_disks_are_copied(site: CliSite) -> None:
+    says(site, COMPLETED)
+    words = ("migrate", "web", "--to", "b", "--disks", "all", "--storage-mode", "outsource", "--replacement")
+    assert answer(site.command(*words, "aside")) == 2
+    assert answer(site.command(*words, "/srv/aside")) == 0
+    (body,) = [asked.body for asked in site.a.asked if asked.method == "POST"]
+    key = site.operator.public_key()
+    request = open_request(body["request"].encode(), {dsse.key_id(key): key})
+    assert (request.disks, request.replacement) == (("*",), "/srv/aside")
+    assert request.storage_mode is StorageMode.OUTSOURCE
 
 
 def test_two_requests_never_share_a_nonce(site: CliSite) -> None:

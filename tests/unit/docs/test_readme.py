@@ -48,7 +48,7 @@ def shown_commands() -> Iterator[str]:
 def with_optional_parts(command: str) -> str:
     """`[--to HOST]` as if it were given; of alternatives, the first."""
     plain = command.replace("[", " ").replace("]", " ").replace("…", "")
-    return re.sub(r"(\w+)\|\w+", r"\1", plain)
+    return re.sub(r"(\w+)(?:\|\w+)+", r"\1", plain)
 
 
 def parsed(words: list[str]) -> None:

@@ -18,7 +18,7 @@ from korora.model.definition import parse_definition
 from korora.model.identity import VmName
 from korora.model.kept import KeptDisk
 from korora.model.plan import Mode
-from korora.model.storage import ALL
+from korora.model.storage import ALL, StorageMode
 from korora.protocol import canonical, dsse, messages, statements
 from korora.protocol.content_tree import leaf
 from korora.protocol.receipt import document
@@ -72,6 +72,40 @@ def test_disks_move_with_their_vm_and_are_wiped_where_they_were(tell: Tell, mode
         assert not any((site["a"].directory / f"{name}.raw").exists() for name in CONTENT)
         told = statements.read_disks(manifest_of(site, "b", outcome["session"]).disks)
         assert {one.name: one.size for one in told} == {name: len(data) for name, data in CONTENT.items()}
+
+    tell(story)
+
+
+def test_a_guest_that_writes_elsewhere_meanwhile_leaves_nothing_there(tell: Tell, tmp_path: Path) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        aside: dict[str, Any] = {"storage_mode": StorageMode.OUTSOURCE, "replacement": str(elsewhere)}
+        site.world.trouble("send", Trouble.FAIL, "a")
+        outcome = await move(site, "a", "b", **aside)
+        await site.recover()
+        assert outcome["outcome"] == "failed"
+        assert not list(elsewhere.iterdir())
+        outcome = await move(site, "a", "b", **aside)
+        assert outcome["outcome"] == "completed", outcome["error"]
+        await site.recover()
+        assert not list(elsewhere.iterdir())
+        assert {name: path.read_bytes() for name, path in disks_of(site["b"]).items()} == CONTENT
+        outcome = await move(site, "b", "a", storage_mode=StorageMode.OUTSOURCE)
+        assert outcome["outcome"] == "completed", outcome["error"]
+
+    tell(story)
+
+
+def test_a_guest_writes_nowhere_that_the_host_keeps_vms_out_of(tell: Tell, tmp_path: Path) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        for folder in ("/etc/secrets", str(tmp_path / "nowhere")):
+            outcome = await move(site, "a", "b", storage_mode=StorageMode.OUTSOURCE, replacement=folder)
+            assert outcome["error"]["kind"] == "replacement", outcome
+            assert outcome["error"]["vm_runs_on"] == "a"
+            await site.recover()
 
     tell(story)
 

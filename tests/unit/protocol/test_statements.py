@@ -14,6 +14,7 @@ from korora.model.crossing import Carried
 from korora.model.evidence import BlobDigests, StreamRoot, VtpmIdentity
 from korora.model.identity import Digest, HostName, OperatorName, SessionId, VmName
 from korora.model.plan import MigrationRequest, Mode
+from korora.model.storage import StorageMode
 from korora.protocol import dsse, statements
 from korora.protocol.dsse import KeyPair
 from korora.protocol.log import LogEntry
@@ -159,6 +160,14 @@ def test_whether_only_changes_are_sent_is_signed_and_left_out_when_nobody_asked(
     assert b"incremental" not in statements.encode_request(REQUEST)
 
 
+def test_a_request_says_how_disks_are_copied_only_where_it_is_not_left_open() -> None:
+    assert not {"storage_mode", "replacement"} & json.loads(statements.encode_request(REQUEST)).keys()
+    for mode in StorageMode:
+        asked = replace(REQUEST, storage_mode=mode, replacement="/srv/aside")
+        envelope = dsse.envelope(statements.REQUEST_TYPE, statements.encode_request(asked), [OPERATOR])
+        assert statements.peek_request(envelope) == asked
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -171,6 +180,10 @@ def test_whether_only_changes_are_sent_is_signed_and_left_out_when_nobody_asked(
         {"version": 2},
         {"not_after": "soon"},
         {"more": 1},
+        {"storage_mode": "auto"},
+        {"replacement": "here"},
+        {"replacement": "/srv/new\nline"},
+        {"replacement": "/" + "a" * 1024},
     ],
 )
 def test_a_request_with_anything_odd_in_it_is_refused(change: dict[str, object]) -> None:

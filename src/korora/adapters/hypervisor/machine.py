@@ -12,7 +12,8 @@ import msgspec
 
 from korora.adapters.hypervisor import live_cpu, process, stream
 from korora.adapters.hypervisor.command_line import ram_bytes
-from korora.adapters.hypervisor.disks.moving import QemuMovingDisks
+from korora.adapters.hypervisor.disks.moving import QemuMovingDisks, fold_back
+from korora.adapters.hypervisor.disks.overlay import outsourced
 from korora.adapters.hypervisor.memory import BackendFile
 from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
@@ -56,6 +57,7 @@ class QemuMachine:
         self._directory = ends.directory
         self._disks_are_shown = False
         self._memory = BackendFile.of(ends.process.pid, ram_bytes(definition))
+        self._moving: QemuMovingDisks | None = None
         self._sampler: TraceSampler | None = None
         if ends.directory is not None:
             guarded = (ends.guard, ends.directory / "qmp.sock") if ends.guard is not None else None
@@ -143,11 +145,16 @@ class QemuMachine:
                 remedy="put them on storage that both hosts see, or define the VM for Korora",
             )
         async with self._explained():
+            await self._make_whole()
             drives = {drive.name: drive for drive in await drives_of(self._qmp, self._definition.disks)}
         missing = [name for name in names if name not in drives]
         if missing:
             raise no_such_disk(self._definition.name, missing, list(drives))
-        return QemuMovingDisks(self._qmp, [drives[name] for name in names], self._directory)
+        chosen, defined = [drives[name] for name in names], self._definition.disks
+        moving = QemuMovingDisks(self._qmp, chosen, self._directory, disks=defined)
+        if self._moving is None or not self._moving.outsources:
+            self._moving = moving
+        return moving
 
     async def cpu_features(self) -> dict[str, bool]:
         async with self._explained():
@@ -164,6 +171,7 @@ class QemuMachine:
         self._refuse_shown("its state can be sent once they were read")
         async with self._explained():
             await graph.clear(self._qmp)  # with a filter under a disk QEMU's stream fails in the end
+            await self._make_whole()
             await stream.send(self._qmp, socket, self._directory, settings)
 
     async def stream_status(self) -> StreamStatus:
@@ -201,6 +209,12 @@ class QemuMachine:
         if self._sampler is not None:
             await self._sampler.close()
         await self._qmp.close()
+
+    async def _make_whole(self) -> None:
+        """What an earlier move could not fold back is tried again: else a disk would move without it."""
+        ours = self._moving is not None and self._moving.outsources
+        if self._directory is not None and not ours and outsourced(self._directory):
+            await fold_back(self._qmp, self._directory)
 
     def _refuse_shown(self, words: str) -> None:
         if self._disks_are_shown:

@@ -18,9 +18,11 @@ from korora.adapters.hypervisor.adoption.adopt import adopt
 from korora.adapters.hypervisor.adoption.files import files_of, images_of
 from korora.adapters.hypervisor.adoption.launch import adopted_arguments, refuse_foreign_hardware
 from korora.adapters.hypervisor.command_line import Launch, arguments, firmware_files
-from korora.adapters.hypervisor.disks import leftover
 from korora.adapters.hypervisor.disks.at_rest import DisksAtRest, disks_at_rest
 from korora.adapters.hypervisor.disks.making import make_disk
+from korora.adapters.hypervisor.disks.moving import fold_back
+from korora.adapters.hypervisor.disks.overlay import files as overlays
+from korora.adapters.hypervisor.disks.overlay import fold_back_at_rest
 from korora.adapters.hypervisor.images import refuse_escaping_images
 from korora.adapters.hypervisor.machine import Ends, QemuMachine, forget
 from korora.adapters.hypervisor.probe import facts as probing
@@ -109,6 +111,8 @@ class Qemu:
         place.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         await _refuse_second(definition, place)
         await asyncio.to_thread(_refuse_escaping_images, pinned)
+        if not incoming:  # else it is a disk from before some writes of the guest
+            await fold_back_at_rest(place.directory)
         _lay_out_variables(pinned, place, incoming=incoming)
         machine = await self._launched(pinned, place, incoming=incoming)
         try:
@@ -123,13 +127,22 @@ class Qemu:
         await make_disk(disk, size)
 
     async def disks_at_rest(self, disks: Sequence[Disk], directory: Path, *, writable: bool) -> DisksAtRest:
+        await fold_back_at_rest(directory)
         return await disks_at_rest(disks, directory, writable=writable)
+
+    def replacements(self, directory: Path) -> tuple[str, ...]:
+        return overlays(directory)
+
+    async def fold_back(self, directory: Path) -> None:
+        await fold_back_at_rest(directory)
 
     async def attach(self, definition: VmDefinition, place: Place) -> QemuMachine | None:
         await _end_unrecorded(place)
         record = process.read_record(place.directory)
         if record is None or not process.is_alive(record):
             forget(place.directory)
+            with contextlib.suppress(ToolError):  # its next start tries again, and says why not
+                await fold_back_at_rest(place.directory)
             return None
         held = Process(record.pid)
         if not process.is_alive(record):  # it ended, and its pid was given away, just before we held it
@@ -147,7 +160,7 @@ class Qemu:
         with contextlib.suppress(ToolError):  # the next snapshot tries again, and says why not
             await graph.clear(qmp)
         with contextlib.suppress(ToolError):
-            await leftover.clear(qmp)
+            await fold_back(qmp, place.directory)
         with contextlib.suppress(ToolError):  # likewise
             await quiet(qmp)
         return QemuMachine(pinned, Ends(held, qmp, place.directory, self._guard))

@@ -12,7 +12,7 @@ from korora.errors import UsageError
 from korora.model.identity import HostName, VmName
 from korora.model.plan import MigrationRequest, Mode
 from korora.model.site import Operator, SiteConfiguration
-from korora.model.storage import ALL
+from korora.model.storage import ALL, StorageMode
 from korora.protocol.dsse import KeyPair, envelope
 from korora.protocol.statements import REQUEST_TYPE, encode_request
 
@@ -30,6 +30,8 @@ def signed_request(
     disk_format: str = "",
     *,
     incremental: bool = False,
+    storage_mode: StorageMode = StorageMode.AUTO,
+    replacement: str = "",
     valid_s: int = VALID_S,
 ) -> bytes:
     """A fresh request as a DSSE envelope, signed by the site's operator. Disks as in a MigrationRequest.
@@ -51,6 +53,8 @@ def signed_request(
         disks=disks,
         disk_format=disk_format,
         incremental=incremental,
+        storage_mode=storage_mode,
+        replacement=replacement,
     )
     return envelope(REQUEST_TYPE, encode_request(request), [operator_key(operator.key)])
 
@@ -68,6 +72,17 @@ def disk_names(words: str) -> tuple[str, ...]:
             remedy="write `all`, or the disks' names as `korora vm show` tells them: --disks root,data",
         )
     return names
+
+
+def folder(words: str) -> str:
+    """What `--replacement` says. UsageError for a name that means another folder on another host."""
+    if words and not Path(words).is_absolute():
+        raise UsageError(
+            f"--replacement {words}: it is not known from where",
+            kind="bad-replacement",
+            remedy="write the folder's whole name on the source, beginning with /",
+        )
+    return words
 
 
 def operator_of(site: SiteConfiguration) -> Operator:

@@ -5,7 +5,8 @@
 
 A disk of which the destination has an earlier content is not copied: hashes of both sides are compared, what
 differs is sent, and then whatever is written, as it is measured (`measuring`).
-Promise: `abandon`, at any moment before the release, leaves the source's disks as the guest left them.
+Promise: `abandon`, at any moment before the release, leaves the source's disks as the guest left them, also
+where it wrote elsewhere meanwhile.
 Limit: what the guest writes to its disks faster than the network carries it is written there in the pause.
 """
 
@@ -21,7 +22,9 @@ from typing import Final
 from korora.agents.dataorg import comparing
 from korora.agents.dataplane import DestinationRelay, RelayReport, SourceRelay
 from korora.errors import IntegrityError, KororaError, PeerError, ToolError
+from korora.migration.crossing.manner import Manner
 from korora.migration.crossing.measuring import Measuring
+from korora.migration.crossing.nearing import Nearing
 from korora.model.crossing import Carried
 from korora.model.meter import Reading
 from korora.model.storage import DiskContent
@@ -70,10 +73,12 @@ class DisksOut:
         self._disks = disks
         self._relays = relays
         self._clock = clock
+        self._follows = False
         self._measuring = Measuring(disks, images)
         self._there: dict[str, DiskThere] = {}
+        self._nearing = Nearing(disks, images)
 
-    async def copy(self, read: Read, kept: Collection[str] = ()) -> None:
+    async def copy(self, manner: Manner, read: Read, kept: Collection[str] = ()) -> None:
         """Until all but those that are `kept` there are the same there.
 
         ToolError(kind="mirror-failed"), or what broke the connection.
@@ -83,14 +88,30 @@ class DisksOut:
                 relay.start()
                 if name in kept:
                     self._there[name] = await self._disks.reach(name, socket)
+                elif manner.replacement is None:
+                    await self._disks.mirror(name, socket, manner.cap_bytes_per_s)
                 else:
-                    await self._disks.mirror(name, socket)
+                    await self._disks.outsource(name, socket, manner.replacement)
+            if manner.replacement is not None:
+                self._nearing.start(manner.popular)
             while not (copied := await self._disks.copied()).ready:
                 left = copied.total - copied.done
                 await read(Reading(self._clock.monotonic(), copied.done, left, 0.0, 0))
                 await asyncio.sleep(_LOOKS_EVERY_S)
         except ToolError as error:
             raise await _why(error, [relay for relay, _ in self._relays.values()]) from error
+        await self._nearing.stop()
+        self._follows = True
+
+    async def failed(self) -> None:
+        """Raise as `copy`, as soon as what the guest writes does not follow any more; returns at the cut."""
+        while self._follows:
+            try:
+                await self._disks.copied()
+            except ToolError as error:
+                if self._follows:
+                    raise await _why(error, [relay for relay, _ in self._relays.values()]) from error
+            await asyncio.sleep(_LOOKS_EVERY_S)
 
     async def leaves(self) -> dict[str, bytes]:
         """Of those that are kept there."""
@@ -122,8 +143,9 @@ class DisksOut:
         self._measuring.keep()
 
     async def cut(self) -> Crossed:
-        """With the VM paused: the same on both sides, and measured. Nothing is left in the hypervisor."""
+        """With the VM paused: the same on both sides, and measured. Nothing is served any more."""
         relays = [relay for relay, _ in self._relays.values()]
+        self._follows = False
         try:
             await self._disks.cut()
             # Of what is followed, to measure is to send the rest.
@@ -136,13 +158,15 @@ class DisksOut:
             reports = await _reports(relays)
         else:
             contents, reports = await asyncio.gather(self._measuring.contents(), _reports(relays))
-        await self._disks.end()
+        await self._disks.stand_by()
         return Crossed(contents, reports)
 
     async def abandon(self, why: str) -> None:
-        """Undo: the disks are the guest's alone. Idempotent."""
+        """Undo: the disks are the guest's alone, with all that it wrote. Idempotent."""
+        self._follows = False
         for relay, _ in self._relays.values():
             await asyncio.to_thread(relay.abort, why)
+        await self._nearing.stop()
         await self._measuring.stop()
         await self._disks.end()
 
@@ -203,6 +227,8 @@ async def _reports(relays: Sequence[SourceRelay] | Sequence[DestinationRelay]) -
 
 async def _why(error: ToolError, relays: Sequence[SourceRelay]) -> KororaError:
     """The data plane's reason, if it has one: the hypervisor only knows that a connection broke."""
+    if error.kind == "replacement-full":
+        return error
     for relay in relays:
         try:
             await asyncio.wait_for(relay.finished(), _REASON_S)

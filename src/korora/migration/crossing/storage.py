@@ -59,6 +59,20 @@ def _size(at: Setting, disk: Disk) -> int:
     return int(described["virtual-size"])
 
 
+async def replacement(at: Setting, vm: VmDefinition, asked: MigrationRequest) -> Path:
+    """Where the guest writes meanwhile. RefusedError(kind="replacement") where no file of a VM may lie."""
+    if not asked.replacement:
+        return at.guests.directory(vm.name)
+    if await at.premises.outside([], [asked.replacement]):
+        raise RefusedError(
+            f"{asked.replacement} is no folder for what {vm.name} writes: this host's policy of files"
+            " keeps VMs out of it",
+            kind="replacement",
+            remedy="name another with --replacement, or none: then it is the VM's own",
+        )
+    return Path(asked.replacement)
+
+
 def staying(definition: VmDefinition, names: Iterable[str]) -> VmDefinition:
     """With those disks alone that do not move."""
     moved = set(names)

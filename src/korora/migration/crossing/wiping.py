@@ -7,6 +7,9 @@ import shutil
 from collections.abc import Sequence
 from typing import Final
 
+import structlog
+
+from korora.errors import ToolError
 from korora.migration.crossing.keeping import Keeping, kept
 from korora.migration.crossing.storage import moving
 from korora.migration.crossing.subject import Subject
@@ -17,6 +20,7 @@ from korora.ports.hypervisor import Machine
 from korora.ports.vtpm import Vtpm
 from korora.protocol.receipt.document import Limit
 
+log = structlog.get_logger("korora.migration")
 MEMORY_LIMITS: Final = (
     "not overwritten: copies of guest data inside QEMU's own heap, its translated code, ROM and ACPI blocks,"
     " which ended with its process",
@@ -70,11 +74,19 @@ async def wipe_remains(
     """What lies in the VM's directory here, and the disks that moved and are not kept; also after a crash,
     when its processes are gone."""
     directory = at.guests.directory(definition.name)
+    moved = moving(definition, disks)
+    if keeping is not None and at.hypervisor.replacements(directory):
+        try:
+            await at.hypervisor.fold_back(directory)
+        except ToolError as error:
+            log.warning("disks are not kept", vm=definition.name, reason=error.message)
+            keeping = None
     steps = [
         await _wiped(at, disk.path)
-        for disk in moving(definition, disks)
+        for disk in moved
         if keeping is None or not await kept(at, definition.uuid, disk, keeping)
     ]
+    steps += [await _wiped(at, path) for path in at.hypervisor.replacements(directory)]
     if definition.vtpm and not definition.adopted:
         steps.append(await at.vtpms.wipe(definition.name, directory))
     await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)

@@ -85,6 +85,12 @@ class HeatWatch:
         now = self._clock.now()
         return {name: _as_of(one, now) for name, one in disks.items()}
 
+    async def hot(self, vm: str) -> dict[str, list[int]]:
+        """The popular chunks of each disk that is known, the most read first. UsageError unknown-vm."""
+        return {
+            name: [int(chunk) for chunk in one.hot()] for name, one in (await self.popularity(vm)).items()
+        }
+
     async def heat(self, vm: str, cells: int) -> VmHeat:
         """As it is shown, each disk in at most `cells` cells. UsageError unknown-vm."""
         disks = await self.popularity(vm)

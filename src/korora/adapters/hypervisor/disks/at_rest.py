@@ -20,7 +20,7 @@ from korora.adapters.hypervisor.snapshot.drives import Drive
 from korora.errors import ToolError
 from korora.model.image import NbdExport
 from korora.model.vm import Disk
-from korora.ports.moving_disks import Copied, DiskThere
+from korora.ports.moving_disks import Copied, DiskThere, Load
 
 CONTROL: Final = "disks-qmp.sock"
 _STARTS_WITHIN_S: Final = 30.0
@@ -46,11 +46,32 @@ class DisksAtRest:
     async def receive(self) -> None:
         await self._moving.receive()
 
-    async def mirror(self, name: str, socket: Path) -> None:
+    async def mirror(self, name: str, socket: Path, cap_bytes_per_s: int = 0) -> None:
+        await self._moving.mirror(name, socket, cap_bytes_per_s)
+
+    async def load(self) -> Load:
+        return Load(0, 0.0)
+
+    def shown(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
+        return self._moving.shown(name)
+
+    def can_outsource(self, folder: Path) -> bool:
+        """Nobody writes."""
+        return False
+
+    async def outsource(self, name: str, socket: Path, folder: Path) -> None:
+        """As `mirror`: there is no guest that writes."""
         await self._moving.mirror(name, socket)
 
     async def reach(self, name: str, socket: Path) -> DiskThere:
         return await self._moving.reach(name, socket)
+
+    def nearer(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
+        return self._moving.nearer(name)
+
+    def room_nearer(self, name: str) -> int:
+        """None: nobody reads."""
+        return self._moving.room_nearer(name)
 
     async def copied(self) -> Copied:
         return await self._moving.copied()
@@ -60,6 +81,9 @@ class DisksAtRest:
 
     def written(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
         return self._moving.written(name)
+
+    async def stand_by(self) -> None:
+        """It serves until `end`: nobody waits for it."""
 
     async def end(self) -> None:
         """Everything that was put in ends with the daemon."""

@@ -1,8 +1,8 @@
 """What moving disks put into QEMU, by its names, and how all of it is taken out again.
 
 Promise: `clear` asks QEMU what is there and takes out that alone: at the end, after an error, and after a
-daemon that died at any point. A mirror that is broken off leaves its disk as it is, with every write of the
-guest in it. It may be repeated.
+daemon that died at any point; what the guest wrote to an overlay is in its disk then. A mirror that is
+broken off leaves its disk as it is, with every write of the guest in it. It may be repeated.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
+from korora.adapters.hypervisor.disks import outsourcing
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.snapshot.graph import standing_still
 from korora.errors import ToolError
@@ -27,12 +28,22 @@ WRITTEN: Final = "korora-written-"
 """A dirty bitmap."""
 SERVES: Final = "korora-moves-disks"
 """A node that nobody reads, there while QEMU's one NBD server is ours."""
-_EXPORTS: Final = re.compile(f"(?:{INCOMING}|{NOW})[0-9]+")
+_EXPORTS: Final = re.compile(f"(?:{INCOMING}|{NOW}|{outsourcing.NEARER})[0-9]+")
 _GONE_WITHIN_S: Final = 30.0
 
 
 async def clear(qmp: Qmp) -> None:
     """ToolError when QEMU does not let go of something: the next one finds it."""
+    await take_out(qmp)
+    try:
+        await outsourcing.fold(qmp)
+    except ToolError:
+        await _break_off(qmp)
+        raise
+
+
+async def take_out(qmp: Qmp) -> None:
+    """All but the overlays, which the guest goes on writing to."""
     await _break_off(qmp)
     await withdraw(qmp, await _ours(qmp))
     nodes = await qmp.execute("query-named-block-nodes", {"flat": True})
@@ -46,14 +57,14 @@ async def clear(qmp: Qmp) -> None:
             if str(bitmap.get("name", "")).startswith(WRITTEN):
                 named = {"node": node["node-name"], "name": bitmap["name"]}
                 await qmp.execute("block-dirty-bitmap-remove", named)
-        if str(node["node-name"]).startswith(THERE):
+        if str(node["node-name"]).startswith((THERE, outsourcing.FROZEN, outsourcing.NEARER)):
             await qmp.execute("blockdev-del", {"node-name": node["node-name"]})
 
 
-async def jobs(qmp: Qmp) -> dict[str, dict[str, Any]]:
+async def jobs(qmp: Qmp, ours: str | tuple[str, ...] = JOB) -> dict[str, dict[str, Any]]:
     """Our mirrors, by their names, as QEMU tells of jobs."""
     told = await qmp.execute("query-jobs")
-    return {str(job["id"]): job for job in told if str(job["id"]).startswith(JOB)}
+    return {str(job["id"]): job for job in told if str(job["id"]).startswith(ours)}
 
 
 async def concluded(qmp: Qmp, names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -61,7 +72,7 @@ async def concluded(qmp: Qmp, names: Iterable[str]) -> dict[str, dict[str, Any]]
     deadline = time.monotonic() + _GONE_WITHIN_S
     wanted = set(names)
     while True:
-        told = await jobs(qmp)
+        told = await jobs(qmp, ("",))
         if all(told[name]["status"] == "concluded" for name in wanted & told.keys()):
             break
         if time.monotonic() > deadline:
@@ -96,7 +107,7 @@ def unless_refused() -> Iterator[None]:
 
 async def _break_off(qmp: Qmp) -> None:
     """With the VM paused for it: under a guest that writes, QEMU 7.2 corrupts its heap and ends."""
-    left = await jobs(qmp)
+    left = await jobs(qmp, (JOB, outsourcing.FOLD))
     going = [name for name, job in left.items() if job["status"] != "concluded"]
     async with standing_still(qmp) if going else nullcontext():
         for name in going:

@@ -18,21 +18,27 @@ raw disk need not ask QEMU for its bytes: they are read from its file, after the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import secrets
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from korora.adapters.hypervisor.command_line import socket_path
-from korora.adapters.hypervisor.disks import leftover
+from korora.adapters.hypervisor.disks import leftover, outsourcing, overlay, replacement
+from korora.adapters.hypervisor.disks.overlay import Outsourced
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.serving import serve, serve_alone
-from korora.adapters.hypervisor.snapshot.drives import Drive
+from korora.adapters.hypervisor.snapshot.drives import OVERLAY, Drive
+from korora.adapters.hypervisor.snapshot.graph import path_of
 from korora.adapters.image import nbd
 from korora.adapters.image.writable import WritableExport
-from korora.errors import ToolError
+from korora.errors import RefusedError, ToolError
 from korora.model.image import NbdExport
-from korora.ports.moving_disks import Copied
+from korora.model.vm import Disk
+from korora.ports.moving_disks import Copied, Load
 
 SOCKET: Final = "disks.sock"
 _CONNECTS_WITHIN_S: Final = 60.0
@@ -44,11 +50,18 @@ GRANULARITY: Final = 64 << 10
 class QemuMovingDisks:
     """Implements `ports.moving_disks.MovingDisks`. `directory`: QEMU's own working folder.
 
-    `own_socket`: it makes its socket itself, because it takes no descriptors.
+    `own_socket`: it makes its socket itself, because it takes no descriptors. `disks`: as they are defined,
+    for those whose writes may go elsewhere meanwhile.
     """
 
     def __init__(
-        self, qmp: Qmp, drives: Sequence[Drive], directory: Path, *, own_socket: bool = False
+        self,
+        qmp: Qmp,
+        drives: Sequence[Drive],
+        directory: Path,
+        *,
+        own_socket: bool = False,
+        disks: Iterable[Disk] = (),
     ) -> None:
         self._qmp = qmp
         self._own_socket = own_socket
@@ -58,6 +71,12 @@ class QemuMovingDisks:
         self._rounds = dict.fromkeys(self._drives, 0)
         self._serves = False
         self._reached: set[str] = set()
+        self._defined = {disk.name: disk for disk in disks}
+        self._node = {drive.name: drive.node for drive in drives}
+        self._outsourced: dict[str, Outsourced] = {}
+        self._frozen: set[str] = set()
+        self._copied_frozen = 0
+        self._capped = False
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -67,35 +86,65 @@ class QemuMovingDisks:
     def socket(self) -> Path:
         return self._directory / SOCKET
 
+    @property
+    def outsources(self) -> bool:
+        """Whether the guest writes past its disks just now, because of this move."""
+        return bool(self._outsourced)
+
     async def receive(self) -> None:
         await self._serve()
-        for name, drive in self._drives.items():
-            await self._export(f"{leftover.INCOMING}{self._number[name]}", drive, name, writable=True)
+        for name, node in self._node.items():
+            await self._export(f"{leftover.INCOMING}{self._number[name]}", node, name, writable=True)
 
-    async def mirror(self, name: str, socket: Path) -> None:
-        number, drive = self._number[name], self._drives[name]
-        there = {
-            "driver": "nbd",
-            "node-name": f"{leftover.THERE}{number}",
-            "server": {
-                "type": "unix",
-                "path": socket_path(socket, None if self._own_socket else self._directory),
-            },
-            "export": name,
-            "discard": "unmap",
-        }
-        copying = {
-            "job-id": f"{leftover.JOB}{number}",
-            "device": drive.node,
-            "target": there["node-name"],
-            "sync": "full",
-            "copy-mode": "background",
-            "on-source-error": "report",
-            "on-target-error": "report",
-            "auto-dismiss": False,
-        }
-        await self._qmp.execute("blockdev-add", there, deadline_s=_CONNECTS_WITHIN_S)
-        await self._qmp.execute("blockdev-mirror", copying, deadline_s=_CONNECTS_WITHIN_S)
+    async def mirror(self, name: str, socket: Path, cap_bytes_per_s: int = 0) -> None:
+        await self._connect(name, socket)
+        capped = outsourcing.gently(cap_bytes_per_s) if cap_bytes_per_s else {}
+        await self._copy(name, {"device": self._drives[name].node, "sync": "full", **capped})
+        self._capped = bool(capped)
+
+    async def load(self) -> Load:
+        requests, waited_ns = 0, 0
+        ours = {drive.device for drive in self._drives.values()}
+        for block in await self._qmp.execute("query-blockstats"):
+            if path_of(str(block.get("qdev", ""))) in ours:
+                counts = block["stats"]
+                requests += counts["rd_operations"] + counts["wr_operations"]
+                waited_ns += counts["rd_total_time_ns"] + counts["wr_total_time_ns"]
+        return Load(requests, waited_ns / 1e9)
+
+    @asynccontextmanager
+    async def shown(self, name: str) -> AsyncIterator[NbdExport]:
+        await self._serve()
+        export = f"{leftover.NOW}{self._number[name]}"
+        await self._export(export, self._node[name], f"{name}=")
+        try:
+            yield NbdExport(self.socket, f"{name}=")
+        finally:
+            await leftover.withdraw(self._qmp, [export])
+
+    def can_outsource(self, folder: Path) -> bool:
+        try:
+            replacement.refuse_unfit(
+                folder, self.sizes.values(), [one.path for one in self._defined.values()]
+            )
+        except RefusedError:
+            return False
+        return True
+
+    async def outsource(self, name: str, socket: Path, folder: Path) -> None:
+        number, drive, disk = self._number[name], self._drives[name], self._defined[name]
+        paths = [self._defined[one].path for one in self._drives]
+        await asyncio.to_thread(replacement.refuse_unfit, folder, self.sizes.values(), paths)
+        path = folder / f"korora-{self._directory.name}-{name}-{secrets.token_hex(4)}"
+        entry = Outsourced(name, disk.path, disk.format, f"{path}.qcow2", f"{path}.cache.qcow2")
+        await self._connect(name, socket)
+        await self._note(entry)  # so that the file is removed, whatever happens
+        await overlay.make_overlay(entry, drive.size)
+        await self._note(msgspec.structs.replace(entry, used=True))
+        self._node[name] = f"{OVERLAY}{number}"
+        await outsourcing.put_over(self._qmp, number, drive.node, entry.overlay, entry.cache)
+        self._frozen.add(name)
+        await self._copy(name, outsourcing.copy_of_frozen(number))
 
     async def reach(self, name: str, socket: Path) -> WritableExport:
         self._reached.add(name)
@@ -105,12 +154,22 @@ class QemuMovingDisks:
         told = await leftover.jobs(self._qmp)
         for name in self._mirrored():
             _refuse_failed(name, told.get(f"{leftover.JOB}{self._number[name]}"))
+        for entry in self._outsourced.values():
+            replacement.refuse_low(Path(entry.overlay).parent, self.sizes.values())
         running = told.values()
-        return Copied(
-            sum(job["current-progress"] for job in running),
-            sum(job["total-progress"] for job in running),
-            all(job["status"] == "ready" for job in running),
+        copied = Copied(
+            self._copied_frozen + sum(job["current-progress"] for job in running),
+            self._copied_frozen + sum(job["total-progress"] for job in running),
+            not self._frozen and all(job["status"] == "ready" for job in running),
         )
+        if self._capped and (copied.ready or copied.done >= sum(self.sizes.values())):
+            await self._uncap(told)
+        for name in list(self._frozen):
+            job = told[f"{leftover.JOB}{self._number[name]}"]
+            if job["status"] == "ready":
+                self._copied_frozen += job["total-progress"]
+                await self._go_on_with_overlay(name)
+        return copied
 
     async def cut(self) -> None:
         if not (await self.copied()).ready:
@@ -126,45 +185,123 @@ class QemuMovingDisks:
             await self._qmp.execute("blockdev-del", {"node-name": f"{leftover.THERE}{self._number[name]}"})
 
     @asynccontextmanager
+    async def nearer(self, name: str) -> AsyncIterator[NbdExport]:
+        await self._serve()
+        export = f"{outsourcing.NEARER}{self._number[name]}"
+        shown = f"{name}+"
+        await self._export(export, export, shown)
+        try:
+            yield NbdExport(self.socket, shown)
+        finally:
+            await leftover.withdraw(self._qmp, [export])
+
+    def room_nearer(self, name: str) -> int:
+        if name not in self._outsourced:
+            return 0
+        return replacement.to_spare(Path(self._outsourced[name].cache).parent, self.sizes.values())
+
+    @asynccontextmanager
     async def written(self, name: str) -> AsyncIterator[NbdExport]:
-        drive, round_ = self._drives[name], self._rounds[name]
+        node, round_ = self._node[name], self._rounds[name]
         await self._serve()
         before = f"{leftover.WRITTEN}{round_ - 1}" if round_ else ""
         actions: list[dict[str, Any]] = [
-            _bitmap("add", drive, f"{leftover.WRITTEN}{round_}", granularity=GRANULARITY)
+            _bitmap("add", node, f"{leftover.WRITTEN}{round_}", granularity=GRANULARITY)
         ]
         if before:
-            actions.append(_bitmap("disable", drive, before))
+            actions.append(_bitmap("disable", node, before))
         await self._qmp.execute("transaction", {"actions": actions})
         self._rounds[name] = round_ + 1
         export = f"{leftover.NOW}{self._number[name]}"
         shown = f"{name}@{round_}"
-        await self._export(export, drive, shown, bitmaps=[before] if before else [])
+        await self._export(export, node, shown, bitmaps=[before] if before else [])
         try:
-            yield NbdExport(self.socket, shown, before, await self._file(drive))
+            yield NbdExport(self.socket, shown, before, await self._file(name))
         finally:
             await leftover.withdraw(self._qmp, [export])
             if before:
-                named = {"node": drive.node, "name": before}
+                named = {"node": node, "name": before}
                 await self._qmp.execute("block-dirty-bitmap-remove", named)
 
+    async def stand_by(self) -> None:
+        await leftover.take_out(self._qmp)
+        self._forget_copies()
+
     async def end(self) -> None:
-        await leftover.clear(self._qmp)
+        try:
+            await fold_back(self._qmp, self._directory)
+        finally:
+            self._outsourced.clear()
+            self._node = {drive.name: drive.node for drive in self._drives.values()}
+            self._forget_copies()
+
+    def _forget_copies(self) -> None:
         self._serves = False
         self._reached.clear()
         self._rounds = dict.fromkeys(self._drives, 0)
+        self._frozen.clear()
         self.socket.unlink(missing_ok=True)
 
-    async def _file(self, drive: Drive) -> Path | None:
+    async def _file(self, name: str) -> Path | None:
         """Where the bytes of a raw disk lie, if QEMU goes through the kernel's cache to them."""
         told = await self._qmp.execute("query-named-block-nodes", {"flat": True})
-        node = next(one for one in told if one["node-name"] == drive.node)
+        node = next(one for one in told if one["node-name"] == self._node[name])
         path = Path(str(node["file"]))
         raw = node["drv"] == "raw" and not node["cache"]["direct"] and path.is_file()
-        return path if raw and path.stat().st_size == drive.size else None
+        return path if raw and path.stat().st_size == self._drives[name].size else None
 
     def _mirrored(self) -> list[str]:
         return [name for name in self._drives if name not in self._reached]
+
+    async def _note(self, entry: Outsourced) -> None:
+        self._outsourced[entry.disk] = entry
+        try:
+            await asyncio.to_thread(overlay.note, self._directory, tuple(self._outsourced.values()))
+        except OSError as error:
+            raise overlay.not_noted(self._directory, error) from error
+
+    async def _connect(self, name: str, socket: Path) -> None:
+        there = {
+            "driver": "nbd",
+            "node-name": f"{leftover.THERE}{self._number[name]}",
+            "server": {
+                "type": "unix",
+                "path": socket_path(socket, None if self._own_socket else self._directory),
+            },
+            "export": name,
+            "discard": "unmap",
+        }
+        await self._qmp.execute("blockdev-add", there, deadline_s=_CONNECTS_WITHIN_S)
+
+    async def _copy(self, name: str, which: Mapping[str, Any]) -> None:
+        number = self._number[name]
+        copying = {
+            "job-id": f"{leftover.JOB}{number}",
+            "target": f"{leftover.THERE}{number}",
+            "copy-mode": "background",
+            "on-source-error": "report",
+            "on-target-error": "report",
+            "auto-dismiss": False,
+            **which,
+        }
+        await self._qmp.execute("blockdev-mirror", copying, deadline_s=_CONNECTS_WITHIN_S)
+
+    async def _uncap(self, jobs: Iterable[str]) -> None:
+        """What the guest writes follows as fast as it can, and the rest of it in the pause."""
+        for job in jobs:
+            await self._qmp.execute("block-job-set-speed", {"device": job, "speed": 0})
+        self._capped = False
+
+    async def _go_on_with_overlay(self, name: str) -> None:
+        """The frozen disk is there: now what the guest wrote since."""
+        number = self._number[name]
+        job = f"{leftover.JOB}{number}"
+        await self._qmp.execute("block-job-cancel", {"device": job})  # its good end
+        ended = await leftover.concluded(self._qmp, [job])
+        _refuse_failed(name, {**ended[job], "status": "ready"})
+        await outsourcing.unfreeze(self._qmp, number)
+        await self._copy(name, outsourcing.copy_of_overlay(number))
+        self._frozen.discard(name)
 
     async def _serve(self) -> None:
         if self._serves:
@@ -185,12 +322,12 @@ class QemuMovingDisks:
         self._serves = True
 
     async def _export(
-        self, export: str, drive: Drive, name: str, *, writable: bool = False, bitmaps: Sequence[str] = ()
+        self, export: str, node: str, name: str, *, writable: bool = False, bitmaps: Sequence[str] = ()
     ) -> None:
         served: dict[str, object] = {
             "type": "nbd",
             "id": export,
-            "node-name": drive.node,
+            "node-name": node,
             "name": name,
             "writable": writable,
         }
@@ -199,8 +336,22 @@ class QemuMovingDisks:
         await self._qmp.execute("block-export-add", served)
 
 
-def _bitmap(what: str, drive: Drive, name: str, **more: object) -> dict[str, Any]:
-    return {"type": f"block-dirty-bitmap-{what}", "data": {"node": drive.node, "name": name, **more}}
+async def fold_back(qmp: Qmp, directory: Path) -> None:
+    """As `leftover.clear`; the disks hold everything, durably, and no overlay of the VM is left.
+
+    With QEMU gone it is folded back without it, and the ToolError is raised all the same.
+    """
+    try:
+        await leftover.clear(qmp)
+    except ToolError as error:
+        if error.kind == "qmp-gone":
+            await overlay.fold_back_at_rest(directory)
+        raise
+    await asyncio.to_thread(overlay.forget, directory)
+
+
+def _bitmap(what: str, node: str, name: str, **more: object) -> dict[str, Any]:
+    return {"type": f"block-dirty-bitmap-{what}", "data": {"node": node, "name": name, **more}}
 
 
 def _reached(name: str, socket: Path) -> WritableExport:

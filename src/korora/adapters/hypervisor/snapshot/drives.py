@@ -17,6 +17,8 @@ from korora.adapters.hypervisor.snapshot.graph import path_of
 from korora.errors import RefusedError
 from korora.model.vm import Disk
 
+OVERLAY: Final = "korora-over-"
+"""Begins the name of a node that a guest of Korora's writes to while its disk moves; it is that disk."""
 _FLASH: Final = {"cfi.pflash01", "cfi.pflash02"}
 _PASSED_THROUGH: Final = {"scsi-block", "scsi-generic"}
 _THREADS_SINCE: Final = 9
@@ -103,10 +105,11 @@ def _synced(held: int) -> None:
 def _drive(block: dict[str, Any], device: str, names: Mapping[str, str], taken: set[str]) -> Drive:
     inserted = block["inserted"]
     file = str(inserted["image"]["filename"])
-    name = names.get(file, "")
+    node = str(inserted["node-name"])
+    name = device.split("/")[3] if node.startswith(OVERLAY) else names.get(file, "")
     if not name or name in taken:
         name = _free(device.removesuffix("/virtio-backend").rpartition("/")[2], taken | set(names.values()))
-    return Drive(name, device, str(inserted["node-name"]), int(inserted["image"]["virtual-size"]), file)
+    return Drive(name, device, node, int(inserted["image"]["virtual-size"]), file)
 
 
 def _free(name: str, taken: set[str]) -> str:

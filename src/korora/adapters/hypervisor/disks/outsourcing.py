@@ -1,0 +1,209 @@
+"""A guest's writes go to an overlay while its disk is read undisturbed; then they are folded back.
+
+    device ── overlay (qcow2) ── cache (qcow2) ── disk, frozen ◀── the same ◀── mirror ──▶ NBD client
+                 │                  └── copy-on-read ── NBD server: what is read there is in the cache
+                 └───────────────◀── then a mirror of what the overlay holds alone ──▶ the same NBD client
+
+The copy of the frozen disk has one request under way at a time: a deep queue is what a guest's reads would
+wait behind. Nobody writes to that disk, so its mirror ends as soon as it has come to the end.
+Promise: whatever fails, the overlay and the disk together are what the guest wrote; `fold` makes it the disk
+alone, with the guest running, and takes the overlay out. A guest that stands still because the overlay's
+storage ran full runs on then. It may be repeated. Limit: no more than `fold` knows which disk is which
+(overlay.outsourced does).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.snapshot.drives import OVERLAY
+from korora.adapters.hypervisor.snapshot.graph import standing_still
+from korora.errors import ToolError
+
+CACHE: Final = "korora-cache-"
+"""What was read from the disk already: never mirrored, never folded back, and worth nothing after a crash."""
+NEARER: Final = "korora-nearer-"
+"""The filter that fills it. It meets whole MiB alone: QEMU 7.2 ends by an assertion where they are cut."""
+FROZEN: Final = "korora-frozen-"
+"""A second node of the disk below the overlay: QEMU mirrors none that is another's backing."""
+FOLD: Final = "korora-fold-"
+"""A job."""
+GRAIN_BYTES: Final = 4096
+SHALLOW_BYTES: Final = 1 << 19
+"""What the copy of a frozen disk reads at once."""
+_OVERLAY: Final[Mapping[str, Any]] = {"driver": "qcow2", "discard": "unmap"}
+_CACHE: Final[Mapping[str, Any]] = {"driver": "qcow2", "cache": {"no-flush": True}}
+_ELSEWHERE: Final = {"finish-migrate", "inmigrate", "postmigrate"}
+"""QEMU 7.2 ends by an assertion when a disk is written to then."""
+_PASSES: Final = 3
+"""Of a guest that writes as fast as it is folded back: then it stands still for the rest."""
+_SLACK_BYTES: Final = 64 << 20
+_ENDED: Final = {"concluded", "aborting", "null"}
+_LOOKS_EVERY_S: Final = 0.02
+_RUNS_WITHIN_S: Final = 60.0
+
+
+async def put_over(qmp: Qmp, number: int, node: str, path: str, cache: str) -> None:
+    """From here on the guest writes there. On failure it writes to its disk, or `fold` finds it."""
+    for name, options, file in ((CACHE, _CACHE, cache), (OVERLAY, _OVERLAY, path)):
+        below = {"driver": "file", "node-name": _file(name, number), "filename": file, "locking": "on"}
+        layer = {**options, "node-name": f"{name}{number}", "backing": None, "file": below}
+        await qmp.execute("blockdev-add", layer)
+    pairs = ((node, f"{CACHE}{number}"), (f"{CACHE}{number}", f"{OVERLAY}{number}"))
+    actions = [
+        {"type": "blockdev-snapshot", "data": {"node": under, "overlay": over}} for under, over in pairs
+    ]
+    await qmp.execute("transaction", {"actions": actions})
+    await _reopen(qmp, CACHE, number, {**_CACHE, "backing": node, "read-only": False})
+    nearer = {"driver": "copy-on-read", "node-name": f"{NEARER}{number}", "file": f"{CACHE}{number}"}
+    await qmp.execute("blockdev-add", nearer)
+    frozen = {"driver": "raw", "node-name": f"{FROZEN}{number}", "file": node, "read-only": True}
+    await qmp.execute("blockdev-add", frozen)
+
+
+def copy_of_frozen(number: int) -> dict[str, Any]:
+    """What is said to `blockdev-mirror` beside the job and the destination."""
+    return {"device": f"{FROZEN}{number}", "sync": "full", "buf-size": SHALLOW_BYTES}
+
+
+def gently(cap_bytes_per_s: int) -> dict[str, Any]:
+    """Likewise, of a disk that is written to. In larger pieces than the guest writes it would never end."""
+    return {"speed": cap_bytes_per_s, "buf-size": SHALLOW_BYTES, "granularity": GRAIN_BYTES}
+
+
+def copy_of_overlay(number: int) -> dict[str, Any]:
+    """Likewise. In pieces as small as the guest writes: the rest of them is there already."""
+    return {"device": f"{OVERLAY}{number}", "sync": "top", "granularity": GRAIN_BYTES}
+
+
+async def unfreeze(qmp: Qmp, number: int) -> None:
+    await qmp.execute("blockdev-del", {"node-name": f"{FROZEN}{number}"})
+
+
+async def fold(qmp: Qmp) -> None:
+    """ToolError(kind="not-folded-back") when one cannot be: the VM runs on with its overlay."""
+    there = await _named(qmp, OVERLAY)
+    used = [node for node in there if node in await _roots(qmp)]
+    if used and (await qmp.execute("query-status"))["status"] in _ELSEWHERE:
+        raise not_folded(
+            "the VM was sent to another host, and QEMU writes to no disk until it runs here again"
+        )
+    await _without_caches(qmp, used)
+    if used:
+        await _commit(qmp, [node.removeprefix(OVERLAY) for node in used])
+    for node in there:
+        await qmp.execute("blockdev-del", {"node-name": node})
+    status = (await qmp.execute("query-status"))["status"]
+    if used and status == "io-error":  # its write waits since the overlay had no room for it
+        await qmp.execute("cont", deadline_s=_RUNS_WITHIN_S)
+
+
+async def _without_caches(qmp: Qmp, overlays: Sequence[str]) -> None:
+    """What is in them is in the disks below them."""
+    nodes = await _named(qmp, CACHE)
+    under = await _backings(qmp) if nodes else {}
+    for overlay in overlays:
+        cache = under.get(overlay)
+        if cache in nodes:
+            number = int(overlay.removeprefix(OVERLAY))
+            await _reopen(qmp, OVERLAY, number, {**_OVERLAY, "backing": under[cache]})
+    for node in nodes:
+        await qmp.execute("blockdev-del", {"node-name": node})
+
+
+async def _reopen(qmp: Qmp, name: str, number: int, options: Mapping[str, Any]) -> None:
+    whole = {**options, "node-name": f"{name}{number}", "file": _file(name, number)}
+    await qmp.execute("blockdev-reopen", {"options": [whole]})
+
+
+def _file(name: str, number: int) -> str:
+    return f"{name}file-{number}"
+
+
+async def _backings(qmp: Qmp) -> dict[str, str]:
+    graph: dict[str, Any] = await qmp.execute("x-debug-query-block-graph")
+    names = {node["id"]: str(node["name"]) for node in graph["nodes"]}
+    edges = [edge for edge in graph["edges"] if edge["name"] == "backing"]
+    return {names[edge["parent"]]: names[edge["child"]] for edge in edges}
+
+
+async def _commit(qmp: Qmp, numbers: Sequence[str]) -> None:
+    for number in numbers:
+        committing = {
+            "job-id": f"{FOLD}{number}",
+            "device": f"{OVERLAY}{number}",
+            "on-error": "report",
+            "auto-dismiss": False,
+        }
+        await qmp.execute("block-commit", committing)
+    names = [f"{FOLD}{number}" for number in numbers]
+    async with AsyncExitStack() as still:
+        limits: dict[str, int] = {}
+        while not all(job["status"] == "ready" for job in (await _going(qmp, names)).values()):
+            if not limits:
+                jobs = await _going(qmp, names)
+                limits = {name: _PASSES * job["total-progress"] + _SLACK_BYTES for name, job in jobs.items()}
+            elif await _follows_no_more(qmp, limits):
+                limits = dict.fromkeys(names, 1 << 62)
+                await still.enter_async_context(standing_still(qmp))
+            await asyncio.sleep(_LOOKS_EVERY_S)
+        for name in names:
+            await qmp.execute("job-complete", {"id": name})
+        await _completed(qmp, names)
+
+
+async def _follows_no_more(qmp: Qmp, limits: Mapping[str, int]) -> bool:
+    jobs = await _going(qmp, list(limits))
+    return any(job["current-progress"] > limits[name] for name, job in jobs.items())
+
+
+async def _completed(qmp: Qmp, names: Sequence[str]) -> None:
+    while True:
+        jobs = await _told(qmp, names)
+        if all(job["status"] == "concluded" for job in jobs.values()):
+            break
+        await asyncio.sleep(_LOOKS_EVERY_S)
+    for name in jobs:
+        await qmp.execute("job-dismiss", {"id": name})
+    for job in jobs.values():
+        if job.get("error"):
+            raise not_folded(str(job["error"]))
+
+
+async def _going(qmp: Qmp, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """All of them, none of which has failed."""
+    jobs = await _told(qmp, names)
+    for name in names:
+        if name not in jobs or jobs[name].get("error") or jobs[name]["status"] in _ENDED:
+            raise not_folded(str(jobs.get(name, {}).get("error", "QEMU has ended it")))
+    return jobs
+
+
+async def _told(qmp: Qmp, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return {str(job["id"]): job for job in await qmp.execute("query-jobs") if job["id"] in names}
+
+
+async def _named(qmp: Qmp, prefix: str) -> list[str]:
+    nodes = await qmp.execute("query-named-block-nodes", {"flat": True})
+    names = (str(node["node-name"]) for node in nodes)
+    return [name for name in names if re.fullmatch(f"{prefix}[0-9]+", name)]
+
+
+async def _roots(qmp: Qmp) -> set[str]:
+    """What the guest's devices use."""
+    blocks = await qmp.execute("query-block")
+    return {str((block.get("inserted") or {}).get("node-name", "")) for block in blocks}
+
+
+def not_folded(reason: str) -> ToolError:
+    return ToolError(
+        f"what the guest wrote while its disks moved cannot be written to them: {reason}",
+        kind="not-folded-back",
+        remedy="see that the storage of its disks can be written and has room; nothing is lost, the VM runs"
+        " on with the overlay, and the next start of the daemon or the next move tries again",
+    )

@@ -1,0 +1,279 @@
+"""Writes that go elsewhere while a disk moves: the same there, and folded back here whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from fakes import counting_guest
+from fakes.two_qemus import MIB, Host, digest_of, measured, never_ready, settling, two_hosts, until
+from korora.adapters.hypervisor.disks import leftover, overlay, replacement
+from korora.adapters.hypervisor.disks.moving import fold_back
+from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.image.qemu_nbd import QemuImages
+from korora.errors import RefusedError, ToolError
+from korora.model.image import NbdExport
+
+pytestmark = [
+    pytest.mark.end_to_end,
+    pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="QEMU is not installed"),
+]
+
+
+def counted(here: Host, name: str = "b") -> int:
+    return counting_guest.counted(here.base / name)
+
+
+async def outsourced(here: Host, there: Host, folder: Path) -> None:
+    await there.disks.receive()
+    for name in here.disks.sizes:
+        await here.disks.outsource(name, there.disks.socket, folder)
+
+
+async def copied(here: Host) -> None:
+    while not (await here.disks.copied()).ready:  # noqa: ASYNC110  nobody tells
+        await asyncio.sleep(0.02)
+
+
+async def runs_on(here: Host) -> None:
+    now = counted(here)
+    await until(lambda: counted(here) > now + 10)
+
+
+def nothing_left(here: Host, folder: Path) -> None:
+    assert not list(folder.glob("korora-*"))
+    assert not (here.base / overlay.RECORD).exists()
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_the_disk_is_frozen_and_is_the_same_there_as_what_the_guest_sees(tmp_path: Path, form: str) -> None:
+    async def story() -> None:
+        folder = tmp_path / "elsewhere"
+        folder.mkdir()
+        async with two_hosts(tmp_path, form) as (here, there):
+            before = await here.graph()
+            await outsourced(here, there, folder)
+            frozen = [(here.base / name).read_bytes() for name in "ab"]
+            assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+            await copied(here)
+            roots = [settling(one) for one in (here, there)]
+            assert await measured(here, roots[0]) == await measured(there, roots[1]) == 6
+            await asyncio.sleep(0.5)
+            await here.qmp.execute("stop")
+            await here.disks.cut()
+            # The guest writes to the first chunk of both, and to nothing else.
+            assert await measured(here, roots[0]) == await measured(there, roots[1]) == 2
+            for name in "ab":
+                assert roots[0][name].root() == roots[1][name].root()
+            await here.disks.stand_by()
+            assert [(here.base / name).read_bytes() for name in "ab"] == frozen
+            await here.disks.end()
+            assert await here.graph() == before
+            nothing_left(here, folder)
+            assert [digest_of(here.base / name, "raw") for name in "ab"] == [
+                roots[0][name].root() for name in "ab"
+            ]
+            await there.disks.end()
+            await here.qmp.execute("cont")
+            await runs_on(here)
+        assert [digest_of(tmp_path / "there" / name, form) for name in "ab"] == [
+            roots[1][name].root() for name in "ab"
+        ]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("at", ["frozen", "following", "cut"])
+@pytest.mark.parametrize("how", ["end", "daemon died"])
+def test_it_is_folded_back_at_any_point_and_the_guest_never_misses_a_write(
+    tmp_path: Path, at: str, how: str
+) -> None:
+    async def story() -> None:
+        async with two_hosts(tmp_path) as (here, there):
+            before = await here.graph()
+            started = counted(here)
+            await outsourced(here, there, here.base)
+            if at != "frozen":
+                await copied(here)
+            if at == "cut":
+                await here.qmp.execute("stop")
+                await here.disks.cut()
+                await here.qmp.execute("cont")
+            await asyncio.sleep(0.3)
+            assert counted(here) - started < 100  # frozen since
+            if how == "end":
+                await here.disks.end()
+            else:
+                await here.qmp.close()
+                here.qmp = await Qmp.connect(here.base / "qmp", 60, lambda: True)
+                await fold_back(here.qmp, here.base)
+            await leftover.clear(here.qmp)
+            assert await here.graph() == before
+            nothing_left(here, here.base)
+            await runs_on(here)
+            assert abs(counted(here, "a") - counted(here, "b")) <= 2
+
+    asyncio.run(story())
+
+
+def test_what_is_read_nearer_is_there_and_is_neither_moved_nor_folded_back(tmp_path: Path) -> None:
+    def read(export: NbdExport) -> list[bytes]:
+        with QemuImages(connections=1).open_export(export) as image:
+            return list(image.each([(MIB, MIB)], bytes))
+
+    async def story() -> None:
+        async with two_hosts(tmp_path) as (here, there):
+            before = await here.graph()
+            await outsourced(here, there, here.base)
+            assert here.disks.room_nearer("b") > 0
+            async with here.disks.nearer("b") as export:
+                [content] = await asyncio.to_thread(read, export)
+            assert content == (here.base / "b").read_bytes()[MIB : 2 * MIB]
+            [cache] = here.base.glob("korora-here-b-*.cache.qcow2")
+            assert cache.stat().st_blocks * 512 > MIB
+            [over] = set(here.base.glob("korora-here-b-*.qcow2")) - {cache}
+            assert over.stat().st_blocks * 512 < MIB
+            await copied(here)
+            roots = [settling(one) for one in (here, there)]
+            await here.qmp.execute("stop")
+            await here.disks.cut()
+            assert await measured(here, roots[0]) == await measured(there, roots[1])
+            assert roots[0]["b"].root() == roots[1]["b"].root()
+            await here.disks.end()
+            assert await here.graph() == before
+            nothing_left(here, here.base)
+            await here.qmp.execute("cont")
+            await runs_on(here)
+
+    asyncio.run(story())
+
+
+def test_a_destination_that_is_lost_leaves_a_guest_that_runs_on_its_own_disk(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with two_hosts(tmp_path) as (here, there):
+            before = await here.graph()
+            await outsourced(here, there, here.base)
+            await copied(here)
+            there.process.kill()
+            with pytest.raises(ToolError) as failed:
+                await never_ready(here)
+            assert failed.value.kind == "mirror-failed"
+            await here.disks.end()
+            assert await here.graph() == before
+            nothing_left(here, here.base)
+            await runs_on(here)
+
+    asyncio.run(story())
+
+
+def test_what_a_qemu_that_was_killed_had_written_is_folded_back_without_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with two_hosts(tmp_path) as (here, there):
+            await outsourced(here, there, here.base)
+            await copied(here)
+            before = counted(here)
+            roots = settling(here)
+            await here.qmp.execute("stop")
+            await measured(here, roots)
+            here.process.kill()
+            here.process.wait()
+            with pytest.raises(ToolError) as failed:
+                await here.disks.end()
+            assert failed.value.kind == "qmp-gone"
+            nothing_left(here, here.base)
+            assert counted(here) > before
+            assert digest_of(here.base / "b", "raw") == roots["b"].root()
+
+    asyncio.run(story())
+
+
+def test_an_overlay_that_is_lost_is_told_and_its_disk_is_not_taken_for_whole(tmp_path: Path) -> None:
+    async def story() -> None:
+        entry = overlay.Outsourced("a", str(tmp_path / "a"), "raw", str(tmp_path / "gone"), used=True)
+        overlay.note(tmp_path, [entry])
+        for _ in range(2):
+            with pytest.raises(ToolError) as failed:
+                await overlay.fold_back_at_rest(tmp_path)
+            assert failed.value.kind == "not-folded-back"
+        overlay.note(tmp_path, [overlay.Outsourced("a", entry.original, "raw", entry.overlay)])
+        await overlay.fold_back_at_rest(tmp_path)
+        assert not (tmp_path / overlay.RECORD).exists()
+        (tmp_path / overlay.RECORD).write_text("[{")
+        with pytest.raises(ToolError, match="cannot be read"):
+            await overlay.fold_back_at_rest(tmp_path)
+
+    asyncio.run(story())
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16M", "none", str(folder)]
+    subprocess.run(mount, check=True, timeout=60)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=60)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_replacement_that_forgets_or_has_no_room_is_refused(tmp_path: Path, small: Path) -> None:
+    original = tmp_path / "a"
+    original.touch()
+    with pytest.raises(RefusedError, match="in memory"):
+        replacement.refuse_unfit(small, [MIB], [str(original)])
+    (small / "a").touch()
+    replacement.refuse_unfit(small, [MIB], [str(small / "a")])
+    with pytest.raises(RefusedError) as refused:
+        replacement.refuse_unfit(small, [MIB << 20], [str(small / "a")])
+    assert refused.value.kind == "replacement-room"
+    with pytest.raises(RefusedError) as refused:
+        replacement.refuse_unfit(small / "nowhere", [MIB], [])
+    assert refused.value.kind == "replacement"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.parametrize("how", ["low", "full"])
+def test_a_replacement_that_runs_full_costs_no_write_and_the_guest_runs_on(
+    tmp_path: Path, small: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replacement, "_VOLATILE", frozenset())
+
+    async def story() -> None:
+        async with two_hosts(tmp_path) as (here, there):
+            before = await here.graph()
+            await here.qmp.execute("stop")
+            await outsourced(here, there, small)
+            if how == "full":
+                fill(small / "other")
+            await here.qmp.execute("cont")
+            if how == "full":
+                while (await here.qmp.execute("query-status"))["status"] != "io-error":  # noqa: ASYNC110  QEMU tells, but not here
+                    await asyncio.sleep(0.05)
+            else:
+                await copied(here)
+                (small / "other").write_bytes(bytes(12 * MIB))
+            with pytest.raises(ToolError) as failed:
+                await here.disks.copied()
+            assert failed.value.kind == "replacement-full"
+            await here.disks.end()
+            assert (await here.qmp.execute("query-status"))["status"] == "running"
+            assert await here.graph() == before
+            nothing_left(here, small)
+            await runs_on(here)
+
+    asyncio.run(story())
+
+
+def fill(path: Path) -> None:
+    opened = os.open(path, os.O_CREAT | os.O_WRONLY)
+    with suppress(OSError):
+        while os.write(opened, bytes(4096)):
+            pass
+    os.close(opened)
