@@ -446,6 +446,7 @@ class FakeHypervisor:
         return overlays(directory)
 
     async def fold_back(self, directory: Path) -> None:
+        await self.world.meet(self.host, "fold_back")
         fold_back(directory)
 
     async def disks_at_rest(

@@ -98,6 +98,28 @@ def test_a_guest_that_writes_elsewhere_meanwhile_leaves_nothing_there(tell: Tell
     tell(story)
 
 
+@pytest.mark.parametrize("folds", [True, False])
+def test_what_a_guest_wrote_elsewhere_is_in_what_is_kept_or_nothing_is(
+    tell: Tell, tmp_path: Path, folds: bool
+) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        if not folds:
+            site.world.trouble("fold_back", Trouble.FAIL, "a")
+        aside = {"storage_mode": StorageMode.OUTSOURCE, "replacement": str(elsewhere), "incremental": True}
+        outcome = await move(site, "a", "b", **aside)
+        await site.recover()
+        assert outcome["outcome"] == "completed", outcome["error"]
+        assert ("a", "fold_back") in site.world.steps
+        assert kept_at(site["a"]) == (CONTENT if folds else {})
+        assert not list(elsewhere.iterdir())
+        assert not any((site["a"].directory / f"{name}.raw").exists() for name in CONTENT)
+
+    tell(story)
+
+
 def test_a_guest_writes_nowhere_that_the_host_keeps_vms_out_of(tell: Tell, tmp_path: Path) -> None:
     async def story(site: Site) -> None:
         await run_with_disks(site)
@@ -278,7 +300,7 @@ def test_a_source_that_dies_before_all_is_wiped_keeps_its_disks_when_it_is_back(
         site.plan.faults[point] = Fault.CRASH
         await move(site, "a", "b", incremental=True)
         await site.recover()
-        async with asyncio.timeout(10):  # `recover` looks at another VM
+        async with asyncio.timeout(60):  # `recover` looks at another VM
             while len(kept_at(site["a"])) < len(CONTENT):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert {name: path.read_bytes() for name, path in disks_of(site["b"]).items()} == CONTENT
