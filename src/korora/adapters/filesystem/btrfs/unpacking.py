@@ -52,9 +52,19 @@ def _lzo(data: bytes, size: int, sector: int) -> bytes:
         at += 4
         if at + length > end:
             raise OSError("a compressed extent breaks off")
-        parts.append(lzo.decompress(data[at : at + length], False, sector))
+        parts.append(_segment(data[at : at + length], sector))
         found += len(parts[-1])
         at += length
         if (left := -at % sector) < 4:
             at += left
     return b"".join(parts)
+
+
+def _segment(data: bytes, sector: int) -> bytes:
+    """A distance that leads before the segment makes the decompressor panic, which is no Exception."""
+    try:
+        return bytes(lzo.decompress(data, False, sector))
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise OSError(f"a compressed extent is damaged: {error}") from error

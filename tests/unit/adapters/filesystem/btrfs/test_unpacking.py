@@ -41,6 +41,11 @@ def test_what_cannot_be_is_refused(data: bytes, kind: int, size: int) -> None:
         unpacked(data, kind, size, SECTOR)
 
 
+def test_a_distance_that_leads_before_the_segment_is_refused() -> None:
+    with pytest.raises(OSError, match="damaged"):
+        unpacked(b"\x0c\x00\x00\x00\x04\x00\x00\x00\x10nP\xb7", 2, 20324, SECTOR)
+
+
 @given(
     data=st.binary(max_size=300), kind=st.integers(1, 3), size=st.integers(1, MAX_BYTES), head=st.booleans()
 )
