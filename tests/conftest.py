@@ -1,13 +1,22 @@
-"""How the tests are spread over processes: real VMs take turns in one, everything else runs beside them."""
+"""How the tests are spread over processes: real VMs take turns in one, everything else runs beside them.
+
+Property tests draw the same cases in every run, so that a change is judged by what it changed. With
+KORORA_CHANCE=1 they draw new ones.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 _REAL_VMS = "tests/end_to_end/"
+
+settings.register_profile("korora", derandomize=not os.environ.get("KORORA_CHANCE"), deadline=None)
+settings.load_profile("korora")
 
 
 class OneLab(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types

@@ -108,8 +108,8 @@ def test_what_a_guest_wrote_elsewhere_is_in_what_is_kept_or_nothing_is(
         elsewhere.mkdir()
         if not folds:
             site.world.trouble("fold_back", Trouble.FAIL, "a")
-        aside = {"storage_mode": StorageMode.OUTSOURCE, "replacement": str(elsewhere), "incremental": True}
-        outcome = await move(site, "a", "b", **aside)
+        aside: dict[str, Any] = {"storage_mode": StorageMode.OUTSOURCE, "replacement": str(elsewhere)}
+        outcome = await move(site, "a", "b", incremental=True, **aside)
         await site.recover()
         assert outcome["outcome"] == "completed", outcome["error"]
         assert ("a", "fold_back") in site.world.steps
