@@ -83,6 +83,7 @@ def main(arguments: Sequence[str]) -> int:
     if asked.runs < 1 or asked.gib <= 0:
         parser.error("--runs and --gib are more than nothing")
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        Path(folder).chmod(0o755)  # clamd reads signatures there, and is not root
         report = measured(
             Path(folder), 32 if asked.quick else int(asked.gib * 1024), 1 if asked.quick else asked.runs,
             small=asked.quick,
