@@ -70,7 +70,9 @@ async def refuse_moving(qmp: Qmp) -> None:
     """RefusedError(kind="moving") while its state is sent or received."""
     stream = (await qmp.execute("query-migrate")).get("status", "none")
     status = (await qmp.execute("query-status"))["status"]
-    if stream not in _STANDS_STILL or status in _MIGRATING:
+    # QEMU says that the stream is complete a moment before it says that it is the VM's end here.
+    left = stream == "completed" and status == "postmigrate"
+    if left or stream not in _STANDS_STILL or status in _MIGRATING:
         raise RefusedError(
             "the VM's state is just being moved: its disks cannot be looked at meanwhile",
             kind="moving",
