@@ -124,7 +124,7 @@ async def disks_at_rest(disks: Sequence[Disk], directory: Path, *, writable: boo
     except BaseException:
         await _ended(process)
         raise
-    return DisksAtRest(process, qmp, QemuMovingDisks(qmp, drives, directory, own_socket=True))
+    return DisksAtRest(process, qmp, QemuMovingDisks(qmp, drives, directory, own_socket=True, disks=disks))
 
 
 def _drive(disk: Disk, sizes: Mapping[str, int]) -> Drive:

@@ -5,14 +5,15 @@
                  └── NBD server, read-only                      └── read-only, at the same socket
 
 The guest's writes follow in the background; what is left of them is written there at the cut, with the VM
-paused (why not at once: docs/adr/0017). What was written since a disk was last measured is in a bitmap of
-whole chunks of the content tree; QEMU sets a bit once a write is done, so that whoever reads a chunk whose
-bit is set afterwards has read what is there, or finds the bit set the next time.
+paused (why not at once: docs/adr/0017). What was written since a disk was last measured is in a bitmap; QEMU
+sets a bit once a write is done, so that whoever reads what it stands for afterwards has read what is there,
+or finds the bit set the next time.
 Promise: nothing that fails here harms the source's disk. Limit: QEMU has one NBD server; a disk cannot be
 looked at as it was at one moment meanwhile.
 A disk that is `reached` is not mirrored: whoever reads what was `written` writes it to the NBD server there,
 by itself. QEMU has no job then that could fail, and no write of the guest waits (docs/adr/0019). Who reads a
-raw disk need not ask QEMU for its bytes: they are read from its file, after the bitmap was begun as well.
+raw disk need not ask QEMU for its bytes: they are read from the file that the VM's definition names, and no
+other that QEMU may name, after the bitmap was begun as well.
 """
 
 from __future__ import annotations
@@ -124,17 +125,14 @@ class QemuMovingDisks:
 
     def can_outsource(self, folder: Path) -> bool:
         try:
-            replacement.refuse_unfit(
-                folder, self.sizes.values(), [one.path for one in self._defined.values()]
-            )
+            self._refuse_unfit(folder)
         except RefusedError:
             return False
         return True
 
     async def outsource(self, name: str, socket: Path, folder: Path) -> None:
         number, drive, disk = self._number[name], self._drives[name], self._defined[name]
-        paths = [self._defined[one].path for one in self._drives]
-        await asyncio.to_thread(replacement.refuse_unfit, folder, self.sizes.values(), paths)
+        await asyncio.to_thread(self._refuse_unfit, folder)
         path = folder / f"korora-{self._directory.name}-{name}-{secrets.token_hex(4)}"
         entry = Outsourced(name, disk.path, disk.format, f"{path}.qcow2", f"{path}.cache.qcow2")
         await self._connect(name, socket)
@@ -246,9 +244,16 @@ class QemuMovingDisks:
         """Where the bytes of a raw disk lie, if QEMU goes through the kernel's cache to them."""
         told = await self._qmp.execute("query-named-block-nodes", {"flat": True})
         node = next(one for one in told if one["node-name"] == self._node[name])
-        path = Path(str(node["file"]))
+        defined = self._defined.get(name)
+        if defined is None or node["file"] != defined.path:
+            return None
+        path = Path(defined.path)
         raw = node["drv"] == "raw" and not node["cache"]["direct"] and path.is_file()
         return path if raw and path.stat().st_size == self._drives[name].size else None
+
+    def _refuse_unfit(self, folder: Path) -> None:
+        paths = [self._defined[one].path for one in self._drives]
+        replacement.refuse_unfit(folder, self.sizes.values(), paths)
 
     def _mirrored(self) -> list[str]:
         return [name for name in self._drives if name not in self._reached]

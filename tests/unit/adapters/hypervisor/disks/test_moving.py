@@ -14,8 +14,11 @@ import pytest
 from fakes import counting_guest
 from fakes.two_qemus import MIB, digest_of, followed, measured, never_ready, ready, two_hosts, until
 from korora.adapters.hypervisor.disks import leftover
+from korora.adapters.hypervisor.disks.moving import QemuMovingDisks
+from korora.adapters.hypervisor.snapshot.drives import drives_of
 from korora.agents.integrity.disks.settling import Settling
 from korora.errors import ToolError
+from korora.model.vm import Disk
 
 pytestmark = [
     pytest.mark.end_to_end,
@@ -200,5 +203,21 @@ def test_another_program_that_uses_qemus_server_is_left_alone(tmp_path: Path) ->
             assert refused.value.kind == "disks-served"
             await there.disks.end()
             await there.qmp.execute("nbd-server-stop")  # it is still there
+
+    asyncio.run(story())
+
+
+def test_a_raw_disk_is_read_from_the_file_that_its_definition_names_and_from_no_other(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with two_hosts(tmp_path) as (here, _):
+            async with here.disks.written("b") as export:
+                assert export.file == tmp_path / "here" / "b"
+            await here.disks.end()
+            drives = await drives_of(here.qmp, ())
+            elsewhere = [Disk(str(tmp_path / "here" / name), "raw", other) for name, other in ("ab", "ba")]
+            misled = QemuMovingDisks(here.qmp, drives, here.base, disks=elsewhere)
+            async with misled.written("b") as export:
+                assert export.file is None
+            await misled.end()
 
     asyncio.run(story())
