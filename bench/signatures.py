@@ -1,9 +1,7 @@
 """Signatures that find nothing, as many and as long as real ones: so that an engine has its usual work.
 
-ClamAV's own may not be passed on, and a machine without a network has none; with a handful of signatures
-clamd does hardly more than read. These are made up, always the same ones, and a fraction of what ClamAV's
-own were in 2025 (some eight million, most of them hashes). A quarter of the patterns has a gap, which
-ClamAV matches in another way than plain ones.
+A machine without a network has none of ClamAV's own, and with a handful clamd does hardly more than read.
+These are made up, always the same ones, and fewer than ClamAV's own. A quarter of the patterns has a gap.
 """
 
 from __future__ import annotations
