@@ -350,7 +350,7 @@ def _medians(moves: Sequence[Move]) -> dict[str, dict[str, float]]:
 
 
 def _ratios(medians: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Each way against the guest at rest, Korora's against QEMU's own. Without a name: of the default mode."""
+    """Each way against the guest at rest, Korora's against QEMU's own; without a name, the default mode's."""
     ratios: dict[str, float] = {}
     for way, of in medians.items():
         name = "" if way == "korora-auto" else f", {way}"
@@ -358,7 +358,8 @@ def _ratios(medians: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
             ratios[f"iops_vs_idle{name}"] = of["moving_iops"] / of["idle_iops"]
             ratios[f"p99_vs_idle{name}"] = of["moving_p99_ms"] / of["idle_p99_ms"]
         if way.startswith("korora-"):
-            ratios[f"iops_vs_mirror{name}"] = of["moving_iops"] / medians["nbd"]["moving_iops"]
+            if medians["nbd"]["moving_iops"]:  # else it was over before the guest said anything
+                ratios[f"iops_vs_mirror{name}"] = of["moving_iops"] / medians["nbd"]["moving_iops"]
             ratios[f"time_vs_nbd{name}"] = of["wall_s"] / medians["nbd"]["wall_s"]
             ratios[f"time_vs_nbd_tls{name}"] = of["wall_s"] / medians["nbd-tls"]["wall_s"]
     if "return trip" in medians:
