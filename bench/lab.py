@@ -5,15 +5,29 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from korora.client import Daemon
 from korora.errors import KororaError
-from korora.lab.interruption import undisturbed
+from korora.lab.interruption import Interrupted, interruptible, undisturbed
 from korora.lab.layout import Layout
 from korora.lab.lifecycle import bring_up, take_down
+
+
+def ended(session: Callable[[], None]) -> int:
+    """The exit code of a session in a lab; what went wrong is said."""
+    try:
+        with interruptible():
+            session()
+    except Interrupted as interrupted:
+        say(f"bench: {interrupted}; its lab is gone")
+        return interrupted.exit_code
+    except KororaError as error:
+        say(f"bench: {error.message}")
+        return int(error.exit_code)
+    return 0
 
 
 @contextmanager

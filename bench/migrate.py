@@ -22,10 +22,8 @@ from bench.certificates import make_certificates
 from bench.figures import KORORA, TCP, Run, medians, peak_mib, ratios, table
 from bench.guest import Fill, Watched, define
 from bench.lab import accelerator as lab_accelerator
-from bench.lab import say, two_hosts
+from bench.lab import ended, say, two_hosts
 
-from korora.errors import KororaError
-from korora.lab.interruption import Interrupted, interruptible
 from korora.lab.layout import Layout
 from korora.lab.namespaces import in_namespace
 from korora.lab.observer import Observer
@@ -41,20 +39,15 @@ _WAYS: Final = {way.name: way for way in by_qemu.WAYS}
 
 def main() -> int:
     asked = _arguments()
-    try:
-        with interruptible():
-            told = session(asked)
-    except Interrupted as interrupted:
-        print(f"bench: {interrupted}; its lab is gone", file=sys.stderr)
-        return interrupted.exit_code
-    except KororaError as error:
-        print(f"bench: {error.message}", file=sys.stderr)
-        return int(error.exit_code)
+    return ended(lambda: _told(asked))
+
+
+def _told(asked: argparse.Namespace) -> None:
+    told = session(asked)
     if asked.json == "-":
         print(told.decode())
     elif asked.json:
         Path(asked.json).write_bytes(told + b"\n")
-    return 0
 
 
 def session(asked: argparse.Namespace) -> bytes:

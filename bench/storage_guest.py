@@ -54,14 +54,21 @@ class Boot:
         initrd.write_bytes(gzip.decompress(guest.initrd.read_bytes()) + ours)
         return Boot(guest.kernel, initrd)
 
-    def definition(self, name: str, disk: Path, accelerator: str, words: str = "") -> str:
-        """TOML; `words`: more of the kernel's command line."""
+    def words(self, more: str) -> str:
+        """TOML; `more` on the kernel's command line."""
         return (
-            f'name = "{name}"\nmemory = "256M"\naccelerator = "{accelerator}"\n'
             f"[boot]\nkernel = {json.dumps(str(self.kernel))}\ninitrd = {json.dumps(str(self.initrd))}\n"
-            f'command_line = "console=ttyS0 quiet {words}"\n[vtpm]\nenabled = false\n'
-            f'[[disks]]\nname = "system"\npath = {json.dumps(str(disk))}\nformat = "raw"\n'
+            f'command_line = "console=ttyS0 quiet {more}"\n'
         )
+
+
+def definition(name: str, disk: Path, accelerator: str, boot: Boot | None, more: str = "") -> str:
+    """TOML, of a VM without a vTPM; with nothing to boot it only has the disk."""
+    return (
+        f'name = "{name}"\nmemory = "256M"\naccelerator = "{accelerator}"\n{boot.words(more) if boot else ""}'
+        f"[vtpm]\nenabled = false\n"
+        f'[[disks]]\nname = "system"\npath = {json.dumps(str(disk))}\nformat = "raw"\n'
+    )
 
 
 def random_disk(path: Path, mebibytes: int) -> Path:

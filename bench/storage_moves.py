@@ -35,13 +35,12 @@ from typing import Any, Final
 import msgspec
 from bench import machine as this_machine
 from bench.certificates import make_certificates
-from bench.lab import accelerator, say, two_hosts
+from bench.lab import accelerator, ended, say, two_hosts
 from bench.plain_vm import PlainVm
-from bench.storage_guest import Boot, Console, Load, random_disk
+from bench.storage_guest import Boot, Console, Load, definition, random_disk
 
 from korora.client import Daemon
-from korora.errors import KororaError, ToolError
-from korora.lab.interruption import Interrupted, interruptible
+from korora.errors import ToolError
 from korora.lab.layout import LabHost, Layout
 from korora.lab.lifecycle import korora_command
 from korora.model.definition import parse_definition
@@ -240,19 +239,14 @@ def _together(before: Console, after: Console, began: float, ended: float) -> Lo
 
 def main(arguments: Sequence[str]) -> int:
     asked = _arguments(arguments)
-    try:
-        with interruptible():
-            report = _session(asked)
-    except Interrupted as interrupted:
-        print(f"bench: {interrupted}; its lab is gone", file=sys.stderr)
-        return interrupted.exit_code
-    except KororaError as error:
-        print(f"bench: {error.message}", file=sys.stderr)
-        return int(error.exit_code)
+    return ended(lambda: _told(asked))
+
+
+def _told(asked: argparse.Namespace) -> None:
+    report = _session(asked)
     print(table(report))
     if asked.json:
         asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
-    return 0
 
 
 def table(report: Report) -> str:
@@ -287,14 +281,14 @@ def _under_load(layout: Layout, boot: Boot, accelerated: str, asked: argparse.Na
     with ExitStack() as undo:
         ours = ByKorora(
             layout, "ours",
-            boot.definition("ours", random_disk(layout.storage / "ours.raw", asked.mib), accelerated),
+            definition("ours", random_disk(layout.storage / "ours.raw", asked.mib), accelerated, boot),
         )  # fmt: skip
         undo.callback(ours.end)
         ours.console.wait_for_load()
         ours.hold()
         theirs = ByQemu(
             layout, layout.directory / "p", "theirs",
-            lambda disk: boot.definition("theirs", disk, accelerated),
+            lambda disk: definition("theirs", disk, accelerated, boot),
             random_disk(layout.storage / "theirs.raw", asked.mib),
             make_certificates(layout.directory / "tls", layout.hosts(2)),
         )  # fmt: skip
@@ -321,7 +315,7 @@ def _under_load(layout: Layout, boot: Boot, accelerated: str, asked: argparse.Na
 def _return_trip(layout: Layout, boot: Boot, accelerated: str, mebibytes: int) -> list[Move]:
     """There with everything, back with what the guest wrote meanwhile."""
     disk = random_disk(layout.storage / "returns.raw", mebibytes)
-    guest = ByKorora(layout, "returns", boot.definition("returns", disk, accelerated, "load=rare"))
+    guest = ByKorora(layout, "returns", definition("returns", disk, accelerated, boot, "load=rare"))
     try:
         guest.console.wait_for_load()
         moves = [guest.move(1, way="first trip", words=["--incremental"])]

@@ -19,10 +19,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gzip
 import os
 import re
-import stat
 import statistics
 import subprocess
 import sys
@@ -34,15 +32,14 @@ from typing import Any, Final
 
 import msgspec
 from bench import machine as this_machine
+from bench.storage_guest import MIB, Boot, definition
 
 from korora.adapters.hypervisor.machine import QemuMachine
 from korora.adapters.hypervisor.qemu import Qemu
 from korora.agents.dataorg.popularity import Popularity
-from korora.lab.guest import image
 from korora.model.definition import parse_definition
 from korora.ports.hypervisor import Place
 
-MIB: Final = 1 << 20
 DISK_MIB: Final = 1024
 ZONES: Final = 10
 GOAL_COST: Final = 0.97
@@ -126,11 +123,11 @@ async def _measured(folder: Path, turns: int) -> Report:
         content = os.urandom(MIB)  # not holes: QEMU's NBD server does not read those
         for _ in range(DISK_MIB):
             disk.write(content)
-    async with _vm(folder, "guest", _boot(folder)) as machine:
+    async with _vm(folder, "guest", Boot.made(folder)) as machine:
         await _loaded(folder / "guest" / "console.log")
         known, seen = await _learnt(machine)
         guest = await _cost(machine, turns, lambda: _asked_by_guest(machine))
-    async with _vm(folder, "plain", "") as machine, _read_by_others(machine, folder / "nbd.sock"):
+    async with _vm(folder, "plain", None) as machine, _read_by_others(machine, folder / "nbd.sock"):
         layer = await _cost(machine, turns, lambda: _read_of_files(machine))
     popular, true = set(known.hot().tolist()), hot_chunks()
     recall, precision = len(popular & true) / len(true), len(popular & true) / max(len(popular), 1)
@@ -204,12 +201,8 @@ async def _loaded(console: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _vm(folder: Path, name: str, boot: str) -> AsyncIterator[QemuMachine]:
-    vm = parse_definition(
-        f'name = "{name}"\nmemory = "256M"\naccelerator = "tcg"\n{boot}[vtpm]\nenabled = false\n'
-        f'[[disks]]\nname = "system"\npath = "{folder}/disk.raw"\nformat = "raw"\n',
-        "the bench's VM",
-    )
+async def _vm(folder: Path, name: str, boot: Boot | None) -> AsyncIterator[QemuMachine]:
+    vm = parse_definition(definition(name, folder / "disk.raw", "tcg", boot), "the bench's VM")
     machine = await Qemu(folder / "cache").start(vm, Place(folder / name, None), incoming=False)
     try:
         yield machine
@@ -257,18 +250,6 @@ async def _read_by_others(machine: QemuMachine, socket: Path) -> AsyncIterator[N
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-def _boot(folder: Path) -> str:
-    """The lab's kernel and initrd, with our load in the place of the lab's program."""
-    program = folder / "load"
-    source = Path(__file__).with_name("storage_load.c")
-    subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", program, source, "-lm"], check=True)
-    guest = image.guest_image()
-    ours = b"".join(image.cpio([("korora-guest", stat.S_IFREG | 0o755, program.read_bytes())]))
-    initrd = folder / "initrd"
-    initrd.write_bytes(gzip.decompress(guest.initrd.read_bytes()) + ours)
-    return f'[boot]\nkernel = "{guest.kernel}"\ninitrd = "{initrd}"\ncommand_line = "console=ttyS0 quiet"\n'
 
 
 if __name__ == "__main__":
