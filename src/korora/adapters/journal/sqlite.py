@@ -11,7 +11,6 @@ log at every commit).
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+from korora.adapters.durable import sync_folder
 from korora.adapters.journal.schema import APPLICATION_ID, SCHEMA, VERSION
 from korora.adapters.sqlite import Trouble, connected, transaction, trouble
 from korora.errors import ToolError
@@ -143,7 +143,7 @@ class SqliteJournal:
                 database.execute(statement)
         database.execute("COMMIT")
         self._check()
-        _sync_directory(self._path.parent)
+        sync_folder(self._path.parent)
 
     def _check(self) -> None:
         application = self._database.execute("PRAGMA application_id").fetchone()[0]
@@ -213,15 +213,6 @@ def _connected(path: Path) -> sqlite3.Connection:
             kind="journal",
             remedy="make the state folder, owned and writable by the daemon's user",
         ) from error
-
-
-def _sync_directory(directory: Path) -> None:
-    """The file's name must survive a power cut too."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _log_size(database: sqlite3.Connection) -> int:

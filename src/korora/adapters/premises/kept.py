@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from korora.adapters.durable import sync_folder
 from korora.adapters.premises.wiping import wiped
 from korora.model.evidence import WipeStep
 from korora.model.identity import VmName, checked_name
@@ -89,7 +90,7 @@ class LocalKeptDisks:
         if there:
             path.chmod(0o600)
             path.rename(image)
-        _durable(image.parent)
+        sync_folder(image.parent)
 
     def _drop(self, vm: VmName) -> list[WipeStep]:
         folder = self._folder / checked_name(vm, "VM name")
@@ -110,11 +111,3 @@ def _take(image: Path, path: Path) -> None:
 def _put_back(path: Path, image: Path) -> None:
     if path.is_file() and image.with_suffix(_RECORD).exists() and not image.exists():
         path.rename(image)
-
-
-def _durable(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from korora.adapters.durable import sync_folder
 from korora.errors import IntegrityError, RefusedError
 from korora.model.identity import HostName, Secret, sha256
 from korora.model.tpm import Credential
@@ -178,11 +179,7 @@ def _write(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _wrong_certificate(reason: str) -> IntegrityError:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from korora.adapters.durable import sync_folder
 from korora.adapters.image import files
 from korora.errors import ToolError, UsageError
 from korora.protocol import dsse
@@ -102,8 +103,4 @@ def settle(partial: Path, path: Path) -> None:
     """It gets its name, and keeps it across a crash. FileExistsError rather than to write over another."""
     os.link(partial, path)
     partial.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

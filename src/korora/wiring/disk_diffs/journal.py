@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from korora.adapters.durable import sync_folder
 from korora.errors import IntegrityError, KororaError, RefusedError
 from korora.model.image_record import Root
 from korora.protocol import canonical
@@ -66,7 +67,7 @@ def begin(image: Path, diff: DiffFile) -> None:
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
-        _sync(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         new.unlink(missing_ok=True)
         raise unwritten(path, error) from error
@@ -74,7 +75,7 @@ def begin(image: Path, diff: DiffFile) -> None:
 
 def end(image: Path) -> None:
     beside(image).unlink(missing_ok=True)
-    _sync(image.parent)
+    sync_folder(image.parent)
 
 
 def refuse_unfinished(image: Path, diff: str | None = None) -> None:
@@ -86,11 +87,3 @@ def refuse_unfinished(image: Path, diff: str | None = None) -> None:
             kind="unfinished-apply",
             remedy=f"finish it: korora disk diff apply {kept.file} {image} --in-place",
         )
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from korora.adapters.durable import sync_folder
 from korora.errors import ToolError
 
 RECORD: Final = "outsourced.json"
@@ -68,7 +69,7 @@ def note(directory: Path, entries: Sequence[Outsourced]) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(directory / RECORD)
-    _sync_folder(directory)
+    sync_folder(directory)
 
 
 def forget(directory: Path) -> None:
@@ -155,15 +156,7 @@ def _sync(path: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    sync_folder(path.parent)
 
 
 def not_noted(directory: Path, error: OSError) -> ToolError:
