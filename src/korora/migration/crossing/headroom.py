@@ -44,7 +44,7 @@ class Headroom:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`cap_bytes_per_s`: of a mirror. `why`: for people."""
+    """`cap_bytes_per_s`: of a mirror; 0: none. `why`: for people."""
 
     outsource: bool
     cap_bytes_per_s: int
@@ -56,7 +56,7 @@ def chosen(headroom: Headroom, *, can_outsource: bool) -> Choice:
     rate, cap = headroom.read_bytes_per_s, int(headroom.read_bytes_per_s / _SHARE)
     found = f"the disks give {rate / (1 << 20):.0f} MiB/s beside the guest"
     if _per_s(headroom.before, headroom.before_s) < IDLE_PER_S:
-        cap = max(int(rate), SPARE_BYTES_PER_S)
+        cap = 0 if rate >= SPARE_BYTES_PER_S else SPARE_BYTES_PER_S
         return Choice(
             outsource=False, cap_bytes_per_s=cap, why=f"mirror: the guest asks little of its disks; {found}"
         )

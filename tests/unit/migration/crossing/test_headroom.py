@@ -32,7 +32,7 @@ def found(requests: int, before_ms: float, meanwhile_ms: float, rate: float) -> 
         (found(1000, 4, 8, FAST), True, 0),
         (found(1000, 4, 4, SLOW), True, 0),
         (found(5, 4, 40, SLOW), False, 64 * MIB),
-        (found(0, 0, 0, FAST), False, 400 * MIB),
+        (found(0, 0, 0, FAST), False, 0),
     ],
 )
 def test_the_choice_follows_what_was_seen(seen: Headroom, outsource: bool, cap: int) -> None:
