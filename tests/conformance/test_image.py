@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -14,7 +15,7 @@ from fakes.image import MemoryImage
 from korora.adapters.image.plain import plain
 from korora.adapters.image.qemu_nbd import QemuImages, served
 from korora.errors import KororaError, ToolError
-from korora.model.image import Extent, Format, ImageFiles, NbdExport
+from korora.model.image import Extent, Format, ImageFiles, NbdExport, Slice
 from korora.ports.image import OpenImage
 from korora.protocol.content_tree import CHUNK_BYTES
 
@@ -31,7 +32,7 @@ def served_by_another(image: ImageFiles, folder: Path) -> Iterator[OpenImage]:
         yield opened
 
 
-@pytest.fixture(params=["memory", "plain", "qemu", "export"])
+@pytest.fixture(params=["memory", "plain", "raw", "qcow2", "qemu", "export"])
 def open_image(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     def in_memory(content: bytes) -> AbstractContextManager[OpenImage]:
         return nullcontext(MemoryImage(content))
@@ -50,9 +51,20 @@ def open_image(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
         image = ImageFiles(path, Format.RAW)
         if request.param == "export":
             return served_by_another(image, tmp_path / "served")
+        if request.param == "qcow2":
+            image = ImageFiles(tmp_path / "disk.qcow2", Format.QCOW2)
+            words = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", path, image.path]
+            subprocess.run(words, check=True, timeout=120)
+        if request.param == "qemu":
+            image = served_by_qemu(path)
         return QemuImages().open(image)
 
     return in_memory if request.param == "memory" else through_qemu
+
+
+def served_by_qemu(path: Path) -> ImageFiles:
+    """As a part of a file, of which QEMU reads every byte; of a file, it tells where the bytes lie."""
+    return ImageFiles(path, Format.RAW, Slice(0, path.stat().st_size))
 
 
 @pytest.mark.parametrize("content", [b"", NOISE[:512], CONTENT], ids=["nothing", "one sector", "more"])
@@ -130,9 +142,19 @@ def dead_qemu(folder: Path) -> Iterator[OpenImage]:
     path = folder / "disk.raw"
     path.write_bytes(NOISE * 8)
     before = children()
-    with QemuImages().open(ImageFiles(path, Format.RAW)) as opened:
+    with QemuImages().open(served_by_qemu(path)) as opened:
         for child in children() - before:
             os.kill(child, 9)
+        yield opened
+
+
+@contextmanager
+def cut_short(folder: Path) -> Iterator[OpenImage]:
+    """The file loses its end while it is read."""
+    path = folder / "disk.raw"
+    path.write_bytes(NOISE * 8)
+    with QemuImages().open(ImageFiles(path, Format.RAW)) as opened:
+        os.truncate(path, 5 * CHUNK_BYTES + 7)
         yield opened
 
 
@@ -171,7 +193,9 @@ def children() -> set[int]:
     return {int(word) for word in Path("/proc/thread-self/children").read_text().split()}
 
 
-@pytest.mark.parametrize("unreadable", [unreadable_in_memory, dead_qemu, dead_server, damaged_qcow2])
+@pytest.mark.parametrize(
+    "unreadable", [unreadable_in_memory, dead_qemu, dead_server, cut_short, damaged_qcow2]
+)
 def test_what_cannot_be_read_is_an_error_and_never_zeros(
     unreadable: Callable[[Path], AbstractContextManager[OpenImage]], tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from fnmatch import translate
 from typing import Final
 
@@ -25,6 +26,8 @@ from korora.model.files import (
 )
 
 PIECE_BYTES: Final = MAX_PIECE_BYTES
+_APART_BYTES: Final = 1 << 18
+"""So much and more is worth another thread."""
 Read = Callable[[int, int], bytes]
 Run = tuple[int, int]
 """(offset, length) in bytes."""
@@ -47,6 +50,7 @@ class Contents:
         self._volume = volume
         self._tell = tell
         self._held: list[bytes] | None = None
+        self._beside = ThreadPoolExecutor(1, "hash")
 
     def digested(self, read: Read, size: int, path: bytes) -> tuple[Digests, str]:
         """(BLAKE3, MD5, SHA-256) of all of it, or why there is none."""
@@ -70,23 +74,30 @@ class Contents:
         wanted = size <= MAX_GATHERED_BYTES and self._is_wanted(path)
         parts: list[bytes] = []
         whole = blake3()
-        others = hashlib.md5(usedforsecurity=False), hashlib.sha256()  # what package databases have
+        md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()  # what package databases have
+        slowest: Future[None] | None = None
         offset = 0
         try:
             while offset < size:
                 piece = read(offset, min(PIECE_BYTES, size - offset))
                 if not piece:
                     return (None, None, None), f"only {offset} of {size} bytes can be read"
+                if slowest is not None:
+                    slowest.result()
+                slowest = self._beside.submit(md5.update, piece) if len(piece) >= _APART_BYTES else None
+                if slowest is None:
+                    md5.update(piece)
                 whole.update(piece)
-                for other in others:
-                    other.update(piece)
+                sha256.update(piece)
                 offset += len(piece)
                 if wanted:
                     parts.append(piece)
         except (OSError, RuntimeError, ValueError, TypeError, OverflowError) as error:
             return (None, None, None), words_of(error)
+        if slowest is not None:
+            slowest.result()
         self._held = parts if wanted else None
-        return (whole.hexdigest(), others[0].hexdigest(), others[1].hexdigest()), ""
+        return (whole.hexdigest(), md5.hexdigest(), sha256.hexdigest()), ""
 
     def wanted(self, record: FileRecord) -> Iterator[Content | Problem]:
         """The content of what was digested last, if it is asked for."""

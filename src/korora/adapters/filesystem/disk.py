@@ -1,13 +1,20 @@
-"""The disk, as readers of partitions and file systems want it: an export of NBD, with a little memory."""
+"""The disk, as readers of partitions and file systems want it: an export of NBD, or a file in which its bytes
+lie; with a little memory.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Protocol
 
 import pytsk3
 
 from korora.adapters.image import nbd
+from korora.adapters.image.files import read_into
+from korora.adapters.image.layout import Layout, decoded
 
 BLOCK_BYTES: Final = 1 << 16
 BLOCKS_KEPT: Final = 512
@@ -22,16 +29,60 @@ class Bytes(Protocol):
         ...
 
 
-class Disk:
-    """An NBD export. Small reads, which are metadata, come in whole blocks that are kept for a while."""
+Fetch = Callable[[int, int], bytes]
+"""(offset, length) → the bytes there, all of them. OSError."""
 
-    def __init__(self, socket: str, export: str = "") -> None:
-        self._handle = nbd.library().NBD()
-        self._handle.set_export_name(export)
-        self._handle.connect_unix(socket)
-        self._error: type[Exception] = nbd.library().Error
+
+def exported(socket: str, export: str = "") -> Disk:
+    """What is served there."""
+    handle = nbd.library().NBD()
+    handle.set_export_name(export)
+    handle.connect_unix(socket)
+    error: type[Exception] = nbd.library().Error
+
+    def fetch(offset: int, length: int) -> bytes:
+        parts = []
+        try:
+            while length:
+                piece = bytes(handle.pread(min(length, _AT_MOST), offset))
+                parts.append(piece)
+                offset, length = offset + len(piece), length - len(piece)
+        except error as failed:
+            raise _unreadable(offset, length, failed) from failed
+        return b"".join(parts)
+
+    return Disk(fetch, handle.get_size())
+
+
+def lying(file: str, layout: str) -> Disk:
+    """What lies in that file, by an encoded layout. It is open for as long as the process lives."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    where: Layout = decoded(Path(layout).read_bytes())
+
+    def fetch(offset: int, length: int) -> bytes:
+        space, done = bytearray(length), 0
+        try:
+            for count, place in where.pieces(offset, length):
+                read_into(memoryview(space)[done : done + count], descriptor, place)
+                done += count
+        except OSError as failed:
+            raise _unreadable(offset, length, failed) from failed
+        return bytes(space)
+
+    return Disk(fetch, where.size)
+
+
+def _unreadable(offset: int, length: int, failed: Exception) -> OSError:
+    return OSError(f"bytes {offset} to {offset + length} of the disk cannot be read: {failed}")
+
+
+class Disk:
+    """Small reads, which are metadata, come in whole blocks that are kept for a while."""
+
+    def __init__(self, fetch: Fetch, size: int) -> None:
+        self._fetched = fetch
         self._kept: OrderedDict[int, bytes] = OrderedDict()
-        self.size: int = self._handle.get_size()
+        self.size = size
 
     def read(self, offset: int, length: int) -> bytes:
         length = max(0, min(length, self.size - offset))
@@ -54,19 +105,6 @@ class Disk:
         if len(self._kept) > BLOCKS_KEPT:
             self._kept.popitem(last=False)
         return block
-
-    def _fetched(self, offset: int, length: int) -> bytes:
-        parts = []
-        try:
-            while length:
-                piece = bytes(self._handle.pread(min(length, _AT_MOST), offset))
-                parts.append(piece)
-                offset, length = offset + len(piece), length - len(piece)
-        except self._error as error:
-            raise OSError(
-                f"bytes {offset} to {offset + length} of the disk cannot be read: {error}"
-            ) from error
-        return b"".join(parts)
 
 
 class Part:

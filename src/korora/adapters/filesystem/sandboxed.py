@@ -1,4 +1,4 @@
-"""Files of images, told by a walker in a sandbox that sees one NBD export and no more.
+"""Files of images, told by a walker in a sandbox that sees one NBD export, or one image's file, and no more.
 
 Promise: a reader of file systems that a hostile image takes over can lie about that image, and nothing else.
 It ends within the time given, and what it did not tell is a problem: never that all was read.
@@ -14,15 +14,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
 import msgspec
 
 import korora
-from korora.adapters.image.qemu_nbd import served
+from korora.adapters.image.qemu_nbd import ITSELF, lies, served
 from korora.adapters.image.sandbox import Sandbox, end
 from korora.model.files import Done, Problem, Told
 from korora.model.image import ImageFiles, NbdExport
@@ -62,11 +63,10 @@ class SandboxedFiles:
         self, disk: ImageFiles | NbdExport, what: str, contents: Sequence[bytes], stopped: Callable[[], bool]
     ) -> Generator[Told, None, None]:
         deadline = time.monotonic() + self.within_s
-        with _served(disk) as export, tempfile.TemporaryFile() as errors:
-            where = [f"/run/{export.socket.name}", export.name, what]
-            command = [sys.executable, "-I", "-m", "korora.adapters.filesystem.walker", *where]
+        with _shown(disk) as shown, tempfile.TemporaryFile() as errors:
+            command = [sys.executable, "-I", "-m", "korora.adapters.filesystem.walker", *shown.words, what]
             words = [*command, *(os.fsdecode(pattern) for pattern in contents)]
-            process = Sandbox(_python(), export.socket.parent).start(words, subprocess.PIPE, errors)
+            process = Sandbox(_python() | shown.files, shown.folder).start(words, subprocess.PIPE, errors)
             try:
                 yield from _records(_Reading(process, deadline, stopped), process, errors)
             finally:
@@ -75,14 +75,30 @@ class SandboxedFiles:
                     process.stdout.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A disk, as the walker sees it in its sandbox: its words for it, and what it needs there."""
+
+    words: tuple[str, str, str]
+    folder: Path
+    files: dict[str, Path] = field(default_factory=dict)
+
+
 @contextmanager
-def _served(disk: ImageFiles | NbdExport) -> Iterator[NbdExport]:
+def _shown(disk: ImageFiles | NbdExport) -> Iterator[_Shown]:
     if isinstance(disk, NbdExport):
-        yield disk
+        yield _Shown(("nbd", f"/run/{disk.socket.name}", disk.name), disk.socket.parent)
         return
     temporary = tempfile.TemporaryDirectory(prefix="korora-files-")
-    with temporary as folder, served(disk, Path(folder)):
-        yield NbdExport(Path(folder) / "nbd")
+    with temporary as folder, ThreadPoolExecutor(1, "layout") as looking:
+        where = looking.submit(lies, disk)
+        with served(disk, Path(folder)) as handles:
+            found = where.result()
+            if found is None or found.size != handles[0].get_size():
+                yield _Shown(("nbd", "/run/nbd", ""), Path(folder))
+                return
+            (Path(folder) / "layout").write_bytes(found.whole().encoded())
+            yield _Shown(("file", ITSELF, "/run/layout"), Path(folder), {ITSELF: disk.path.resolve()})
 
 
 def _python() -> dict[str, Path]:

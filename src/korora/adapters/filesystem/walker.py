@@ -1,9 +1,10 @@
-"""The program in the sandbox: reads an NBD export's volumes, and tells of their files on its output.
+"""The program in the sandbox: reads a disk's volumes, and tells of their files on its output.
 
 Records are MessagePack, each after its length (4 bytes, big-endian). Whatever a hostile file system does to
 it, it can write records, and end.
 
-Run: python -m korora.adapters.filesystem.walker SOCKET EXPORT files|pieces|places [PATTERN ...]
+Run: python -m korora.adapters.filesystem.walker nbd SOCKET EXPORT files|pieces|places [PATTERN ...]
+or with `file FILE LAYOUT` instead of an export: a file in which the disk's bytes lie, and where.
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ from typing import BinaryIO, Final, Protocol
 
 import msgspec
 
-from korora.adapters.filesystem.btrfs.volume import BtrfsVolume
 from korora.adapters.filesystem.contents import Contents, Walked
-from korora.adapters.filesystem.disk import Bytes, Disk, words_of
+from korora.adapters.filesystem.disk import Bytes, Disk, exported, lying, words_of
 from korora.adapters.filesystem.names import name_of
 from korora.adapters.filesystem.places import Places
 from korora.adapters.filesystem.sleuthkit import SleuthKitVolume
 from korora.adapters.filesystem.volumes import Found, found_in
-from korora.adapters.filesystem.xfs import XfsVolume
 from korora.model.files import Begun, Done, Ended, FileRecord, Piece, Problem, Told, Volume
 
 
@@ -36,7 +35,21 @@ class Reader(Protocol):
 Tell = Callable[[Begun | Piece | Ended], None]
 UNREAD = {"swap": "", "luks": "it is encrypted"}
 """What is no problem, and why others are."""
-READERS: Final[dict[str, Callable[[int, Bytes], Reader]]] = {"btrfs": BtrfsVolume, "xfs": XfsVolume}
+
+
+def _btrfs(number: int, part: Bytes) -> Reader:
+    from korora.adapters.filesystem.btrfs.volume import BtrfsVolume  # a tenth of a second, for who needs it
+
+    return BtrfsVolume(number, part)
+
+
+def _xfs(number: int, part: Bytes) -> Reader:
+    from korora.adapters.filesystem.xfs import XfsVolume
+
+    return XfsVolume(number, part)
+
+
+READERS: Final[dict[str, Callable[[int, Bytes], Reader]]] = {"btrfs": _btrfs, "xfs": _xfs}
 
 
 def told_of(disk: Disk, patterns: Sequence[bytes], tell: Tell | None = None) -> Iterator[Told]:
@@ -112,8 +125,8 @@ def main(words: Sequence[str], output: BinaryIO) -> int:
         if isinstance(told, Volume | Ended):  # who waits for these knows them before a long file begins
             output.flush()
 
-    socket, export, what, *patterns = words
-    disk = Disk(socket, export)
+    how, one, other, what, *patterns = words
+    disk = (lying if how == "file" else exported)(one, other)
     wanted = [word.encode() for word in patterns]
     all_of_it = (
         located_in(disk) if what == "places" else told_of(disk, wanted, tell if what == "pieces" else None)

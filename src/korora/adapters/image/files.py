@@ -5,6 +5,7 @@ Promise: opens what it is given, waits for nobody, writes nothing; what is no fi
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -94,3 +95,15 @@ def opened(path: Path) -> BinaryIO:
         os.close(descriptor)
         raise UsageError(f"{path} is no file and no disk", kind="no-image", remedy="name a disk image")
     return os.fdopen(descriptor, "rb")
+
+
+def read_into(space: memoryview, descriptor: int, place: int | None) -> None:
+    """All of it; of zeros if `place` is None. OSError, also where the file ends too early."""
+    if place is None:
+        space[:] = bytes(len(space))
+        return
+    while space:
+        count = os.preadv(descriptor, [space], place)
+        if count == 0:
+            raise OSError(errno.EIO, "the file ends there")
+        space, place = space[count:], place + count

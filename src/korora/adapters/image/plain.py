@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
-from korora.adapters.image.files import opened
+from korora.adapters.image.files import opened, read_into
+from korora.adapters.image.layout import Layout
 from korora.errors import ToolError
 from korora.model.image import Extent
 from korora.ports.image import OpenImage, Range
@@ -27,11 +29,19 @@ _AT_ONCE: Final = 2
 class Plain:
     """Implements `ports.image.OpenImage`."""
 
-    def __init__(self, descriptor: int, name: str, workers: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, descriptor: int, name: str, workers: ThreadPoolExecutor, layout: Layout | None = None
+    ) -> None:
+        """`layout`: where in the file the disk's bytes lie; from its beginning to its end if None."""
         self._descriptor, self._name, self._workers = descriptor, name, workers
-        self.size: int = os.lseek(descriptor, 0, os.SEEK_END)
+        self._layout = layout
+        self._thread = threading.local()
+        self.size: int = layout.size if layout else os.lseek(descriptor, 0, os.SEEK_END)
 
     def extents(self, offset: int = 0) -> Iterator[Extent]:
+        if self._layout:
+            yield from self._layout.extents(offset)
+            return
         while offset < self.size:
             data = self._next(offset, os.SEEK_DATA)
             if data > offset:
@@ -69,28 +79,33 @@ class Plain:
 
     def _read(self, wanted: Range, work: Callable[[memoryview], T]) -> T:
         offset, length = wanted
-        space = memoryview(bytearray(length))
+        space = self._space(length)
+        pieces = self._layout.pieces(offset, length) if self._layout else [(length, offset)]
         done = 0
-        while done < length:
+        for count, place in pieces:
+            part = space[done : done + count]
             try:
-                count = os.preadv(self._descriptor, [space[done:]], offset + done)
+                read_into(part, self._descriptor, place)
             except OSError as error:
-                raise self._unreadable(offset, length, error.strerror or str(error)) from error
-            if count == 0:
-                raise self._unreadable(offset, length, "the file ends there")
+                why = error.strerror or str(error)
+                raise ToolError(
+                    f"bytes {offset} to {offset + length} of {self._name} cannot be read: {why}",
+                    kind="unreadable",
+                    remedy="the storage below it fails, or the file was cut short meanwhile",
+                ) from error
             done += count
         return work(space)
 
-    def _unreadable(self, offset: int, length: int, why: str) -> ToolError:
-        return ToolError(
-            f"bytes {offset} to {offset + length} of {self._name} cannot be read: {why}",
-            kind="unreadable",
-            remedy="the storage below it fails, or the file was cut short meanwhile",
-        )
+    def _space(self, length: int) -> memoryview:
+        """The thread's own, used again: new memory costs as much as the reading."""
+        held: bytearray = getattr(self._thread, "space", None) or bytearray()
+        if len(held) < length:
+            held = self._thread.space = bytearray(length)
+        return memoryview(held)[:length]
 
 
 @contextmanager
-def plain(path: Path) -> Iterator[OpenImage]:
+def plain(path: Path, layout: Layout | None = None) -> Iterator[OpenImage]:
     """UsageError(kind="no-image") when it is no file and no disk."""
     with opened(path) as file, ThreadPoolExecutor(_AT_ONCE, "plain") as workers:
-        yield Plain(file.fileno(), str(path), workers)
+        yield Plain(file.fileno(), str(path), workers, layout)

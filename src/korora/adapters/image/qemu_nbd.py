@@ -1,7 +1,8 @@
 """Images through `qemu-img` and `qemu-nbd` in a sandbox: described, checked, and served to be read.
 
 Promise: the format is the declared one; QEMU can open the image's own file and those that were allowed, and
-nothing else but /usr. What cannot be read, or is not answered in time, is an error with its place.
+nothing else but /usr. What cannot be read, or is not answered in time, is an error with its place. Bytes that
+lie in the image's file as a guest sees them are read from there, where QEMU says that they lie.
 Memory: some 20 MiB here beside QEMU's caches.
 Limit: an image that a running VM has open for writing is refused by its lock; read a snapshot of it.
 """
@@ -16,23 +17,28 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from korora.adapters.image import nbd
+from korora.adapters.image import files, nbd
 from korora.adapters.image.export import ALLOCATION, Export, bitmap_context
+from korora.adapters.image.layout import Layout, laid_out
 from korora.adapters.image.plain import plain
 from korora.adapters.image.sandbox import Sandbox, end
 from korora.adapters.image.straight import Straight
 from korora.errors import IntegrityError, KororaError, ToolError
-from korora.model.image import Checked, ImageFiles, NbdExport
+from korora.model.image import Checked, Format, ImageFiles, NbdExport
 from korora.ports.image import OpenImage
 
 CONNECTIONS: Final = 3
 STARTS_WITHIN_S: Final = 60.0
 CHECKED_WITHIN_S: Final = 600.0
+MAPPED_WITHIN_S: Final = 5.0
+MAP_BYTES: Final = 16 << 20
+"""Of a map that is longer, or takes longer, nothing is used: some 100,000 runs that each lie elsewhere."""
 _FOLDER: Final = "/images"
 ITSELF: Final = f"{_FOLDER}/.image"
 _SOUND: Final = {0, 3, 63}
@@ -63,6 +69,8 @@ class QemuImages:
         return described
 
     def check(self, image: ImageFiles) -> Checked:
+        if image.format is Format.RAW:
+            return Checked()
         own = dict(word.split("=", 1) for word in _options(image).split(","))
         # No backing file: each image of a chain is checked by itself.
         command = ["check", "--output=json", "json:" + json.dumps(own | {"backing": None, "read-only": True})]
@@ -102,9 +110,44 @@ class QemuImages:
         with temporary as folder, ExitStack() as undone:
             # Undone from the end: once QEMU is gone, whoever waits for an answer waits no longer.
             close = undone.enter_context(ExitStack())
+            looking = undone.enter_context(ThreadPoolExecutor(1, "layout"))
+            lying = looking.submit(lies, image)
             opened = Export(undone.enter_context(served(image, Path(folder), self.connections)))
             close.callback(opened.close)
-            yield opened
+            where = lying.result()
+            if where is None or where.size != opened.size:
+                yield opened
+                return
+            yield Straight(opened, close.enter_context(plain(image.path, where.layout)))
+
+
+@dataclass(frozen=True, slots=True)
+class Lies:
+    """A disk's bytes lie in the image's own file, so many: by `layout`, or from its beginning to its end."""
+
+    size: int
+    layout: Layout | None = None
+
+    def whole(self) -> Layout:
+        return self.layout or Layout([(self.size, 0)])
+
+
+def lies(image: ImageFiles) -> Lies | None:
+    """Where its bytes lie; None when not all of them do in one file, or it is not known soon."""
+    if image.others or image.slice is not None:
+        return None
+    length = files.identity(image.path).size
+    if image.format is Format.RAW:
+        return Lies(length)
+    words = ["map", "--output=json", "--image-opts", _options(image)]
+    try:
+        code, mapped, _ = answered(image, words, MAPPED_WITHIN_S)
+    except ToolError:
+        return None
+    if code != 0 or len(mapped) > MAP_BYTES:
+        return None
+    layout = laid_out(mapped, length)
+    return Lies(layout.size, layout) if layout is not None else None
 
 
 @contextmanager

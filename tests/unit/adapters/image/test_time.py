@@ -14,7 +14,7 @@ import pytest
 from korora.adapters.image import export, nbd, qemu_nbd
 from korora.adapters.image.qemu_nbd import QemuImages
 from korora.errors import ToolError
-from korora.model.image import Format, ImageFiles
+from korora.model.image import Format, ImageFiles, Slice
 
 
 def descendants(pid: int) -> set[int]:
@@ -30,7 +30,7 @@ def descendants(pid: int) -> set[int]:
 def disk(tmp_path: Path) -> ImageFiles:
     path = tmp_path / "disk.raw"
     path.write_bytes(b"x" * (4 << 20))
-    return ImageFiles(path, Format.RAW)
+    return ImageFiles(path, Format.RAW, Slice(0, 4 << 20))  # of a part of a file QEMU reads every byte
 
 
 def test_a_qemu_that_stands_still_is_given_up_and_killed(
