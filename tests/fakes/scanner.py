@@ -22,6 +22,7 @@ class MemoryScanner:
         self._needle = needle
         self._name = name
         self._closed = False
+        self.punctual = False
 
     @property
     def name(self) -> str:

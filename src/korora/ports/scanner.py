@@ -30,6 +30,12 @@ class Scanner(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def punctual(self) -> bool:
+        """Whether `scan` ends within its time even when what it asks stands still: no thread has to be spent
+        on that it might not."""
+        ...
+
     def facts(self) -> EngineFacts:
         """Asked of the engine anew. Does not raise: what is wrong is the facts' `problem`."""
         ...

@@ -15,6 +15,10 @@ class Absent:
     name: str
     problem: str
 
+    @property
+    def punctual(self) -> bool:
+        return True
+
     def facts(self) -> EngineFacts:
         return EngineFacts(self.name, problem=self.problem)
 

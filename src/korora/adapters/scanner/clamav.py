@@ -48,6 +48,10 @@ class ClamAv:
     def name(self) -> str:
         return NAME
 
+    @property
+    def punctual(self) -> bool:
+        return True  # by the timeouts of its socket
+
     def facts(self) -> EngineFacts:
         if self._closed:
             return EngineFacts(NAME, problem="it is closed")

@@ -105,6 +105,10 @@ class Reputation:
     def name(self) -> str:
         return NAME
 
+    @property
+    def punctual(self) -> bool:
+        return False
+
     def facts(self) -> EngineFacts:
         bad, good = len(self._lists.bad) + self._indicators, len(self._lists.good)
         asked = ", ".join(service.name for service in self._services)

@@ -48,6 +48,10 @@ class Yara:
     def name(self) -> str:
         return NAME
 
+    @property
+    def punctual(self) -> bool:
+        return False
+
     def facts(self) -> EngineFacts:
         release = f"YARA-X {version('yara-x')}"
         problem = "it is closed" if self._closed else self._problem
