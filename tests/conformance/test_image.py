@@ -53,7 +53,7 @@ def open_image(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
             return served_by_another(image, tmp_path / "served")
         if request.param == "qcow2":
             image = ImageFiles(tmp_path / "disk.qcow2", Format.QCOW2)
-            words = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", path, image.path]
+            words = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(path), str(image.path)]
             subprocess.run(words, check=True, timeout=120)
         if request.param == "qemu":
             image = served_by_qemu(path)
