@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,22 @@ import pytest
 
 from end_to_end.conftest import Lab
 from end_to_end.ordering import Order
+from fakes.failing_file import failing
 from korora.lab.guest.image import guest_image
-from korora.lab.lifecycle import korora_command
+from korora.lab.lifecycle import daemon_name, korora_command
 from korora.lab.machines import LabMachine, Workload, write_machine
 from korora.lab.observer import Observer
+from korora.lab.processes import Processes
+from korora.lab.site import inspection
+from korora.migration.known import known
+from korora.protocol.flag import placeholder
 
 pytestmark = pytest.mark.end_to_end
 
 MIB = 1 << 20
 NUMBERS = itertools.count(41)  # each test has a VM that no host has known
+OFF = ("configuration", "containers", "files", "packages", "malware", "indicators", "unknown")
+FLAGGING = '[checks]\ndisks = "flag"\n' + "".join(f'{check} = "off"\n' for check in OFF)
 LIGHT = Workload(dirty_mib=4, dirty_rate_mib=1, fill_mib=8, verify_rate_mib=2)
 
 
@@ -46,8 +54,9 @@ class Traveller:
         return self.lab.layout.host(host).state / "vms" / self.name / "disks"
 
 
-@pytest.fixture
-def traveller(lab: Lab, observer: Observer) -> Iterator[Traveller]:
+@contextmanager
+def on_the_road(lab: Lab, observer: Observer, *broken: int) -> Iterator[Traveller]:
+    """`broken`: bytes of its data disk that cannot be read."""
     number = next(NUMBERS)
     made = Traveller(lab, observer, LabMachine(f"mover-{number}", number, memory="192M", workload=LIGHT))
     with made.data.open("wb") as file:
@@ -57,12 +66,20 @@ def traveller(lab: Lab, observer: Observer) -> Iterator[Traveller]:
     path = write_machine(lab.layout, made.machine, guest_image())
     disk = f'\n[[disks]]\nname = "data"\npath = {json.dumps(str(made.data))}\nformat = "raw"\n'
     path.write_text(path.read_text().replace("\n[[networks]]", f"{disk}\n[[networks]]"))
-    try:
-        lab.answer("-H", "a", "vm", "start", str(path))
-        observer.wait_for_tick(made.ip, deadline_s=120)
+    here = Processes(lab.layout.processes).find(daemon_name(lab.layout.host("a")))
+    with failing(made.data, *broken, seen_by=known(here).pid) if broken else nullcontext():
+        try:
+            lab.answer("-H", "a", "vm", "start", str(path))
+            observer.wait_for_tick(made.ip, deadline_s=120)
+            yield made
+        finally:
+            lab.korora("vm", "stop", made.name, "--force")
+
+
+@pytest.fixture
+def traveller(lab: Lab, observer: Observer) -> Iterator[Traveller]:
+    with on_the_road(lab, observer) as made:
         yield made
-    finally:
-        lab.korora("vm", "stop", made.name, "--force")
 
 
 def test_a_guest_moves_with_its_disks_comes_back_in_another_format_and_moves_stopped(
@@ -148,6 +165,36 @@ def test_a_guest_that_writes_elsewhere_meanwhile_moves_on_and_back_and_nothing_i
     assert (code, outcome["outcome"]) == (0, "completed"), (outcome, said)
     assert not traveller.folder("b").exists()
     _is_well(traveller)
+
+
+def test_a_disk_with_a_broken_sector_stays_until_it_may_go_with_a_placeholder(
+    lab: Lab, observer: Observer
+) -> None:
+    bad, before = 6 * MIB + 5 * 4096, inspection(lab.layout).read_text()
+    try:
+        with on_the_road(lab, observer, bad) as traveller:
+            words = ("migrate", traveller.name, "--to", "b", "--disks", "all")
+            code, outcome, said = traveller.ended(*words)
+            assert (code, outcome["error"]["kind"]) == (6, "disk-unreadable"), (outcome, said)
+            assert f"disk data cannot be read at bytes {bad} to {bad + 4096}" in outcome["error"]["message"]
+            assert outcome["error"]["vm_runs_on"] == "a"
+            assert not traveller.folder("b").exists()
+            _is_well(traveller)
+            assert lab.answer("flags", "list", "--vm", traveller.name) == []
+
+            inspection(lab.layout).write_text(FLAGGING)
+            code, outcome, said = traveller.ended(*words)
+            assert (code, outcome["outcome"]) == (0, "completed"), (outcome, said)
+            (told,) = lab.answer("flags", "list", "--vm", traveller.name)
+            assert (told["host"], told["state"]) == ("b", "open")
+            there = (traveller.folder("b") / "data.raw").read_bytes()
+            expected = bytearray(traveller.noise)
+            expected[bad - 4 * MIB : bad - 4 * MIB + 4096] = placeholder(told["flag"]["id"], 4096)
+            assert there[4 * MIB : 12 * MIB] == expected
+            lab.answer("receipt", "verify", outcome["receipt"])
+            _is_well(traveller)
+    finally:
+        inspection(lab.layout).write_text(before)
 
 
 def _is_well(traveller: Traveller) -> None:

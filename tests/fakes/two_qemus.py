@@ -6,7 +6,7 @@ import asyncio
 import random
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +55,16 @@ def started(words: list[str], base: Path) -> subprocess.Popen[bytes]:
 
 
 @asynccontextmanager
-async def host(base: Path, form: str = "raw", *, incoming: bool = False) -> AsyncIterator[Host]:
+async def host(
+    base: Path, form: str = "raw", *, incoming: bool = False, below: Mapping[str, str] | None = None
+) -> AsyncIterator[Host]:
+    """`below`: of a disk, what QEMU is told to have instead of its file (`file.…` of -blockdev)."""
     base.mkdir(exist_ok=True)
     words = [*FRAME, "-qmp", f"unix:{base}/qmp,server=on,wait=off"]
     words += ["-incoming", "defer"] if incoming else []
     for number, name in enumerate("ab"):
-        node = (
-            f"driver={form},node-name=node-{name},discard=unmap,file.driver=file,file.filename={base}/{name}"
-        )
+        file = (below or {}).get(name, f"file.driver=file,file.filename={base}/{name}")
+        node = f"driver={form},node-name=node-{name},discard=unmap,{file}"
         words += [
             "-blockdev",
             node,
@@ -83,10 +85,14 @@ async def host(base: Path, form: str = "raw", *, incoming: bool = False) -> Asyn
 
 @asynccontextmanager
 async def two_hosts(
-    base: Path, form: str = "raw", size: int = 3 * MIB, changed: int | None = None
+    base: Path,
+    form: str = "raw",
+    size: int = 3 * MIB,
+    changed: int | None = None,
+    below: Mapping[str, str] | None = None,
 ) -> AsyncIterator[tuple[Host, Host]]:
     """`here` runs the counting guest; `there` waits for a VM, with empty disks, or those of an earlier visit
-    since which so many blocks have changed."""
+    since which so many blocks have changed. `below`: as of `host`, `here`."""
     (base / "here").mkdir()
     (base / "there").mkdir(exist_ok=True)
     counting_guest.lay_out(base / "here" / "a", base / "here" / "b")
@@ -99,7 +105,7 @@ async def two_hosts(
         await make_disk(empty, (base / "here" / name).stat().st_size)
         if changed is not None:
             lay_an_earlier_visit(base, name, form, changed if name == "b" else 0)
-    async with host(base / "here") as here, host(base / "there", form, incoming=True) as there:
+    async with host(base / "here", below=below) as here, host(base / "there", form, incoming=True) as there:
         await until(lambda: counting_guest.counted(base / "here" / "b") > 0)
         yield here, there
 

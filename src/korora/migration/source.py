@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -27,6 +27,7 @@ from korora.migration.crossing.keeping import hear_leaves, keeping_of
 from korora.migration.crossing.manner import MIRRORED, manner_of
 from korora.migration.crossing.outbound import SOCKET, Outbound
 from korora.migration.crossing.subject import find_subject, limits_of
+from korora.migration.crossing.unreadable import flagged, gaps_of
 from korora.migration.crossing.vigil import while_watching
 from korora.migration.crossing.wiping import wipe_source
 from korora.migration.greeting import gate, survey
@@ -193,7 +194,8 @@ class Departure:
         A stopped VM has no memory to copy.
         """
         if self._disks:
-            await self._copy_disks()
+            with self._unreadable_flagged():
+                await self._copy_disks()
         if self._vm.live is None:
             return
         self._out = self._outbound(self._vm.live)
@@ -209,7 +211,8 @@ class Departure:
     async def switch_over(self) -> None:
         """The last of the disks, pages, devices and the vTPM; then the signed manifest. The VM is paused on
         both sides."""
-        crossed = await self._watching(self._disks_out.cut()) if self._disks_out is not None else None
+        with self._unreadable_flagged():
+            crossed = await self._watching(self._disks_out.cut()) if self._disks_out is not None else None
         if self._vm.live is not None:
             sent = await self._watching(self._out.switch_over())
         else:
@@ -355,13 +358,22 @@ class Departure:
         for number, disk in enumerate(self._disks):
             socket = folder / f"disk{number}.sock"
             relays[disk.name] = self._source_relay(socket, [first + number]), socket
-        out = self._disks_out = DisksOut(moved, relays, self._at.images, self._at.clock)
+        gaps = {name: gap for name, gap in gaps_of(self._at, self._vm).items() if name in relays}
+        out = self._disks_out = DisksOut(moved, relays, self._at.images, self._at.clock, gaps)
         self._undo.push_async_callback(out.abandon, "the migration stopped")
         if self._kept_there:
             await self._send_changes(out, moved.sizes)
+        elif gaps:
+            await self._watching(out.copy(MIRRORED, self._tell.read))
         else:
             manner = await self._watching(manner_of(self._at, self._vm, self.file.request, moved, self._tell))
             await self._watching(out.copy(manner, self._tell.read))
+        for name in gaps.keys() - set(self._kept_there):
+            await self._watching(out.send_flagged(name))
+        for name, gap in gaps.items():
+            await self._tell.note(
+                f"{name}: {gap.bytes} bytes cannot be read; placeholders stand for them there"
+            )
         await talk.say(messages.Copied())
         there = asyncio.Event()
 
@@ -373,6 +385,9 @@ class Departure:
         await while_watching(out.settle(), listen(), out.failed(), symptoms=SYMPTOMS)
         if not there.is_set():
             await talk.expect(messages.Measured, None)
+
+    def _unreadable_flagged(self) -> AbstractContextManager[None]:
+        return flagged(self._at, self._vm, {disk.name: disk.size for disk in self._disks})
 
     def _checked_kept(self, said: messages.Open) -> tuple[str, ...]:
         ordered = {disk.name for disk in self._disks}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
+from korora.errors import ToolError
 from korora.model.image import Checked, Extent, ImageFiles, NbdExport
 
 T = TypeVar("T")
@@ -13,9 +14,17 @@ Range = tuple[int, int]
 """(offset, length) in bytes."""
 
 
+class UnreadableError(ToolError):
+    """A part of an image gave an error (kind="unreadable"): somewhere in these bytes."""
+
+    def __init__(self, message: str, wanted: Range, *, remedy: str = "") -> None:
+        super().__init__(message, kind="unreadable", remedy=remedy)
+        self.offset, self.length = wanted
+
+
 class OpenImage(Protocol):
-    """The content as a guest sees it. ToolError when a part cannot be read, IntegrityError when the image
-    contradicts itself; nothing that was not read is ever given as zeros.
+    """The content as a guest sees it. UnreadableError when a part cannot be read, IntegrityError when the
+    image contradicts itself; nothing that was not read is ever given as zeros.
     """
 
     @property

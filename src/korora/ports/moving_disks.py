@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from korora.errors import ToolError
 from korora.model.image import NbdExport
 
 
@@ -19,6 +20,19 @@ class Copied:
     total: int
     ready: bool
     """Every disk was the same there once, and what the guest writes follows."""
+
+
+class CopyFailedError(ToolError):
+    """A disk was not copied (kind="mirror-failed"); its VM runs on. `near`: bytes that had been copied."""
+
+    def __init__(self, disk: str, reason: str, near: int = 0) -> None:
+        super().__init__(
+            f"the disk {disk} was not copied to the other host: {reason}",
+            kind="mirror-failed",
+            remedy="see that there is room for it at the destination, that both disks can be read and"
+            " written, and that the network holds; the disk here is as the guest left it",
+        )
+        self.disk, self.near = disk, near
 
 
 class DiskThere(Protocol):
@@ -118,9 +132,9 @@ class MovingDisks(Protocol):
         ...
 
     async def copied(self) -> Copied:
-        """Of those that are mirrored or outsourced. ToolError: kind="mirror-failed" once the copying of one
-        has failed, "replacement-full" once there is too little room for what the guest writes; its VM runs
-        on. Asked now and then until `cut`: it does what comes next.
+        """Of those that are mirrored or outsourced. CopyFailedError once the copying of one has failed;
+        ToolError(kind="replacement-full") once there is too little room for what the guest writes; its VM
+        runs on. Asked now and then until `cut`: it does what comes next.
         """
         ...
 
@@ -128,7 +142,7 @@ class MovingDisks(Protocol):
         """Source, with the VM paused and all `ready`: write the rest of what is mirrored there, and hang up
         with both the same.
 
-        ToolError(kind="mirror-failed") if that cannot be said of one.
+        CopyFailedError if that cannot be said of one.
         """
         ...
 
@@ -141,7 +155,10 @@ class MovingDisks(Protocol):
         ...
 
     async def stand_by(self) -> None:
-        """Source, after `cut`: nothing is served any more. What was outsourced is so until `end`."""
+        """Source, after `cut`, once all was measured: nothing is served any more. What was outsourced is so
+        until `end`. ToolError: kind="disk-written" when another process could have written to one meanwhile,
+        "disk-changed" when it is not the disk that began to move; `copied` and `written` say so earlier.
+        """
         ...
 
     async def end(self) -> None:

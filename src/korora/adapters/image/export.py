@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 from korora.adapters.image import nbd
 from korora.errors import ToolError
 from korora.model.image import Extent
-from korora.ports.image import Range
+from korora.ports.image import Range, UnreadableError
 
 T = TypeVar("T")
 ANSWERS_WITHIN_S: Final = 120.0
@@ -47,6 +47,19 @@ def awaited(handle: Any, cookie: int, within_s: float | None = None) -> None:
         if time.monotonic() > deadline:
             raise ToolError(f"QEMU gave no answer for {within_s:.0f} s", kind="image-timeout")
         handle.poll(1000)
+
+
+def _in_one_piece(handles: list[Any]) -> int:
+    """The flag for reads that are answered with data alone, or an error.
+
+    Without it QEMU looks for holes in what it is asked for, and hangs up where it cannot read (7.2).
+    """
+    library = nbd.library()
+    if not all(handle.can_df() for handle in handles):
+        return 0
+    for handle in handles:  # libnbd (1.14) knows this flag with another call alone
+        handle.set_strict_mode(handle.get_strict_mode() & ~library.STRICT_FLAGS)
+    return int(library.CMD_FLAG_DF)
 
 
 class _Space:
@@ -78,6 +91,7 @@ class Export:
         """`remedy`: of an error, what whoever reads may do about it. `bitmap`: as of an NbdExport."""
         self._bitmap = bitmap
         self._handles = handles
+        self._flags = _in_one_piece(handles)
         self._remedy = remedy
         self._error: type[Exception] = nbd.library().Error
         self._thread = threading.local()
@@ -171,7 +185,7 @@ class Export:
         cookies = []
         with self._translated(offset, length):
             for at, part in space.requests:
-                cookies.append(handle.aio_pread(part, offset + at))
+                cookies.append(handle.aio_pread(part, offset + at, flags=self._flags))
         return _UnderWay(wanted, space, cookies)
 
     def _ended(self, one: _UnderWay) -> memoryview:
@@ -195,8 +209,8 @@ class Export:
         try:
             yield
         except self._error as error:
-            raise ToolError(
+            raise UnreadableError(
                 f"bytes {offset} to {offset + length} of the disk cannot be read: {error}",
-                kind="unreadable",
+                (offset, length),
                 remedy=self._remedy,
             ) from error

@@ -18,9 +18,8 @@ from typing import Final, TypeVar
 
 from korora.adapters.image.files import opened, read_into
 from korora.adapters.image.layout import Layout
-from korora.errors import ToolError
 from korora.model.image import Extent
-from korora.ports.image import OpenImage, Range
+from korora.ports.image import OpenImage, Range, UnreadableError
 
 T = TypeVar("T")
 _AT_ONCE: Final = 2
@@ -88,9 +87,9 @@ class Plain:
                 read_into(part, self._descriptor, place)
             except OSError as error:
                 why = error.strerror or str(error)
-                raise ToolError(
+                raise UnreadableError(
                     f"bytes {offset} to {offset + length} of {self._name} cannot be read: {why}",
-                    kind="unreadable",
+                    wanted,
                     remedy="the storage below it fails, or the file was cut short meanwhile",
                 ) from error
             done += count

@@ -21,19 +21,23 @@ from typing import Final
 
 from korora.agents.dataorg import comparing
 from korora.agents.dataplane import DestinationRelay, RelayReport, SourceRelay
+from korora.agents.integrity.disks.gaps import Gaps
 from korora.errors import IntegrityError, KororaError, PeerError, ToolError
 from korora.migration.crossing.manner import Manner
 from korora.migration.crossing.measuring import Measuring
 from korora.migration.crossing.nearing import Nearing
+from korora.migration.crossing.unreadable import found
 from korora.model.crossing import Carried
 from korora.model.meter import Reading
 from korora.model.storage import DiskContent
 from korora.ports.clock import Clock
 from korora.ports.image import ImageReader, Range
-from korora.ports.moving_disks import DiskThere, MovingDisks
+from korora.ports.moving_disks import CopyFailedError, DiskThere, MovingDisks
 
 _LOOKS_EVERY_S: Final = 0.1
 _REASON_S: Final = 2.0
+_FIRST_HAND: Final = {"replacement-full", "disk-unreadable", "disk-written", "disk-changed"}
+"""Seen on this host's own storage: no other reason is nearer."""
 
 Read = Callable[[Reading], Awaitable[None]]
 Grains = Callable[[str, Sequence[int]], Awaitable[Sequence[bytes]]]
@@ -61,7 +65,8 @@ class Crossed:
 
 
 class DisksOut:
-    """The source's end. `relays`: one for each disk, by name, with the socket that it listens on."""
+    """The source's end. `relays`: one for each disk, by name, with the socket that it listens on. `gaps`: of
+    disks of which a part cannot be read, and may move as a placeholder."""
 
     def __init__(
         self,
@@ -69,24 +74,27 @@ class DisksOut:
         relays: Mapping[str, tuple[SourceRelay, Path]],
         images: ImageReader,
         clock: Clock,
+        gaps: Mapping[str, Gaps] | None = None,
     ) -> None:
         self._disks = disks
         self._relays = relays
+        self._images = images
         self._clock = clock
+        self._gaps = gaps or {}
         self._follows = False
-        self._measuring = Measuring(disks, images)
+        self._measuring = Measuring(disks, images, self._gaps)
         self._there: dict[str, DiskThere] = {}
         self._nearing = Nearing(disks, images)
 
     async def copy(self, manner: Manner, read: Read, kept: Collection[str] = ()) -> None:
-        """Until all but those that are `kept` there are the same there.
+        """Until all but those that are `kept` there, or have `gaps`, are the same there.
 
-        ToolError(kind="mirror-failed"), or what broke the connection.
+        CopyFailedError, DiskUnreadableError, or what broke the connection.
         """
         try:
             for name, (relay, socket) in self._relays.items():
                 relay.start()
-                if name in kept:
+                if name in kept or name in self._gaps:
                     self._there[name] = await self._disks.reach(name, socket)
                 elif manner.replacement is None:
                     await self._disks.mirror(name, socket, manner.cap_bytes_per_s)
@@ -99,7 +107,7 @@ class DisksOut:
                 await read(Reading(self._clock.monotonic(), copied.done, left, 0.0, 0))
                 await asyncio.sleep(_LOOKS_EVERY_S)
         except ToolError as error:
-            raise await _why(error, [relay for relay, _ in self._relays.values()]) from error
+            raise await self._why(error) from error
         await self._nearing.stop()
         self._follows = True
 
@@ -110,7 +118,7 @@ class DisksOut:
                 await self._disks.copied()
             except ToolError as error:
                 if self._follows:
-                    raise await _why(error, [relay for relay, _ in self._relays.values()]) from error
+                    raise await self._why(error) from error
             await asyncio.sleep(_LOOKS_EVERY_S)
 
     async def leaves(self) -> dict[str, bytes]:
@@ -138,6 +146,14 @@ class DisksOut:
         except ToolError as error:
             raise await _why(error, [self._relays[name][0]]) from error
 
+    async def send_flagged(self, name: str) -> int:
+        """All of a disk with gaps that is not kept there, with placeholders for them. How many bytes."""
+        await self._measuring.leaves(name)
+        try:
+            return await self._measuring.follow(name, [(0, self._disks.sizes[name])], self._there[name])
+        except ToolError as error:
+            raise await _why(error, [self._relays[name][0]]) from error
+
     async def settle(self) -> None:
         await self._measuring.settle()
         self._measuring.keep()
@@ -160,6 +176,12 @@ class DisksOut:
             contents, reports = await asyncio.gather(self._measuring.contents(), _reports(relays))
         await self._disks.stand_by()
         return Crossed(contents, reports)
+
+    async def _why(self, error: ToolError) -> KororaError:
+        nearer = await _why(error, [relay for relay, _ in self._relays.values()])
+        return (
+            await found(self._disks, self._images, nearer) if isinstance(nearer, CopyFailedError) else nearer
+        )
 
     async def abandon(self, why: str) -> None:
         """Undo: the disks are the guest's alone, with all that it wrote. Idempotent."""
@@ -227,7 +249,7 @@ async def _reports(relays: Sequence[SourceRelay] | Sequence[DestinationRelay]) -
 
 async def _why(error: ToolError, relays: Sequence[SourceRelay]) -> KororaError:
     """The data plane's reason, if it has one: the hypervisor only knows that a connection broke."""
-    if error.kind == "replacement-full":
+    if error.kind in _FIRST_HAND:
         return error
     for relay in relays:
         try:

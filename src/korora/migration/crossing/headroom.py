@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from korora.migration.crossing.unreadable import narrowed
 from korora.model.image import NbdExport
 from korora.ports.clock import Clock
-from korora.ports.image import ImageReader
+from korora.ports.image import ImageReader, UnreadableError
 from korora.ports.moving_disks import Load, MovingDisks
 from korora.protocol.content_tree import CHUNK_BYTES
 
@@ -74,7 +75,7 @@ def chosen(headroom: Headroom, *, can_outsource: bool) -> Choice:
 
 
 async def look(disks: MovingDisks, images: ImageReader, clock: Clock) -> Headroom:
-    """Takes about two seconds. ToolError when a disk cannot be read."""
+    """Takes about two seconds. DiskUnreadableError when a disk cannot be read."""
     begun, first = clock.monotonic(), await disks.load()
     await asyncio.sleep(WATCHES_S)
     middle, second = clock.monotonic(), await disks.load()
@@ -82,7 +83,7 @@ async def look(disks: MovingDisks, images: ImageReader, clock: Clock) -> Headroo
     for name, offsets in _places(disks.sizes).items():
         async with disks.shown(name) as export:
             count, seconds = await asyncio.to_thread(
-                _read, export, images, clock, offsets, READS_FOR_S - spent
+                _read, name, export, images, clock, offsets, READS_FOR_S - spent
             )
             done, spent = done + count, spent + seconds
     ended, third = clock.monotonic(), await disks.load()
@@ -102,7 +103,7 @@ def _spread(size: int, count: int) -> Iterator[int]:
 
 
 def _read(
-    export: NbdExport, images: ImageReader, clock: Clock, offsets: list[int], limit_s: float
+    disk: str, export: NbdExport, images: ImageReader, clock: Clock, offsets: list[int], limit_s: float
 ) -> tuple[int, float]:
     """Blocking: bytes, seconds. One after the other: this is how it is copied."""
     begun, done = clock.monotonic(), 0
@@ -110,7 +111,10 @@ def _read(
         for offset in offsets:
             if done and clock.monotonic() - begun > limit_s:
                 break
-            done += sum(image.each([(offset, CHUNK_BYTES)], len))
+            try:
+                done += sum(image.each([(offset, CHUNK_BYTES)], len))
+            except UnreadableError as error:
+                raise narrowed(image, disk, error) from error
     return done, clock.monotonic() - begun
 
 

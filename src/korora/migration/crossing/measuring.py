@@ -13,11 +13,13 @@ from contextlib import suppress
 from typing import Final, TypeVar
 
 from korora.agents.dataorg import comparing
+from korora.agents.integrity.disks.gaps import Gaps
 from korora.agents.integrity.disks.settling import Settling
 from korora.migration.crossing.following import send
+from korora.migration.crossing.unreadable import narrowed
 from korora.model.image import NbdExport
 from korora.model.storage import DiskContent
-from korora.ports.image import ImageReader, OpenImage, Range
+from korora.ports.image import ImageReader, OpenImage, Range, UnreadableError
 from korora.ports.moving_disks import DiskThere, MovingDisks
 
 T = TypeVar("T")
@@ -29,11 +31,15 @@ EVERY_S: Final = 0.5
 
 
 class Measuring:
-    """Of all `disks` that move. Its methods raise ToolError when one cannot be read."""
+    """Of all `disks` that move. Its methods raise DiskUnreadableError when one cannot be read, but for its
+    `gaps`, which have placeholders."""
 
-    def __init__(self, disks: MovingDisks, images: ImageReader) -> None:
+    def __init__(
+        self, disks: MovingDisks, images: ImageReader, gaps: Mapping[str, Gaps] | None = None
+    ) -> None:
         self._disks = disks
         self._images = images
+        self._gaps = gaps or {}
         self._settling: Mapping[str, Settling] = {name: Settling(size) for name, size in disks.sizes.items()}
         self._there: dict[str, DiskThere] = {}
         self._keeping: asyncio.Task[None] | None = None
@@ -106,11 +112,15 @@ class Measuring:
             return await asyncio.to_thread(self._measure, name, export, also)
 
     def _measure(self, name: str, export: NbdExport, also: Callable[[OpenImage], T]) -> tuple[int, T]:
-        with self._images.open_export(export) as image:
-            count = self._settling[name].measure(image)
-            if name in self._there:
-                send(image, image.written(), self._there[name])
-            return count, also(image)
+        with self._images.open_export(export) as opened:
+            image = self._gaps[name].over(opened) if name in self._gaps else opened
+            try:
+                count = self._settling[name].measure(image)
+                if name in self._there:
+                    send(image, image.written(), self._there[name])
+                return count, also(image)
+            except UnreadableError as error:
+                raise narrowed(image, name, error) from error
 
 
 def _nothing(image: OpenImage) -> None:

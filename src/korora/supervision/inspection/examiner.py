@@ -141,6 +141,12 @@ class Examiner:
         self._log("verification", vm.name, canonical.encoded(verification))
         return verification
 
+    def flag(self, vm: VmName, directory: Path, found: Iterable[Found]) -> tuple[str, ...]:
+        """What somebody else found goes into the VM's record; the names of the flags."""
+        raised = self._raised(vm, found)
+        dossier.write_flags(directory, flag.with_found(dossier.read_flags(directory, vm), raised))
+        return tuple(one.id for one in raised)
+
     # -- inside -----------------------------------------------------------------------------------------
 
     @asynccontextmanager

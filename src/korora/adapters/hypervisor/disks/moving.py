@@ -39,7 +39,7 @@ from korora.adapters.image.writable import WritableExport
 from korora.errors import RefusedError, ToolError
 from korora.model.image import NbdExport
 from korora.model.vm import Disk
-from korora.ports.moving_disks import Copied, Load
+from korora.ports.moving_disks import Copied, CopyFailedError, Load
 
 SOCKET: Final = "disks.sock"
 _CONNECTS_WITHIN_S: Final = 60.0
@@ -171,14 +171,14 @@ class QemuMovingDisks:
 
     async def cut(self) -> None:
         if not (await self.copied()).ready:
-            raise _failed("a disk", "it was not yet the same there when the VM was paused")
+            raise CopyFailedError("a disk", "it was not yet the same there when the VM was paused")
         names = {f"{leftover.JOB}{self._number[name]}": name for name in self._mirrored()}
         for job in names:  # of a mirror that is ready, this is its good end
             await self._qmp.execute("block-job-cancel", {"device": job})
         ended = await leftover.concluded(self._qmp, names)
         for job, name in names.items():
             if job not in ended or ended[job].get("error"):
-                raise _failed(name, ended.get(job, {}).get("error", "QEMU forgot its job"))
+                raise CopyFailedError(name, ended.get(job, {}).get("error", "QEMU forgot its job"))
         for name in self._mirrored():
             await self._qmp.execute("blockdev-del", {"node-name": f"{leftover.THERE}{self._number[name]}"})
 
@@ -366,19 +366,11 @@ def _reached(name: str, socket: Path) -> WritableExport:
     try:
         handle.connect_unix(str(socket))
     except nbd.library().Error as error:
-        raise _failed(name, f"the other host does not take it: {error}") from error
+        raise CopyFailedError(name, f"the other host does not take it: {error}") from error
     return WritableExport([handle])
 
 
 def _refuse_failed(name: str, job: Mapping[str, Any] | None) -> None:
     if job is None or job.get("error") or job["status"] in {"concluded", "aborting", "null"}:
-        raise _failed(name, (job or {}).get("error", "QEMU has ended it"))
-
-
-def _failed(name: str, reason: str) -> ToolError:
-    return ToolError(
-        f"the disk {name} was not copied to the other host: {reason}",
-        kind="mirror-failed",
-        remedy="see that there is room for it at the destination, that both disks can be read and written,"
-        " and that the network holds; the disk here is as the guest left it",
-    )
+        told = job or {}
+        raise CopyFailedError(name, told.get("error", "QEMU has ended it"), told.get("current-progress", 0))
