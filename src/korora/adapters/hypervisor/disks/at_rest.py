@@ -84,6 +84,7 @@ class DisksAtRest:
 
     async def stand_by(self) -> None:
         """It serves until `end`: nobody waits for it."""
+        await self._moving.refuse_changed()
 
     async def end(self) -> None:
         """Everything that was put in ends with the daemon."""

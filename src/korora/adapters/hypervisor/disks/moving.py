@@ -29,7 +29,9 @@ import msgspec
 
 from korora.adapters.hypervisor.command_line import socket_path
 from korora.adapters.hypervisor.disks import leftover, outsourcing, overlay, replacement
+from korora.adapters.hypervisor.disks.intruders import Intruders
 from korora.adapters.hypervisor.disks.overlay import Outsourced
+from korora.adapters.hypervisor.disks.unchanged import file_of, refuse_changed
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.serving import serve, serve_alone
 from korora.adapters.hypervisor.snapshot.drives import OVERLAY, Drive
@@ -78,6 +80,7 @@ class QemuMovingDisks:
         self._frozen: set[str] = set()
         self._copied_frozen = 0
         self._capped = False
+        self._intruders = Intruders(qmp.peer_pid)
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -98,6 +101,7 @@ class QemuMovingDisks:
             await self._export(f"{leftover.INCOMING}{self._number[name]}", node, name, writable=True)
 
     async def mirror(self, name: str, socket: Path, cap_bytes_per_s: int = 0) -> None:
+        await self._watch(name)
         await self._connect(name, socket)
         capped = outsourcing.gently(cap_bytes_per_s) if cap_bytes_per_s else {}
         await self._copy(name, {"device": self._drives[name].node, "sync": "full", **capped})
@@ -133,6 +137,7 @@ class QemuMovingDisks:
     async def outsource(self, name: str, socket: Path, folder: Path) -> None:
         number, drive, disk = self._number[name], self._drives[name], self._defined[name]
         await asyncio.to_thread(self._refuse_unfit, folder)
+        await self._watch(name)
         path = folder / f"korora-{self._directory.name}-{name}-{secrets.token_hex(4)}"
         entry = Outsourced(name, disk.path, disk.format, f"{path}.qcow2", f"{path}.cache.qcow2")
         await self._connect(name, socket)
@@ -145,10 +150,12 @@ class QemuMovingDisks:
         await self._copy(name, outsourcing.copy_of_frozen(number))
 
     async def reach(self, name: str, socket: Path) -> WritableExport:
+        await self._watch(name)
         self._reached.add(name)
         return await asyncio.to_thread(_reached, name, socket)
 
     async def copied(self) -> Copied:
+        self._intruders.refuse()
         told = await leftover.jobs(self._qmp)
         for name in self._mirrored():
             _refuse_failed(name, told.get(f"{leftover.JOB}{self._number[name]}"))
@@ -201,6 +208,7 @@ class QemuMovingDisks:
     @asynccontextmanager
     async def written(self, name: str) -> AsyncIterator[NbdExport]:
         node, round_ = self._node[name], self._rounds[name]
+        await refuse_changed(self._qmp, [self._drives[name]], self._node)
         await self._serve()
         before = f"{leftover.WRITTEN}{round_ - 1}" if round_ else ""
         actions: list[dict[str, Any]] = [
@@ -214,18 +222,28 @@ class QemuMovingDisks:
         shown = f"{name}@{round_}"
         await self._export(export, node, shown, bitmaps=[before] if before else [])
         try:
-            yield NbdExport(self.socket, shown, before, await self._file(name))
+            size = self._drives[name].size
+            file = await file_of(self._qmp, node, self._defined.get(name), size)
+            yield NbdExport(self.socket, shown, before, file)
         finally:
             await leftover.withdraw(self._qmp, [export])
             if before:
                 named = {"node": node, "name": before}
                 await self._qmp.execute("block-dirty-bitmap-remove", named)
 
+    async def refuse_changed(self) -> None:
+        """As `stand_by` does; nothing is taken out."""
+        await asyncio.to_thread(self._intruders.refuse)
+        await refuse_changed(self._qmp, self._drives.values(), self._node)
+
     async def stand_by(self) -> None:
+        await self.refuse_changed()
+        self._intruders.close()
         await leftover.take_out(self._qmp)
         self._forget_copies()
 
     async def end(self) -> None:
+        self._intruders.close()
         try:
             await fold_back(self._qmp, self._directory)
         finally:
@@ -240,20 +258,13 @@ class QemuMovingDisks:
         self._frozen.clear()
         self.socket.unlink(missing_ok=True)
 
-    async def _file(self, name: str) -> Path | None:
-        """Where the bytes of a raw disk lie, if QEMU goes through the kernel's cache to them."""
-        told = await self._qmp.execute("query-named-block-nodes", {"flat": True})
-        node = next(one for one in told if one["node-name"] == self._node[name])
-        defined = self._defined.get(name)
-        if defined is None or node["file"] != defined.path:
-            return None
-        path = Path(defined.path)
-        raw = node["drv"] == "raw" and not node["cache"]["direct"] and path.is_file()
-        return path if raw and path.stat().st_size == self._drives[name].size else None
-
     def _refuse_unfit(self, folder: Path) -> None:
         paths = [self._defined[one].path for one in self._drives]
         replacement.refuse_unfit(folder, self.sizes.values(), paths)
+
+    async def _watch(self, name: str) -> None:
+        if name in self._defined:
+            await asyncio.to_thread(self._intruders.watch, name, Path(self._defined[name].path))
 
     def _mirrored(self) -> list[str]:
         return [name for name in self._drives if name not in self._reached]

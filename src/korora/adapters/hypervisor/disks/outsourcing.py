@@ -93,10 +93,17 @@ async def fold(qmp: Qmp) -> None:
         raise not_folded(
             "the VM was sent to another host, and QEMU writes to no disk until it runs here again"
         )
+    covered = [over for over, under in (await _backings(qmp)).items() if under in there] if there else []
+    if covered:
+        raise not_folded(
+            f"another program has put a snapshot over it ({covered[0]}), which must be merged into it first"
+        )
+    for node in set(there) - set(used):  # nobody writes to it, or what it held was merged by somebody else
+        await qmp.execute("blockdev-del", {"node-name": node})
     await _without_caches(qmp, used)
     if used:
         await _commit(qmp, [node.removeprefix(OVERLAY) for node in used])
-    for node in there:
+    for node in used:
         await qmp.execute("blockdev-del", {"node-name": node})
     status = (await qmp.execute("query-status"))["status"]
     if used and status == "io-error":  # its write waits since the overlay had no room for it
