@@ -191,7 +191,9 @@ def test_a_disk_with_a_broken_sector_stays_until_it_may_go_with_a_placeholder(
             expected = bytearray(traveller.noise)
             expected[bad - 4 * MIB : bad - 4 * MIB + 4096] = placeholder(told["flag"]["id"], 4096)
             assert there[4 * MIB : 12 * MIB] == expected
-            lab.answer("receipt", "verify", outcome["receipt"])
+            code, told, said = traveller.ended("receipt", "verify", outcome["receipt"])
+            # What cannot be read back cannot be shown to be wiped, and the receipt says so.
+            assert [one["name"] for one in told["checks"] if not one["ok"]] == ["wipe"], said
             _is_well(traveller)
     finally:
         inspection(lab.layout).write_text(before)

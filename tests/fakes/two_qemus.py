@@ -93,7 +93,7 @@ async def two_hosts(
 ) -> AsyncIterator[tuple[Host, Host]]:
     """`here` runs the counting guest; `there` waits for a VM, with empty disks, or those of an earlier visit
     since which so many blocks have changed. `below`: as of `host`, `here`."""
-    (base / "here").mkdir()
+    (base / "here").mkdir(exist_ok=True)
     (base / "there").mkdir(exist_ok=True)
     counting_guest.lay_out(base / "here" / "a", base / "here" / "b")
     with (base / "here" / "b").open("r+b") as file:
