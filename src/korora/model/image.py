@@ -45,6 +45,10 @@ class Slice:
     length: int
 
 
+UNFINISHED_SUFFIX: Final = ".korora-diff"
+"""A file IMAGE.korora-diff says that a diff is being applied to IMAGE, or was broken off (docs/DIFFS.md)."""
+
+
 def is_plain(name: str) -> bool:
     """Whether it names a file of the same folder or package, and nothing else."""
     return name not in {"", ".", ".."} and not {"/", "\0"} & set(name) and len(name) <= MAX_NAME

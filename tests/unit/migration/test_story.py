@@ -17,6 +17,7 @@ from korora.model.plan import Mode
 from korora.model.vm import RunState
 from korora.ports.hypervisor import Place
 from korora.protocol import messages
+from korora.protocol.receipt.document import Limit
 from korora.supervision.boots.eventlog import framed
 from korora.supervision.boots.record import EVENT_LOG_FILE, read_logs
 
@@ -137,12 +138,16 @@ def test_an_adopted_vm_that_moved_is_found_again_and_moves_on(tell: Tell) -> Non
             return await site.follow(source, await site[source].do(lambda: migrations.begin(envelope, None)))
 
         foreign = Place(site["a"].directory / "elsewhere", None)
-        definition = parse_definition(f'name = "{theirs}"\nmemory = "16M"\n[vtpm]\nenabled = false\n')
-        described = replace(definition, adopted=True, hardware=("-nodefaults",))
+        image = site["a"].directory / "theirs.raw"
+        image.write_bytes(b"stays")
+        text = f'name = "{theirs}"\nmemory = "16M"\n[vtpm]\nenabled = false\n[[disks]]\npath = "{image}"\n'
+        described = replace(parse_definition(text), adopted=True, hardware=("-nodefaults",))
         await site["a"].machines.start(described, foreign, incoming=False)
         await site["a"].do(lambda: site["a"].guests.adopt(foreign.qmp))
         first = await moved("a", "b")
         assert first["outcome"] == "completed", first["error"]
+        assert f"{Limit.ADOPTED_DISKS}: {image}" in first["limits"]
+        assert image.read_bytes() == b"stays"
         await site["b"].crash()
         await site["b"].start()
         assert (await site["b"].guests.status(theirs)).state is RunState.RUNNING

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from korora.errors import RefusedError
+from korora.model.image import UNFINISHED_SUFFIX
 from korora.model.vm import Disk
 
 _QCOW2_MAGIC = b"QFI\xfb"
@@ -32,6 +33,20 @@ def refuse_escaping_images(disks: Iterable[Disk], *, backing_is_cut_off: bool) -
                 f"the image {disk.path} {escape}",
                 kind="disk-escapes",
                 remedy="convert it to one file: qemu-img convert -O qcow2",
+            )
+
+
+def refuse_unfinished_images(disks: Iterable[Disk]) -> None:
+    """RefusedError(kind="unfinished-apply") for an image between two contents: a diff was begun on it."""
+    for disk in disks:
+        beside = Path(disk.path + UNFINISHED_SUFFIX)
+        if beside.is_file() or beside.is_symlink():
+            raise RefusedError(
+                f"a diff is being applied to the image {disk.path}, or was broken off: it is no disk to use"
+                f" ({beside} says so)",
+                kind="unfinished-apply",
+                remedy="finish it with the same command, `korora disk diff apply DIFF IMAGE --in-place`, or"
+                f" have the image back from a copy and remove {beside}",
             )
 
 

@@ -23,7 +23,7 @@ from korora.adapters.hypervisor.disks.making import make_disk
 from korora.adapters.hypervisor.disks.moving import fold_back
 from korora.adapters.hypervisor.disks.overlay import files as overlays
 from korora.adapters.hypervisor.disks.overlay import fold_back_at_rest
-from korora.adapters.hypervisor.images import refuse_escaping_images
+from korora.adapters.hypervisor.images import refuse_escaping_images, refuse_unfinished_images
 from korora.adapters.hypervisor.machine import Ends, QemuMachine, forget
 from korora.adapters.hypervisor.probe import facts as probing
 from korora.adapters.hypervisor.probe.accelerator import Verdict, working_accelerator
@@ -111,6 +111,7 @@ class Qemu:
         place.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         await _refuse_second(definition, place)
         await asyncio.to_thread(_refuse_escaping_images, pinned)
+        await asyncio.to_thread(refuse_unfinished_images, pinned.disks)
         if not incoming:  # else it is a disk from before some writes of the guest
             await fold_back_at_rest(place.directory)
         _lay_out_variables(pinned, place, incoming=incoming)
@@ -127,6 +128,7 @@ class Qemu:
         await make_disk(disk, size)
 
     async def disks_at_rest(self, disks: Sequence[Disk], directory: Path, *, writable: bool) -> DisksAtRest:
+        await asyncio.to_thread(refuse_unfinished_images, disks)
         await fold_back_at_rest(directory)
         return await disks_at_rest(disks, directory, writable=writable)
 

@@ -45,6 +45,8 @@ def limits_of(vm: Subject, file: MigrationFile) -> list[str]:
         limits.append(Limit.NOT_INSPECTED)
     if file.wiped is not None and Limit.DISKS_KEPT in file.wiped.limits:
         limits.append(Limit.DISKS_KEPT)
+    if file.wiped is not None and vm.definition.adopted:
+        limits += [limit for limit in file.wiped.limits if limit.startswith(Limit.ADOPTED_DISKS)]
     if not vm.vtpm_in_custody:
         limits.append(Limit.VTPM_IN_STREAM if vm.definition.vtpm else Limit.NO_VTPM)
     return limits

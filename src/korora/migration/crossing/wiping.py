@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import structlog
 
-from korora.errors import ToolError
+from korora.errors import RefusedError, ToolError
 from korora.migration.crossing.keeping import Keeping, kept
 from korora.migration.crossing.storage import moving
 from korora.migration.crossing.subject import Subject
@@ -45,6 +46,8 @@ async def wipe_source(
     steps: list[WipeStep] = []
     moved = moving(vm.definition, disks)
     limits = [DISKS] if len(moved) < len(vm.definition.disks) or not moved else []
+    if vm.definition.adopted:
+        limits = [_adopted(at, vm.definition)]
     if vm.live is not None:
         await at.guests.release(vm.definition.name)
         steps += await retire(vm.live.machine, vm.live.vtpm)
@@ -91,6 +94,13 @@ async def wipe_remains(
         steps.append(await at.vtpms.wipe(definition.name, directory))
     await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
     return steps
+
+
+def _adopted(at: Setting, vm: VmDefinition) -> str:
+    paths = {disk.path for disk in vm.disks}
+    with suppress(RefusedError):
+        paths.update(at.hypervisor.files(vm).written)
+    return f"{Limit.ADOPTED_DISKS}: {', '.join(sorted(paths)) or 'none'}"
 
 
 async def _wiped(at: Setting, path: str) -> WipeStep:

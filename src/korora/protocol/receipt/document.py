@@ -48,6 +48,10 @@ class Limit(StrEnum):
     DISKS_KEPT = (
         "the source keeps disks of the VM as they were when it left, for its return: they are not wiped"
     )
+    ADOPTED_DISKS = (
+        "the VM was adopted: its images stay where they were, seen by both hosts, and are not wiped"
+    )
+    """Followed by their paths."""
     BASELINE_LEFT = "the baseline of the VM's files and chunks was too large to go with it"
 
 

@@ -14,11 +14,11 @@ import msgspec
 
 from korora.adapters.durable import sync_folder
 from korora.errors import IntegrityError, KororaError, RefusedError
+from korora.model.image import UNFINISHED_SUFFIX
 from korora.model.image_record import Root
 from korora.protocol import canonical
 from korora.wiring.disk_diffs.file import DiffFile, unwritten
 
-SUFFIX: Final = ".korora-diff"
 _MAX_BYTES: Final = 1 << 16
 
 
@@ -33,7 +33,7 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 def beside(image: Path) -> Path:
-    return image.with_name(image.name + SUFFIX)
+    return image.with_name(image.name + UNFINISHED_SUFFIX)
 
 
 def found(image: Path) -> Journal | None:

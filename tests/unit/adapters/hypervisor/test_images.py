@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from pathlib import Path
 
 import pytest
 
 from korora.adapters.hypervisor import images
+from korora.adapters.hypervisor.qemu import Qemu
 from korora.errors import RefusedError
-from korora.model.vm import Disk
+from korora.model.identity import VmName
+from korora.model.vm import Disk, VmDefinition
+from korora.ports.hypervisor import Place
+from korora.wiring.disk_diffs.journal import beside
 
 
 def qcow2(path: Path, features: int, version: int = 3, backing_at: int = 0) -> Disk:
@@ -46,3 +51,32 @@ def test_other_images_are_for_qemu_to_judge(tmp_path: Path) -> None:
         Disk("/dev/zero"),
     ]
     images.refuse_escaping_images([*plain, *others], backing_is_cut_off=False)
+
+
+def test_an_image_to_which_a_diff_was_half_applied_is_refused_with_what_finishes_it(tmp_path: Path) -> None:
+    disk = Disk(str(tmp_path / "a"))
+    (tmp_path / "b.korora-diff").touch()
+    images.refuse_unfinished_images([disk])
+    beside(tmp_path / "a").touch()
+    with pytest.raises(RefusedError, match=r"a\.korora-diff says so") as caught:
+        images.refuse_unfinished_images([disk])
+    assert caught.value.kind == "unfinished-apply"
+    assert "--in-place" in caught.value.remedy
+
+
+@pytest.mark.parametrize("at_rest", [True, False])
+def test_it_neither_starts_nor_moves_at_rest(tmp_path: Path, at_rest: bool) -> None:
+    disk = Disk(str(tmp_path / "a.raw"))
+    (tmp_path / "a.raw").write_bytes(bytes(512))
+    beside(tmp_path / "a.raw").touch()
+    qemu, vm = Qemu(tmp_path / "cache"), VmDefinition(VmName("web"), "0" * 8, 1 << 24, disks=(disk,))
+
+    async def refused() -> None:
+        if at_rest:
+            await qemu.disks_at_rest([disk], tmp_path, writable=False)
+        else:
+            await qemu.start(vm, Place(tmp_path / "web", None), incoming=False)
+
+    with pytest.raises(RefusedError) as caught:
+        asyncio.run(refused())
+    assert caught.value.kind == "unfinished-apply"
