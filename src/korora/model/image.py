@@ -73,12 +73,14 @@ class NbdExport:
 
     `bitmap`: one that its server shows with it, of what was written since some moment; none if empty.
     `file`: where the same bytes can be read without asking the server, which writes there at once.
+    `snapshot`: whether the server shows what was at an earlier moment, while it goes on writing.
     """
 
     socket: Path
     name: str = ""
     bitmap: str = ""
     file: Path | None = None
+    snapshot: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,8 @@ def awaited(handle: Any, cookie: int, within_s: float | None = None) -> None:
 def _in_one_piece(handles: list[Any]) -> int:
     """The flag for reads that are answered with data alone, or an error.
 
-    Without it QEMU looks for holes in what it is asked for, and hangs up where it cannot read (7.2).
+    Without it QEMU looks for holes in what it is asked for, and hangs up where it cannot read (7.2). With it,
+    it shows of a snapshot bytes of another moment (7.2): no snapshot is read so.
     """
     library = nbd.library()
     if not all(handle.can_df() for handle in handles):
@@ -87,11 +88,13 @@ class _UnderWay:
 class Export:
     """Implements `ports.image.OpenImage` over connections to one export."""
 
-    def __init__(self, handles: list[Any], remedy: str = _DAMAGED, bitmap: str = "") -> None:
-        """`remedy`: of an error, what whoever reads may do about it. `bitmap`: as of an NbdExport."""
+    def __init__(
+        self, handles: list[Any], remedy: str = _DAMAGED, bitmap: str = "", *, snapshot: bool = False
+    ) -> None:
+        """`remedy`: of an error, what whoever reads may do about it. The others: as of an NbdExport."""
         self._bitmap = bitmap
         self._handles = handles
-        self._flags = _in_one_piece(handles)
+        self._flags = 0 if snapshot else _in_one_piece(handles)
         self._remedy = remedy
         self._error: type[Exception] = nbd.library().Error
         self._thread = threading.local()

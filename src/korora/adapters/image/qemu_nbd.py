@@ -94,7 +94,7 @@ class QemuImages:
                 raise ToolError(
                     f"the disk at {export.socket} is not served: {error}", kind="unreadable"
                 ) from error
-            opened = Export(handles, _BROKEN_OFF, export.bitmap)
+            opened = Export(handles, _BROKEN_OFF, export.bitmap, snapshot=export.snapshot)
             undone.callback(opened.close)
             if export.file is None:
                 yield opened

@@ -108,7 +108,7 @@ class _Disk:
                 Check.CONTAINERS,
                 words="the disks of a running VM are open in QEMU, whose formats are declared",
             )
-            return NbdExport(Path(self.source.socket), self.source.export)
+            return NbdExport(Path(self.source.socket), self.source.export, snapshot=True)
         try:
             image = looked_at(
                 Path(self.source.path), Format(self.source.format), [Path(one) for one in self.order.allow]

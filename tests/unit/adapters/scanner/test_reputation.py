@@ -230,7 +230,7 @@ def test_only_the_hash_and_the_key_leave_this_host(world: World, serve: Serve, k
     sent = f"{method} {path} {headers} {body!r}"
     assert SHA256 in sent
     assert KEY in headers.values()
-    assert not any(word in sent for word in ("content of", "file,", str(len(CONTENT)) + "'"))
+    assert not any(word in sent for word in ("content of", "file,", f"'{len(CONTENT)}'"))
     if kind is MALWAREBAZAAR:
         assert (method, path, body) == ("POST", "/api/", f"query=get_info&hash={SHA256}".encode())
     else:

@@ -178,4 +178,4 @@ async def _exported(qmp: Qmp, path: Path, number: int, drive: Drive) -> NbdExpor
     }
     await qmp.execute("blockdev-add", shown)
     await qmp.execute("block-export-add", export)
-    return NbdExport(path, drive.name)
+    return NbdExport(path, drive.name, snapshot=True)
