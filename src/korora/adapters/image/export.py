@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, TypeVar
@@ -89,9 +89,17 @@ class Export:
     """Implements `ports.image.OpenImage` over connections to one export."""
 
     def __init__(
-        self, handles: list[Any], remedy: str = _DAMAGED, bitmap: str = "", *, snapshot: bool = False
+        self,
+        handles: list[Any],
+        remedy: str = _DAMAGED,
+        bitmap: str = "",
+        *,
+        snapshot: bool = False,
+        again: Callable[[], Any] | None = None,
     ) -> None:
-        """`remedy`: of an error, what whoever reads may do about it. The others: as of an NbdExport."""
+        """`remedy`: of an error, what whoever reads may do about it. `again`: one more connection, for one
+        that QEMU has hung up. The others: as of an NbdExport."""
+        self._again = again
         self._bitmap = bitmap
         self._handles = handles
         self._flags = 0 if snapshot else _in_one_piece(handles)
@@ -180,7 +188,17 @@ class Export:
                 made.append(work(self._ended(under_way.popleft())))
         except BaseException:
             self._thread.spaces = {}  # requests that are still under way go on writing into these
+            self._renew()
             raise
+
+    def _renew(self) -> None:
+        """The thread's connection, if QEMU has hung up on it: for what else is to be read."""
+        old = self._thread.handle
+        if self._again is None or not (old.aio_is_dead() or old.aio_is_closed()):
+            return
+        with suppress(self._error):  # then the next request says so
+            fresh = self._again()
+            self._handles[self._handles.index(old)] = self._thread.handle = fresh
 
     def _begun(self, wanted: Range, others: Iterable[_UnderWay]) -> _UnderWay:
         offset, length = wanted

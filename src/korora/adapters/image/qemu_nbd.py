@@ -86,15 +86,19 @@ class QemuImages:
     @contextmanager
     def open_export(self, export: NbdExport) -> Iterator[OpenImage]:
         with ExitStack() as undone:
-            handles = [_handle(export.name, export.bitmap) for _ in range(self.connections)]
+
+            def connection() -> Any:
+                handle = _handle(export.name, export.bitmap)
+                handle.connect_unix(str(export.socket))
+                return handle
+
             try:
-                for handle in handles:
-                    handle.connect_unix(str(export.socket))
+                handles = [connection() for _ in range(self.connections)]
             except nbd.library().Error as error:
                 raise ToolError(
                     f"the disk at {export.socket} is not served: {error}", kind="unreadable"
                 ) from error
-            opened = Export(handles, _BROKEN_OFF, export.bitmap, snapshot=export.snapshot)
+            opened = Export(handles, _BROKEN_OFF, export.bitmap, snapshot=export.snapshot, again=connection)
             undone.callback(opened.close)
             if export.file is None:
                 yield opened

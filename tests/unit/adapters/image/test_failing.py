@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,12 +45,14 @@ def served(tmp_path: Path) -> Iterator[NbdExport]:
         process.wait()
 
 
-def test_what_can_be_read_is_read_after_an_error_too(served: NbdExport) -> None:
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_what_can_be_read_is_read_after_an_error_too(served: NbdExport, snapshot: bool) -> None:
     unreadable = []
-    with QemuImages().open_export(served) as image:
+    with QemuImages().open_export(replace(served, snapshot=snapshot)) as image:
         for block in range(64):
             try:
                 assert list(image.each([(block * BLOCK, BLOCK)], bytes)) == [b"x" * BLOCK]
             except UnreadableError as error:
                 unreadable.append((error.offset, error.length))
+        assert [one.length for one in image.extents()] == [64 * BLOCK]
     assert unreadable == [(BAD * BLOCK, BLOCK)]
