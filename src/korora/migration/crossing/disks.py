@@ -123,7 +123,7 @@ class DisksOut:
 
     async def leaves(self) -> dict[str, bytes]:
         """Of those that are kept there."""
-        return {name: await self._measuring.leaves(name) for name in self._there}
+        return {name: await self._measuring.leaves(name, followed=True) for name in self._there}
 
     async def send_changes(self, name: str, here: bytes, there: bytes, grains: Grains) -> int:
         """Make a disk that is kept there the same there, by the leaves of both. How many bytes were sent."""

@@ -17,6 +17,17 @@ PIECE_BYTES: Final = 256 << 10
 _ZEROS: Final = bytes(PIECE_BYTES)
 
 
+def merged(ranges: Iterable[Range]) -> list[Range]:
+    """The same bytes, in order, none of them twice."""
+    told: list[Range] = []
+    for offset, length in sorted(ranges):
+        if told and offset <= (end := sum(told[-1])):
+            told[-1] = told[-1][0], max(end, offset + length) - told[-1][0]
+        else:
+            told.append((offset, length))
+    return told
+
+
 def send(image: OpenImage, ranges: Iterable[Range], there: DiskThere) -> int:
     """How many bytes these were; zeros among them take no room on the way. Blocking; ToolError."""
     done = 0

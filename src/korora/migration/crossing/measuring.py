@@ -8,14 +8,14 @@ other side as it is measured: what differs there once, and from then on what is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
 from korora.agents.dataorg import comparing
 from korora.agents.integrity.disks.gaps import Gaps
 from korora.agents.integrity.disks.settling import Settling
-from korora.migration.crossing.following import send
+from korora.migration.crossing.following import merged, send
 from korora.migration.crossing.unreadable import narrowed
 from korora.model.image import NbdExport
 from korora.model.storage import DiskContent
@@ -42,23 +42,38 @@ class Measuring:
         self._gaps = gaps or {}
         self._settling: Mapping[str, Settling] = {name: Settling(size) for name, size in disks.sizes.items()}
         self._there: dict[str, DiskThere] = {}
+        self._begun: set[str] = set()
+        self._owed: dict[str, list[Range]] = {}
         self._keeping: asyncio.Task[None] | None = None
         self._enough = asyncio.Event()
 
-    async def leaves(self, name: str) -> bytes:
-        """Of one disk, measured."""
+    async def begin(self, name: str, also: Callable[[OpenImage], T]) -> T:
+        """What `also` makes of a disk of which nothing was measured yet: what is written from now on is known,
+        and sent should the disk be followed."""
+        async with self._disks.written(name) as export:
+            self._begun.add(name)
+            return await asyncio.to_thread(self._seen, name, export, also)
+
+    async def leaves(self, name: str, *, followed: bool = False) -> bytes:
+        """Of one disk, measured. `followed`: it will be, so what is written meanwhile is owed."""
+        if followed:
+            self._owed.setdefault(name, [])
         await self._measured(name, _nothing)
         return self._settling[name].leaves()
 
     async def grains(self, name: str, chunks: Sequence[int]) -> list[bytes]:
         """Of these chunks of a disk whose leaves are known."""
+        return await self.of_chunks(name, chunks, comparing.grains)
+
+    async def of_chunks(self, name: str, chunks: Sequence[int], work: Callable[[memoryview], T]) -> list[T]:
+        """What `work` makes of each of these chunks of a disk whose leaves are known."""
         spans = [comparing.span(chunk, self._disks.sizes[name]) for chunk in chunks]
-        return (await self._measured(name, lambda image: list(image.each(spans, comparing.grains))))[1]
+        return (await self._measured(name, lambda image: list(image.each(spans, work))))[1]
 
     async def follow(self, name: str, differ: Sequence[Range], there: DiskThere) -> int:
         """Bytes sent: these ranges of a disk whose leaves are known, which differ, or may by now.
 
-        What was written since they were compared, and ever after, is sent whenever it is measured.
+        What was written since they were measured, and ever after, is sent whenever it is measured.
         """
         self._there[name] = there
         return (await self._measured(name, lambda image: send(image, differ, there)))[1]
@@ -112,15 +127,36 @@ class Measuring:
             return await asyncio.to_thread(self._measure, name, export, also)
 
     def _measure(self, name: str, export: NbdExport, also: Callable[[OpenImage], T]) -> tuple[int, T]:
+        with self._opened(name, export) as image:
+            count = self._settling[name].measure(image)
+            self._follow(name, image)
+            self._begun.add(name)
+            return count, also(image)
+
+    def _seen(self, name: str, export: NbdExport, also: Callable[[OpenImage], T]) -> T:
+        with self._opened(name, export) as image:
+            return also(image)
+
+    @contextmanager
+    def _opened(self, name: str, export: NbdExport) -> Iterator[OpenImage]:
+        """With placeholders for its gaps."""
         with self._images.open_export(export) as opened:
             image = self._gaps[name].over(opened) if name in self._gaps else opened
             try:
-                count = self._settling[name].measure(image)
-                if name in self._there:
-                    send(image, image.written(), self._there[name])
-                return count, also(image)
+                yield image
             except UnreadableError as error:
                 raise narrowed(image, name, error) from error
+
+    def _follow(self, name: str, image: OpenImage) -> None:
+        """Send what was written, or owe it: each bitmap tells of it once."""
+        if name not in self._there and name not in self._owed:
+            return
+        written = list(image.written()) if name in self._begun else []
+        ranges = merged([*self._owed.pop(name, ()), *written])
+        if name in self._there:
+            send(image, ranges, self._there[name])
+        else:
+            self._owed[name] = ranges
 
 
 def _nothing(image: OpenImage) -> None:

@@ -1,0 +1,82 @@
+"""What is followed is the same there in the end, whenever the guest wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any, cast
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes.written_disks import There, WrittenDisks
+from korora.agents.dataorg import comparing
+from korora.migration.crossing.following import merged
+from korora.migration.crossing.measuring import Measuring
+from korora.protocol.content_tree import CHUNK_BYTES, chunks_of
+
+SIZE = 3 * CHUNK_BYTES + 512
+NOISE = random.Random(3).randbytes(SIZE)
+
+
+def measuring(disks: WrittenDisks) -> Measuring:
+    return Measuring(cast(Any, disks), cast(Any, disks))
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 12))))
+def test_merged_ranges_are_the_same_bytes_in_order_and_none_twice(ranges: list[tuple[int, int]]) -> None:
+    told = merged(ranges)
+    held = [byte for offset, length in told for byte in range(offset, offset + length)]
+    assert held == sorted({byte for offset, length in ranges for byte in range(offset, offset + length)})
+    assert all(sum(one) < other[0] for one, other in zip(told, told[1:], strict=False))
+
+
+@given(st.lists(st.tuples(st.integers(0, SIZE - 8), st.binary(min_size=1, max_size=8)), max_size=12), st.data())
+@settings(max_examples=60, deadline=None)
+def test_what_a_guest_writes_while_two_contents_are_compared_follows(
+    writes: list[tuple[int, bytes]], data: st.DataObject
+) -> None:
+    """Each look at the disk takes a bitmap with it: what it told must not be lost until somebody follows."""
+    disks = WrittenDisks({"root": NOISE})
+    there = There(bytearray(NOISE[:CHUNK_BYTES] + bytes(SIZE - CHUNK_BYTES)))
+
+    def guest() -> None:
+        for _ in range(min(len(writes), data.draw(st.integers(0, 3)))):
+            disks.write("root", *writes.pop())
+
+    async def play() -> None:
+        here = measuring(disks)
+        disks.before_looking = guest
+        ours = await here.leaves("root", followed=True)
+        theirs = WrittenDisks({"root": bytes(there.content)})
+        kept = measuring(theirs)
+        chunks = comparing.differing(ours, await kept.leaves("root"))
+        mine, other = await here.grains("root", chunks), await kept.grains("root", chunks)
+        ranges = [
+            one
+            for chunk, a, b in zip(chunks, mine, other, strict=True)
+            for one in comparing.blocks(comparing.span(chunk, SIZE), a, b)
+        ]
+        await here.follow("root", ranges, there)
+        await here.settle()
+        disks.before_looking = lambda: None
+        (content,) = await here.contents()
+        assert bytes(there.content) == bytes(disks.content["root"])
+        arrived = measuring(WrittenDisks({"root": bytes(there.content)}))
+        assert (content,) == await arrived.contents()
+
+    asyncio.run(play())
+
+
+def test_a_disk_that_is_only_measured_owes_nothing() -> None:
+    disks = WrittenDisks({"root": NOISE})
+
+    async def play() -> None:
+        here = measuring(disks)
+        assert await here.begin("root", lambda image: image.size) == SIZE
+        assert len(await here.leaves("root")) == 32 * chunks_of(SIZE)
+        disks.write("root", 5, b"new")
+        await here.settle()
+        assert here._owed == {}
+
+    asyncio.run(play())
