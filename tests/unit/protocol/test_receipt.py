@@ -184,6 +184,17 @@ def test_what_could_not_be_proved_passes_only_when_it_is_admitted() -> None:
     assert failed(replace(bare, change=changed(limits=(Limit.NO_VTPM, Limit.NOT_INSPECTED)).change)) == set()
 
 
+def test_a_stopped_vm_whose_disks_moved_had_no_memory_and_one_that_ran_had() -> None:
+    beyond = receipts.receipt(Told()).rule.streams
+    roots = tuple(replace(root, stream=beyond) for root in CARRIED.roots)
+    admitted = (Limit.NO_MEMORY, Limit.VTPM_IN_STREAM, Limit.NOT_INSPECTED)
+    told = changed(clean_memory=None, limits=admitted)
+    stopped = replace(CARRIED, roots=roots)
+    assert failed(replace(told, sent=stopped, arrived=stopped)) == set()
+    both = replace(CARRIED, roots=(*CARRIED.roots, *roots))
+    assert failed(replace(told, sent=both, arrived=both)) == {"clean-memory"}
+
+
 def test_a_stranger_as_operator_or_authority_is_found() -> None:
     nobody = replace(receipts.judge(), operators={})
     assert failed(Told(), nobody) == {"request"}

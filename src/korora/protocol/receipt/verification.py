@@ -132,7 +132,8 @@ def _allowed(case: Case) -> str:
 def _clean_memory(case: Case) -> str:
     proof = case.receipt.clean_memory
     if proof is None:
-        stopped = not case.manifest().carried.roots
+        memory = range(case.receipt.rule.streams)  # disks have the streams after these
+        stopped = not any(root.stream in memory for root in case.manifest().carried.roots)
         return _admitted(case, Limit.NO_MEMORY if stopped else Limit.MEMORY_NOT_PROVED)
     if not proof.clean:
         raise bad("the destination's memory was not clean before the VM arrived")
