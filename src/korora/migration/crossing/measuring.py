@@ -47,13 +47,6 @@ class Measuring:
         self._keeping: asyncio.Task[None] | None = None
         self._enough = asyncio.Event()
 
-    async def begin(self, name: str, also: Callable[[OpenImage], T]) -> T:
-        """What `also` makes of a disk of which nothing was measured yet: what is written from now on is known,
-        and sent should the disk be followed."""
-        async with self._disks.written(name) as export:
-            self._begun.add(name)
-            return await asyncio.to_thread(self._seen, name, export, also)
-
     async def leaves(self, name: str, *, followed: bool = False) -> bytes:
         """Of one disk, measured. `followed`: it will be, so what is written meanwhile is owed."""
         if followed:
@@ -63,12 +56,8 @@ class Measuring:
 
     async def grains(self, name: str, chunks: Sequence[int]) -> list[bytes]:
         """Of these chunks of a disk whose leaves are known."""
-        return await self.of_chunks(name, chunks, comparing.grains)
-
-    async def of_chunks(self, name: str, chunks: Sequence[int], work: Callable[[memoryview], T]) -> list[T]:
-        """What `work` makes of each of these chunks of a disk whose leaves are known."""
         spans = [comparing.span(chunk, self._disks.sizes[name]) for chunk in chunks]
-        return (await self._measured(name, lambda image: list(image.each(spans, work))))[1]
+        return (await self._measured(name, lambda image: list(image.each(spans, comparing.grains))))[1]
 
     async def follow(self, name: str, differ: Sequence[Range], there: DiskThere) -> int:
         """Bytes sent: these ranges of a disk whose leaves are known, which differ, or may by now.
@@ -132,10 +121,6 @@ class Measuring:
             self._follow(name, image)
             self._begun.add(name)
             return count, also(image)
-
-    def _seen(self, name: str, export: NbdExport, also: Callable[[OpenImage], T]) -> T:
-        with self._opened(name, export) as image:
-            return also(image)
 
     @contextmanager
     def _opened(self, name: str, export: NbdExport) -> Iterator[OpenImage]:
