@@ -18,7 +18,6 @@ from korora.adapters.image.layout import Layout, decoded
 
 BLOCK_BYTES: Final = 1 << 16
 BLOCKS_KEPT: Final = 512
-_AT_MOST: Final = 1 << 25  # what an NBD server takes in one request
 
 
 class Bytes(Protocol):
@@ -38,13 +37,14 @@ def exported(socket: str, export: str = "") -> Disk:
     handle = nbd.library().NBD()
     handle.set_export_name(export)
     handle.connect_unix(socket)
-    error: type[Exception] = nbd.library().Error
+    flags, error = nbd.in_one_piece(handle), nbd.library().Error
 
     def fetch(offset: int, length: int) -> bytes:
         parts = []
         try:
-            while length:
-                piece = bytes(handle.pread(min(length, _AT_MOST), offset))
+            while length:  # it may be a snapshot
+                most = nbd.SNAPSHOT_BYTES - offset % nbd.SNAPSHOT_BYTES
+                piece = bytes(handle.pread(min(length, most), offset, flags=flags))
                 parts.append(piece)
                 offset, length = offset + len(piece), length - len(piece)
         except error as failed:
@@ -54,7 +54,7 @@ def exported(socket: str, export: str = "") -> Disk:
     return Disk(fetch, handle.get_size())
 
 
-def lying(file: str, layout: str) -> Disk:
+def in_file(file: str, layout: str) -> Disk:
     """What lies in that file, by an encoded layout. It is open for as long as the process lives."""
     descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     where: Layout = decoded(Path(layout).read_bytes())

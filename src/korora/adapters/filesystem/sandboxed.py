@@ -23,7 +23,7 @@ from typing import IO, Final
 import msgspec
 
 import korora
-from korora.adapters.image.qemu_nbd import ITSELF, lies, served
+from korora.adapters.image.qemu_nbd import ITSELF, in_file, served
 from korora.adapters.image.sandbox import Sandbox, end
 from korora.model.files import Done, Problem, Told
 from korora.model.image import ImageFiles, NbdExport
@@ -91,7 +91,7 @@ def _shown(disk: ImageFiles | NbdExport) -> Iterator[_Shown]:
         return
     temporary = tempfile.TemporaryDirectory(prefix="korora-files-")
     with temporary as folder, ThreadPoolExecutor(1, "layout") as looking:
-        where = looking.submit(lies, disk)
+        where = looking.submit(in_file, disk)
         with served(disk, Path(folder)) as handles:
             found = where.result()
             if found is None or found.size != handles[0].get_size():

@@ -16,7 +16,7 @@ from typing import BinaryIO, Final, Protocol
 import msgspec
 
 from korora.adapters.filesystem.contents import Contents, Walked
-from korora.adapters.filesystem.disk import Bytes, Disk, exported, lying, words_of
+from korora.adapters.filesystem.disk import Bytes, Disk, exported, in_file, words_of
 from korora.adapters.filesystem.names import name_of
 from korora.adapters.filesystem.places import Places
 from korora.adapters.filesystem.sleuthkit import SleuthKitVolume
@@ -126,7 +126,7 @@ def main(words: Sequence[str], output: BinaryIO) -> int:
             output.flush()
 
     how, one, other, what, *patterns = words
-    disk = (lying if how == "file" else exported)(one, other)
+    disk = (in_file if how == "file" else exported)(one, other)
     wanted = [word.encode() for word in patterns]
     all_of_it = (
         located_in(disk) if what == "places" else told_of(disk, wanted, tell if what == "pieces" else None)

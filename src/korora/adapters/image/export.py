@@ -11,9 +11,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, Final, TypeVar
 
 from korora.adapters.image import nbd
@@ -49,31 +49,17 @@ def awaited(handle: Any, cookie: int, within_s: float | None = None) -> None:
         handle.poll(1000)
 
 
-def _in_one_piece(handles: list[Any]) -> int:
-    """The flag for reads that are answered with data alone, or an error.
-
-    Without it QEMU looks for holes in what it is asked for, and hangs up where it cannot read (7.2). With it,
-    it shows of a snapshot bytes of another moment (7.2): no snapshot is read so.
-    """
-    library = nbd.library()
-    if not all(handle.can_df() for handle in handles):
-        return 0
-    for handle in handles:  # libnbd (1.14) knows this flag with another call alone
-        handle.set_strict_mode(handle.get_strict_mode() & ~library.STRICT_FLAGS)
-    return int(library.CMD_FLAG_DF)
-
-
 class _Space:
     """Memory for requests, of some bytes each. It is used again and again: libnbd (1.14) never lets go of a
     buffer that it was given.
     """
 
-    def __init__(self, length: int, request_bytes: int) -> None:
+    def __init__(self, length: int, first: int, request_bytes: int) -> None:
+        """`first`: of the first request, the others have `request_bytes`."""
         self.bytes = memoryview(bytearray(length))
         buffer = nbd.library().Buffer.from_buffer
-        self.requests = [
-            (at, buffer(self.bytes[at : at + request_bytes])) for at in range(0, length, request_bytes)
-        ]
+        cuts = [*([0] if length else []), *range(first, length, request_bytes), length]
+        self.requests = [(begin, buffer(self.bytes[begin:end])) for begin, end in pairwise(cuts)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +81,12 @@ class Export:
         bitmap: str = "",
         *,
         snapshot: bool = False,
-        again: Callable[[], Any] | None = None,
     ) -> None:
-        """`remedy`: of an error, what whoever reads may do about it. `again`: one more connection, for one
-        that QEMU has hung up. The others: as of an NbdExport."""
-        self._again = again
+        """`remedy`: of an error, what whoever reads may do about it. The others: as of an NbdExport."""
         self._bitmap = bitmap
         self._handles = handles
-        self._flags = 0 if snapshot else _in_one_piece(handles)
+        self._snapshot = snapshot
+        self._flags = min(nbd.in_one_piece(handle) for handle in handles)
         self._remedy = remedy
         self._error: type[Exception] = nbd.library().Error
         self._thread = threading.local()
@@ -188,21 +172,11 @@ class Export:
                 made.append(work(self._ended(under_way.popleft())))
         except BaseException:
             self._thread.spaces = {}  # requests that are still under way go on writing into these
-            self._renew()
             raise
-
-    def _renew(self) -> None:
-        """The thread's connection, if QEMU has hung up on it: for what else is to be read."""
-        old = self._thread.handle
-        if self._again is None or not (old.aio_is_dead() or old.aio_is_closed()):
-            return
-        with suppress(self._error):  # then the next request says so
-            fresh = self._again()
-            self._handles[self._handles.index(old)] = self._thread.handle = fresh
 
     def _begun(self, wanted: Range, others: Iterable[_UnderWay]) -> _UnderWay:
         offset, length = wanted
-        space, handle = self._space(length, others), self._thread.handle
+        space, handle = self._space(offset, length, others), self._thread.handle
         cookies = []
         with self._translated(offset, length):
             for at, part in space.requests:
@@ -215,13 +189,15 @@ class Export:
                 awaited(self._thread.handle, cookie)
         return one.space.bytes
 
-    def _space(self, length: int, others: Iterable[_UnderWay]) -> _Space:
-        """Some of the thread's own that is not in use."""
-        pool: list[_Space] = self._thread.spaces.setdefault(length, [])
+    def _space(self, offset: int, length: int, others: Iterable[_UnderWay]) -> _Space:
+        """Some of the thread's own that is not in use. Of a snapshot no request goes beyond one piece."""
+        most = nbd.SNAPSHOT_BYTES if self._snapshot else _REQUEST_BYTES
+        first = min(length, most - offset % most if self._snapshot else most)
+        pool: list[_Space] = self._thread.spaces.setdefault((length, first), [])
         used = {id(other.space) for other in others}
         free = next((space for space in pool if id(space) not in used), None)
         if free is None:
-            free = _Space(length, _REQUEST_BYTES)
+            free = _Space(length, first, most)
             pool.append(free)
         return free
 

@@ -20,6 +20,8 @@ from korora.model.image import Extent
 Piece: TypeAlias = tuple[int, int | None]
 """(length, where in the file), or (length, None) of zeros that lie nowhere."""
 _ZEROS: Final = -1
+MAX_BYTES: Final = (1 << 63) - 1
+"""Of a file, and so of a disk that QEMU shows."""
 
 
 class _Mapped(msgspec.Struct):
@@ -97,4 +99,6 @@ def laid_out(mapped: bytes, file_bytes: int) -> Layout | None:
         if one.start != at or one.length <= 0 or not lies:
             return None
         at += one.length
+    if at > MAX_BYTES:
+        return None
     return Layout((one.length, None if one.zero else one.offset) for one in entries)

@@ -6,11 +6,14 @@ import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 from korora.errors import ToolError
 
 _SYSTEM: Final = Path("/usr/lib/python3/dist-packages")
+SNAPSHOT_BYTES: Final = 1 << 16
+"""As much of a snapshot as QEMU copies at a time before it is overwritten. A read across several such pieces,
+of which only some were copied, is answered with bytes of now for all of them (7.2)."""
 
 
 def library() -> ModuleType:
@@ -29,3 +32,16 @@ def library() -> ModuleType:
         ) from error
     finally:
         sys.path.remove(added)
+
+
+def in_one_piece(handle: Any) -> int:
+    """The flag for reads over this connection that are answered with data alone, or an error; 0 if the server
+    does not know it.
+
+    Without it QEMU looks for holes in what it is asked for, and hangs up where it cannot read (7.2).
+    """
+    if not handle.can_df():
+        return 0
+    # libnbd (1.14) knows this flag with another call alone.
+    handle.set_strict_mode(handle.get_strict_mode() & ~library().STRICT_FLAGS)
+    return int(library().CMD_FLAG_DF)

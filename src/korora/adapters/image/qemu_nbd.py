@@ -36,7 +36,7 @@ from korora.ports.image import OpenImage
 CONNECTIONS: Final = 3
 STARTS_WITHIN_S: Final = 60.0
 CHECKED_WITHIN_S: Final = 600.0
-MAPPED_WITHIN_S: Final = 5.0
+MAPPED_WITHIN_S: Final = 20.0
 MAP_BYTES: Final = 16 << 20
 """Of a map that is longer, or takes longer, nothing is used: some 100,000 runs that each lie elsewhere."""
 _FOLDER: Final = "/images"
@@ -86,19 +86,15 @@ class QemuImages:
     @contextmanager
     def open_export(self, export: NbdExport) -> Iterator[OpenImage]:
         with ExitStack() as undone:
-
-            def connection() -> Any:
-                handle = _handle(export.name, export.bitmap)
-                handle.connect_unix(str(export.socket))
-                return handle
-
+            handles = [_handle(export.name, export.bitmap) for _ in range(self.connections)]
             try:
-                handles = [connection() for _ in range(self.connections)]
+                for handle in handles:
+                    handle.connect_unix(str(export.socket))
             except nbd.library().Error as error:
                 raise ToolError(
                     f"the disk at {export.socket} is not served: {error}", kind="unreadable"
                 ) from error
-            opened = Export(handles, _BROKEN_OFF, export.bitmap, snapshot=export.snapshot, again=connection)
+            opened = Export(handles, _BROKEN_OFF, export.bitmap, snapshot=export.snapshot)
             undone.callback(opened.close)
             if export.file is None:
                 yield opened
@@ -115,10 +111,10 @@ class QemuImages:
             # Undone from the end: once QEMU is gone, whoever waits for an answer waits no longer.
             close = undone.enter_context(ExitStack())
             looking = undone.enter_context(ThreadPoolExecutor(1, "layout"))
-            lying = looking.submit(lies, image)
+            found = looking.submit(in_file, image)
             opened = Export(undone.enter_context(served(image, Path(folder), self.connections)))
             close.callback(opened.close)
-            where = lying.result()
+            where = found.result()
             if where is None or where.size != opened.size:
                 yield opened
                 return
@@ -126,7 +122,7 @@ class QemuImages:
 
 
 @dataclass(frozen=True, slots=True)
-class Lies:
+class InFile:
     """A disk's bytes lie in the image's own file, so many: by `layout`, or from its beginning to its end."""
 
     size: int
@@ -136,13 +132,13 @@ class Lies:
         return self.layout or Layout([(self.size, 0)])
 
 
-def lies(image: ImageFiles) -> Lies | None:
+def in_file(image: ImageFiles) -> InFile | None:
     """Where its bytes lie; None when not all of them do in one file, or it is not known soon."""
     if image.others or image.slice is not None:
         return None
     length = files.identity(image.path).size
     if image.format is Format.RAW:
-        return Lies(length)
+        return InFile(length)
     words = ["map", "--output=json", "--image-opts", _options(image)]
     try:
         code, mapped, _ = answered(image, words, MAPPED_WITHIN_S)
@@ -151,7 +147,7 @@ def lies(image: ImageFiles) -> Lies | None:
     if code != 0 or len(mapped) > MAP_BYTES:
         return None
     layout = laid_out(mapped, length)
-    return Lies(layout.size, layout) if layout is not None else None
+    return InFile(layout.size, layout) if layout is not None else None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A raw disk that QEMU serves, read from its file: one copy of each byte instead of four.
+"""A disk that QEMU serves, read from the file in which its bytes lie: one copy of each instead of four.
 
 Promise: what was written is asked of QEMU, and of nobody else. Limit: for a file that QEMU reads and writes
 through the kernel's cache, where both see the same at once.

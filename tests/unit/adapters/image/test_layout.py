@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fakes.disk_images import MIB, converted, disk_content, qemu_img
 from korora.adapters.image import qemu_nbd
 from korora.adapters.image.layout import Layout, Piece, decoded, laid_out
-from korora.adapters.image.qemu_nbd import QemuImages, lies
+from korora.adapters.image.qemu_nbd import QemuImages, in_file
 from korora.model.image import Format, ImageFiles, Slice
 
 CONTENT = disk_content()
@@ -93,6 +93,8 @@ def test_zeros_lie_nowhere_and_data_where_it_is_said() -> None:
         said(entry(0, 10, offset=0), entry(5, 5, offset=20)),
         said(entry(0, 10, offset=0, data=False)),
         said(entry(0, 10, offset=1 << 70)),
+        said(entry(0, 1 << 70, zero=True, data=False)),
+        said(entry(0, 1 << 62, zero=True, data=False), entry(1 << 62, 1 << 62, zero=True, data=False)),
     ],
 )
 def test_of_anything_else_nothing_is_said(mapped: bytes) -> None:
@@ -123,7 +125,7 @@ def test_the_bytes_that_lie_there_are_those_that_a_guest_sees(
     name: str, which: Format, options: tuple[str, ...], raw: Path
 ) -> None:
     path = converted(raw, name, which, *options)
-    found = lies(ImageFiles(path, which))
+    found = in_file(ImageFiles(path, which))
     assert found is not None
     assert found.layout is not None
     file = path.read_bytes()
@@ -147,25 +149,25 @@ def test_an_image_that_was_written_out_of_order_is_read_in_order(raw: Path, tmp_
     expected[2 * MIB : 3 * MIB] = bytes(MIB)
     subprocess.run(["qemu-io", "-f", "qcow2", *commands, path], check=True, capture_output=True, timeout=120)
     with QemuImages().open(ImageFiles(path, Format.QCOW2)) as opened:
-        assert lies(ImageFiles(path, Format.QCOW2)) is not None
+        assert in_file(ImageFiles(path, Format.QCOW2)) is not None
         assert b"".join(opened.each([(at * MIB, MIB) for at in range(8)], bytes)) == bytes(expected)
 
 
 def test_nothing_is_said_of_compressed_images_chains_and_parts_of_files(raw: Path, tmp_path: Path) -> None:
     compressed = converted(raw, "c.qcow2", "qcow2", "-c")
-    assert lies(ImageFiles(compressed, Format.QCOW2)) is None
+    assert in_file(ImageFiles(compressed, Format.QCOW2)) is None
     upper = tmp_path / "upper.qcow2"
     qemu_img("create", "-f", "qcow2", "-b", compressed, "-F", "qcow2", upper)
-    assert lies(ImageFiles(upper, Format.QCOW2, others=((str(compressed), compressed),))) is None
-    assert lies(ImageFiles(raw, Format.RAW, Slice(512, 1024))) is None
+    assert in_file(ImageFiles(upper, Format.QCOW2, others=((str(compressed), compressed),))) is None
+    assert in_file(ImageFiles(raw, Format.RAW, Slice(512, 1024))) is None
 
 
 def test_a_map_that_is_long_or_late_is_not_waited_for(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = ImageFiles(converted(raw, "a.qcow2", "qcow2"), Format.QCOW2)
     monkeypatch.setattr(qemu_nbd, "MAP_BYTES", 10)
-    assert lies(image) is None
+    assert in_file(image) is None
     monkeypatch.setattr(qemu_nbd, "MAP_BYTES", 1 << 20)
     monkeypatch.setattr(qemu_nbd, "MAPPED_WITHIN_S", 0.0)
-    assert lies(image) is None
+    assert in_file(image) is None
     with QemuImages().open(image) as opened:
         assert b"".join(opened.each([(0, opened.size)], bytes)) == CONTENT

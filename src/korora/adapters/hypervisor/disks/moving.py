@@ -155,7 +155,7 @@ class QemuMovingDisks:
         return await asyncio.to_thread(_reached, name, socket)
 
     async def copied(self) -> Copied:
-        self._intruders.refuse()
+        await asyncio.to_thread(self._intruders.refuse)
         told = await leftover.jobs(self._qmp)
         for name in self._mirrored():
             _refuse_failed(name, told.get(f"{leftover.JOB}{self._number[name]}"))

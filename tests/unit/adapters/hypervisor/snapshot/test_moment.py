@@ -15,6 +15,7 @@ from typing import Any, cast
 import pytest
 
 from fakes import counting_guest
+from korora.adapters.filesystem.disk import exported
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.snapshot import graph, moment
 from korora.adapters.hypervisor.snapshot.drives import Drive, write_back
@@ -307,7 +308,10 @@ def test_two_disks_are_of_one_moment_while_the_guest_writes_to_both(tmp_path: Pa
                     await until(lambda now=now: counting_guest.counted(tmp_path / "b") > now + 10)  # type: ignore[misc]
                     first = counting_guest.count(await read(disks["a"]))
                     second = counting_guest.count(await read(disks["b"]))
+                    walked = await asyncio.to_thread(exported, str(disks["a"].socket), disks["a"].name)
+                    by_walker = counting_guest.count(await asyncio.to_thread(walked.read, 0, 3 * MIB))
                 assert first - second in {0, 1}  # it writes to the first one first
+                assert by_walker == first
                 assert last < second <= now
                 last = second
 
