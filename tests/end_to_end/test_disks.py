@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from end_to_end.conftest import Lab
+from end_to_end.conftest import Lab, lab_of
 from end_to_end.ordering import Order
 from fakes.failing_file import failing
 from korora.lab.guest.image import guest_image
@@ -167,36 +167,40 @@ def test_a_guest_that_writes_elsewhere_meanwhile_moves_on_and_back_and_nothing_i
     _is_well(traveller)
 
 
-def test_a_disk_with_a_broken_sector_stays_until_it_may_go_with_a_placeholder(
-    lab: Lab, observer: Observer
-) -> None:
-    bad, before = 6 * MIB + 5 * 4096, inspection(lab.layout).read_text()
-    try:
-        with on_the_road(lab, observer, bad) as traveller:
-            words = ("migrate", traveller.name, "--to", "b", "--disks", "all")
-            code, outcome, said = traveller.ended(*words)
-            assert (code, outcome["error"]["kind"]) == (6, "disk-unreadable"), (outcome, said)
-            assert f"disk data cannot be read at bytes {bad} to {bad + 4096}" in outcome["error"]["message"]
-            assert outcome["error"]["vm_runs_on"] == "a"
-            assert not traveller.folder("b").exists()
-            _is_well(traveller)
-            assert lab.answer("flags", "list", "--vm", traveller.name) == []
+@pytest.fixture
+def unclean() -> Iterator[Lab]:
+    """A lab of its own: that a disk could not be wiped stays in the records of its hosts for good."""
+    yield from lab_of(2)
 
-            inspection(lab.layout).write_text(FLAGGING)
-            code, outcome, said = traveller.ended(*words)
-            assert (code, outcome["outcome"]) == (0, "completed"), (outcome, said)
-            (told,) = lab.answer("flags", "list", "--vm", traveller.name)
-            assert (told["host"], told["state"]) == ("b", "open")
-            there = (traveller.folder("b") / "data.raw").read_bytes()
-            expected = bytearray(traveller.noise)
-            expected[bad - 4 * MIB : bad - 4 * MIB + 4096] = placeholder(told["flag"]["id"], 4096)
-            assert there[4 * MIB : 12 * MIB] == expected
-            code, told, said = traveller.ended("receipt", "verify", outcome["receipt"])
-            # What cannot be read back cannot be shown to be wiped, and the receipt says so.
-            assert [one["name"] for one in told["checks"] if not one["ok"]] == ["wipe"], said
-            _is_well(traveller)
-    finally:
-        inspection(lab.layout).write_text(before)
+
+def test_a_disk_with_a_broken_sector_stays_until_it_may_go_with_a_placeholder(unclean: Lab) -> None:
+    lab, bad = unclean, 6 * MIB + 5 * 4096
+    with (
+        Observer(lab.layout.observer_ip, bind=lab.inside) as observer,
+        on_the_road(lab, observer, bad) as traveller,
+    ):
+        words = ("migrate", traveller.name, "--to", "b", "--disks", "all")
+        code, outcome, said = traveller.ended(*words)
+        assert (code, outcome["error"]["kind"]) == (6, "disk-unreadable"), (outcome, said)
+        assert f"disk data cannot be read at bytes {bad} to {bad + 4096}" in outcome["error"]["message"]
+        assert outcome["error"]["vm_runs_on"] == "a"
+        assert not traveller.folder("b").exists()
+        _is_well(traveller)
+        assert lab.answer("flags", "list", "--vm", traveller.name) == []
+
+        inspection(lab.layout).write_text(FLAGGING)
+        code, outcome, said = traveller.ended(*words)
+        assert (code, outcome["outcome"]) == (0, "completed"), (outcome, said)
+        (told,) = lab.answer("flags", "list", "--vm", traveller.name)
+        assert (told["host"], told["state"]) == ("b", "open")
+        there = (traveller.folder("b") / "data.raw").read_bytes()
+        expected = bytearray(traveller.noise)
+        expected[bad - 4 * MIB : bad - 4 * MIB + 4096] = placeholder(told["flag"]["id"], 4096)
+        assert there[4 * MIB : 12 * MIB] == expected
+        code, told, said = traveller.ended("receipt", "verify", outcome["receipt"])
+        # What cannot be read back cannot be shown to be wiped, and the receipt says so.
+        assert [one["name"] for one in told["checks"] if not one["ok"]] == ["wipe"], said
+        _is_well(traveller)
 
 
 def _is_well(traveller: Traveller) -> None:
