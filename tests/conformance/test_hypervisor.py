@@ -620,35 +620,46 @@ def test_disks_whose_writes_go_elsewhere_are_the_same_there_and_whole_again_here
         folder = bench.base / "elsewhere"
         await there.receive()
         with pytest.raises(RefusedError) as refused:
-            await here.outsource("disk0", there.socket, folder)
+            await here.outsource("disk0", folder)
         assert refused.value.kind == "replacement"
         folder.mkdir()
-        await here.outsource("disk0", there.socket, folder)
+        await here.outsource("disk0", folder)
         await source.moving_disks(["disk0"])  # who only asks changes nothing
         made = sorted(str(path) for path in folder.iterdir())
         assert {Path(path).stat().st_mode & 0o777 for path in made} == {0o600}
         assert sorted(bench.hypervisor.replacements(bench.place("a").directory)) == made
         assert here.room_nearer("disk0") > 0
-        async with here.nearer("disk0") as export:
-            assert await read(export) == bytes([1]) * 3 * MIB
-        while not (await here.copied()).ready:  # noqa: ASYNC110  nobody tells
-            await asyncio.sleep(0.02)
-        async with here.written("disk0") as export:
-            assert await read(export) == bytes([1]) * 3 * MIB
+        reached = await here.reach("disk0", there.socket)
+        content = bytes([1]) * 3 * MIB
+        for given in (here.nearer, here.frozen):
+            async with given("disk0") as export:
+                assert await read(export) == content
+        await asyncio.to_thread(reached.put, 0, content[:MIB])
+        await asyncio.to_thread(reached.put, 2 * MIB, content[:MIB])
+        await asyncio.to_thread(reached.flush)
+        filled = await there.fill("disk0")
+        await asyncio.to_thread(filled.put, MIB, content[:MIB])
+        await asyncio.to_thread(filled.drain)
+        assert await asyncio.to_thread(filled.read, 0, 2 * MIB) == content[: 2 * MIB]
+        await asyncio.to_thread(filled.leave)
         await bench.write(source, "disk0", 71)
+        assert (await here.copied()).ready
         await source.pause()
+        async with here.written("disk0") as export:
+            assert {offset // MIB for offset, _ in await changed(export)} == {0}
+            assert await read(export) == bytes([71]) * MIB + bytes([1]) * 2 * MIB
+        await asyncio.to_thread(reached.put, 0, bytes([71]) * MIB)
+        await asyncio.to_thread(reached.leave)
         await here.cut()
-        for one in (here, there):
-            async with one.written("disk0") as export:
-                assert (0, MIB) in await changed(export)
-                assert await read(export) == bytes([71]) * MIB + bytes([1]) * 2 * MIB
+        async with there.written("disk0") as export:
+            assert await read(export) == bytes([71]) * MIB + bytes([1]) * 2 * MIB
         await here.stand_by()
         await there.end()
         await here.end()
         assert not list(folder.iterdir())
         assert bench.hypervisor.replacements(bench.place("a").directory) == ()
-        content = [Path(one.disks[0].path).read_bytes() for one in (vm, there_vm)]
-        assert content == [bytes([71]) * MIB + bytes([1]) * 2 * MIB] * 2
+        contents = [Path(one.disks[0].path).read_bytes() for one in (vm, there_vm)]
+        assert contents == [bytes([71]) * MIB + bytes([1]) * 2 * MIB] * 2
 
     run(story)
 
@@ -661,10 +672,10 @@ def test_a_vm_that_was_sent_and_comes_back_has_what_it_wrote_elsewhere(run: Run)
         target = await bench.start("b", vm=there_vm, incoming=True)
         here, there = await source.moving_disks(["disk0"]), await target.moving_disks(["disk0"])
         await there.receive()
-        await here.outsource("disk0", there.socket, bench.base)
+        await here.outsource("disk0", bench.base)
+        reached = await here.reach("disk0", there.socket)
         await bench.write(source, "disk0", 71)
-        while not (await here.copied()).ready:  # noqa: ASYNC110  nobody tells
-            await asyncio.sleep(0.02)
+        await asyncio.to_thread(reached.leave)
         socket = bench.base / "stream.sock"
         await target.listen(socket, StreamSettings())
         await source.send(socket, StreamSettings())
@@ -721,12 +732,9 @@ def test_a_disk_is_looked_at_before_it_moves_and_a_capped_mirror_ends_as_any(run
 def test_whatever_was_killed_meanwhile_the_disks_hold_what_the_guest_wrote(run: Run, which: str) -> None:
     async def story(bench: Bench) -> None:
         vm = with_disks(bench.base, 1)
-        there_vm = await with_empty_disks(bench, vm)
         source = await bench.start("a", vm=vm)
-        target = await bench.start("b", vm=there_vm, incoming=True)
-        here, there = await source.moving_disks(["disk0"]), await target.moving_disks(["disk0"])
-        await there.receive()
-        await here.outsource("disk0", there.socket, bench.base)
+        here = await source.moving_disks(["disk0"])
+        await here.outsource("disk0", bench.base)
         await bench.write(source, "disk0", 71)
         if which != "process":
             await source.close()

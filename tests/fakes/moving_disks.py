@@ -22,7 +22,7 @@ from korora.errors import RefusedError, ToolError
 from korora.model.image import Format, ImageFiles, NbdExport
 from korora.model.vm import Disk
 from korora.ports.image import OpenImage
-from korora.ports.moving_disks import Copied, DiskThere, Load
+from korora.ports.moving_disks import Copied, DiskHere, DiskThere, Load
 
 STARTS_WITHIN_S = 30.0
 WRITTEN = "written.json"
@@ -54,6 +54,13 @@ def fold_back(directory: Path) -> None:
     (directory / RECORD).unlink(missing_ok=True)
 
 
+def _connected(name: str, socket: Path) -> WritableExport:
+    handle = nbd.library().NBD()
+    handle.set_export_name(name)
+    handle.connect_unix(str(socket))
+    return WritableExport([handle])
+
+
 class FakeMovingDisks:
     """Of raw images. `processes`: where to note what must end with the guest."""
 
@@ -67,8 +74,8 @@ class FakeMovingDisks:
         self._there: dict[str, Any] = {}
         self.loads: list[Load] = []
         self._copying: dict[str, asyncio.Task[None]] = {}
-        self._reached: set[str] = set()
         self._before: dict[str, bytes] = {}
+        self._frozen: dict[str, bytes] = {}
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -106,26 +113,32 @@ class FakeMovingDisks:
         self._copying[name] = asyncio.create_task(self._copy(name))
 
     async def reach(self, name: str, socket: Path) -> DiskThere:
-        def connected() -> WritableExport:
-            handle = nbd.library().NBD()
-            handle.set_export_name(name)
-            handle.connect_unix(str(socket))
-            return WritableExport([handle])
+        return await asyncio.to_thread(_connected, name, socket)
 
-        self._reached.add(name)
-        return await asyncio.to_thread(connected)
+    async def fill(self, name: str) -> DiskHere:
+        return await asyncio.to_thread(_connected, name, self.socket)
 
-    async def outsource(self, name: str, socket: Path, folder: Path) -> None:
+    async def outsource(self, name: str, folder: Path) -> None:
         if not folder.is_dir():
             raise RefusedError(f"{folder} is not there", kind="replacement")
         overlay = folder / f"korora-{self._directory.name}-{name}.qcow2"
         overlay.touch(0o600)
         with (self._directory / RECORD).open("a") as record:
             record.write(f"{overlay}\n")
-        await self.mirror(name, socket)
+        self._frozen[name] = self._before[name] = Path(self._disks[name].path).read_bytes()
+
+    @asynccontextmanager
+    async def frozen(self, name: str) -> AsyncIterator[NbdExport]:
+        with (
+            tempfile.TemporaryDirectory(prefix="kd-") as folder,
+            tempfile.NamedTemporaryFile(prefix="kd-") as copy,
+        ):
+            Path(copy.name).write_bytes(self._frozen[name])
+            with served(ImageFiles(Path(copy.name), Format.RAW), Path(folder), 5):
+                yield NbdExport(Path(folder) / "nbd")
 
     def nearer(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
-        return self.written(name)
+        return self.frozen(name)
 
     def room_nearer(self, name: str) -> int:
         return 1 << 30
@@ -136,7 +149,7 @@ class FakeMovingDisks:
             if task.done() and task.exception() is not None:
                 raise ToolError(f"a disk was not copied: {task.exception()}", kind="mirror-failed")
         total = sum(self.sizes[name] for name in self._copying)
-        ready = len(ended) == len(self._disks.keys() - self._reached) and all(ended)
+        ready = all(ended)
         return Copied(total if ready else 0, total, ready)
 
     async def cut(self) -> None:

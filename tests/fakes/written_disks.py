@@ -32,6 +32,9 @@ class There:
         self.content[offset : offset + length] = bytes(length)
         self.zeroed += length
 
+    def drain(self) -> None:
+        """It is there at once."""
+
     def flush(self) -> None:
         self._touched.clear()
 

@@ -25,6 +25,7 @@ from korora.migration.crossing.disks import DisksIn
 from korora.migration.crossing.first_run import Ran
 from korora.migration.crossing.inbound import Inbound
 from korora.migration.crossing.keeping import given_back, taken, tell_leaves
+from korora.migration.crossing.supplying import Supplying
 from korora.migration.crossing.vigil import while_watching
 from korora.migration.greeting import gate, survey
 from korora.migration.greeting.conversation import VISIT_DEADLINE_S, WORK_DEADLINE_S, Conversation
@@ -88,6 +89,7 @@ class Arrival:
         self._live: Inbound | None = None
         self._disks_in: DisksIn | None = None
         self._kept: list[str] = []  # disks that are of an earlier visit
+        self._shares = False  # there may be parts of the others here
         self._refusal = ""
         self._dossier: dict[str, bytes] = {}
         self.standing: Standing | None = None
@@ -167,7 +169,7 @@ class Arrival:
             await self._open_for_data(self._in)
         if self._order.disks:
             await self._open_for_disks(self._in)
-        await self._talk.say(messages.Open(tuple(self._kept)))
+        await self._talk.say(messages.Open(tuple(self._kept), self._shares))
 
     async def transfer(self) -> None:
         """Everything arrives; the VM is loaded here, and paused."""
@@ -215,6 +217,9 @@ class Arrival:
         await self._talk.say(signed)
         filed = await self._talk.expect(messages.Filed, WORK_DEADLINE_S)
         receipts.keep_filed(self._at, self.file, signed, filed.bundle, self._peer_key)
+        if self._order.disks:
+            moved = storage.moving(self._definition, [order.name for order in self._order.disks])
+            self._at.contents.learn(self._definition.name, [Path(disk.path) for disk in moved])
 
     # -- the end ----------------------------------------------------------------------------------------
 
@@ -370,7 +375,11 @@ class Arrival:
             self._destination_relay(disks.socket, [first + number], eager=True)
             for number in range(len(self._order.disks))
         ]
-        self._disks_in = DisksIn(disks, relays, self._at.images)
+        supplying = None
+        if await asyncio.to_thread(self._at.contents.shares, self._definition.name):
+            supplying = Supplying(self._at.contents, self._definition.name, disks)
+        self._shares = supplying is not None
+        self._disks_in = DisksIn(disks, relays, self._at.images, supplying)
         self._undo.push_async_callback(self._disks_in.abandon, "the migration stopped")
         await self._disks_in.open()
 
@@ -393,9 +402,14 @@ class Arrival:
 
     async def _until_copied(self, disks: DisksIn) -> None:
         while True:
-            said = await self._talk.expect_one_of((messages.Copied, messages.Compare), None)
+            kinds = (messages.Copied, messages.Compare, messages.Parts)
+            said = await self._talk.expect_one_of(kinds, None)
             if isinstance(said, messages.Copied):
                 return
+            if isinstance(said, messages.Parts):
+                told = await disks.answer(said.disk, said.said)
+                await self._talk.say(messages.Parts(said.disk, told))
+                continue
             if said.disk not in self._kept:
                 raise PeerError(f"{said.disk} is not compared here", kind="bad-hashes")
             await self._talk.say(messages.Grains(tuple(await disks.grains(said.disk, said.chunks))))

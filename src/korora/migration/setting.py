@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from korora.agents.dataorg.popularity import Popularity
 from korora.agents.dataplane import DestinationRelay
 from korora.migration.greeting.meeting import Attester, Verifier
 from korora.model.identity import HostName
 from korora.ports.authorizer import Authorizer
 from korora.ports.channel import Channel
 from korora.ports.clock import Clock
+from korora.ports.contents import Contents, NoContents
 from korora.ports.hypervisor import Hypervisor
 from korora.ports.image import ImageReader
 from korora.ports.journal import Journal
@@ -41,7 +43,7 @@ class HostKey(SigningKey, Protocol):
     def public(self) -> PublicKey: ...
 
 
-async def nothing_known(_: str) -> Mapping[str, Sequence[int]]:
+async def nothing_known(_: str) -> Mapping[str, Popularity]:
     return {}
 
 
@@ -68,6 +70,7 @@ class Setting:
     kept: KeptDisks
     examiner: Examiner
     incoming_limit: int
-    popular: Callable[[str], Awaitable[Mapping[str, Sequence[int]]]] = nothing_known
-    """Of a VM's disks the chunks that it reads often, the most read first."""
+    habits: Callable[[str], Awaitable[Mapping[str, Popularity]]] = nothing_known
+    """How a VM uses its disks, as far as it was watched."""
+    contents: Contents = field(default_factory=NoContents)
     stall_deadline_s: float = 30.0  # both sides' own: who waits longer learns it from the other

@@ -20,6 +20,7 @@ from korora.agents.dataplane import SourceRelay
 from korora.errors import KororaError, PeerError, RefusedError
 from korora.migration import inspection
 from korora.migration.crossing import storage
+from korora.migration.crossing.asking import Asking
 from korora.migration.crossing.cold import take_out
 from korora.migration.crossing.disks import DisksOut
 from korora.migration.crossing.first_run import is_there
@@ -86,6 +87,7 @@ class Departure:
         self._boots: bytes | None = None
         self._disks: tuple[DiskOrder, ...] = ()
         self._kept_there: tuple[str, ...] = ()  # disks of which the destination has an earlier content
+        self._shared_there = False  # it may have parts of others
         self._disks_out: DisksOut | None = None
         self._admission: gate.Admission | None = None
         self.standing: Standing | None = None
@@ -186,7 +188,8 @@ class Departure:
         self.file.clean_memory, self.file.wrapping = ready.clean_memory, ready.wrapping_key
         if self._vm.vtpm_in_custody:
             self._key = await self._hand_over_key(ready)
-        self._kept_there = self._checked_kept(await talk.expect(messages.Open, WORK_DEADLINE_S))
+        opened = await talk.expect(messages.Open, WORK_DEADLINE_S)
+        self._kept_there, self._shared_there = self._checked_kept(opened), opened.shares
 
     async def transfer(self) -> None:
         """Disks, then the pre-copy of memory, until the guest is paused with little left to send.
@@ -366,10 +369,7 @@ class Departure:
         elif gaps:
             await self._watching(out.copy(MIRRORED, self._tell.read))
         else:
-            manner = await self._watching(manner_of(self._at, self._vm, self.file.request, moved, self._tell))
-            await self._watching(out.copy(manner, self._tell.read))
-        for name in gaps.keys() - set(self._kept_there):
-            await self._watching(out.send_flagged(name))
+            await self._copy_as_its_storage_bears(out, moved)
         for name, gap in gaps.items():
             await self._tell.note(
                 f"{name}: {gap.bytes} bytes cannot be read; placeholders stand for them there"
@@ -385,6 +385,22 @@ class Departure:
         await while_watching(out.settle(), listen(), out.failed(), symptoms=SYMPTOMS)
         if not there.is_set():
             await talk.expect(messages.Measured, None)
+
+    async def _copy_as_its_storage_bears(self, out: DisksOut, disks: MovingDisks) -> None:
+        request, shares = self.file.request, self._shared_there
+        manner = await self._watching(
+            manner_of(self._at, self._vm, request, disks, self._tell, shares=shares)
+        )
+        if manner.mirrored or not shares:
+            await self._watching(out.copy(manner, self._tell.read))
+            return
+        asking = Asking(known(self._talk))
+        copying = out.copy(manner, self._tell.read, ask=asking.ask)
+        await while_watching(copying, asking.listen(), symptoms=SYMPTOMS)
+        for name, sent in out.sent_bytes.items():
+            await self._tell.note(
+                f"{name}: {sent} of {disks.sizes[name]} bytes were neither there already nor zeros"
+            )
 
     def _unreadable_flagged(self) -> AbstractContextManager[None]:
         return flagged(self._at, self._vm, {disk.name: disk.size for disk in self._disks})

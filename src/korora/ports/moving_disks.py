@@ -46,10 +46,22 @@ class DiskThere(Protocol):
 
     def zero(self, offset: int, length: int) -> None: ...
 
+    def drain(self) -> None:
+        """All that was written so far is there for whoever reads it, though a crash may lose it."""
+        ...
+
     def flush(self) -> None: ...
 
     def leave(self) -> None:
         """Hang up, with all that was written on stable storage there."""
+        ...
+
+
+class DiskHere(DiskThere, Protocol):
+    """A disk of this host that arrives, to be written by this host, too."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """What is there, once it was drained. ToolError."""
         ...
 
 
@@ -67,9 +79,10 @@ class Load:
 class MovingDisks(Protocol):
     """Made by `Machine.moving_disks`. Methods raise ToolError when the process is gone or refuses.
 
-    On the source: `mirror` or `outsource` each disk, or `reach` it and write there what `written` tells; wait
-    until they are `ready`, pause the VM, `cut`, `stand_by`. On the destination: `receive`, until the source
-    has hung up. On both: `written` tells what to measure again; `end` in any case.
+    On the source: `mirror` each disk, or `reach` it and write there what `written` tells, or what is `frozen`
+    once it is outsourced; wait until those that are mirrored are `ready`, pause the VM, `cut`, `stand_by`.
+    On the destination: `receive`, until the source has hung up; `fill` meanwhile. On both: `written` tells
+    what to measure again; `end` in any case.
     """
 
     @property
@@ -84,6 +97,10 @@ class MovingDisks(Protocol):
 
     async def receive(self) -> None:
         """Destination, before the VM has ever run here: an NBD export of each name takes what comes."""
+        ...
+
+    async def fill(self, name: str) -> DiskHere:
+        """Destination, once it receives: that disk, to be written to beside what comes."""
         ...
 
     async def mirror(self, name: str, socket: Path, cap_bytes_per_s: int = 0) -> None:
@@ -105,20 +122,22 @@ class MovingDisks(Protocol):
         """Whether that folder would do for `outsource`."""
         ...
 
-    async def outsource(self, name: str, socket: Path, folder: Path) -> None:
-        """Source: as `mirror`, but the guest's writes go to a new file in `folder` until `end`.
+    async def outsource(self, name: str, folder: Path) -> None:
+        """Source: the guest's writes go to a new file in `folder` until `end`, and its disk is frozen.
 
-        The disk is frozen and read with little under way at a time; what was written follows. Whoever finds
-        the VM without its hypervisor has all that it flushed folded back before it starts.
-        RefusedError for a folder that will not do (kind="replacement", "replacement-room"); then, and on
-        failure, the VM runs on, and `end` folds back.
+        The first `written` tells what was written since. Whoever finds the VM without its hypervisor has all
+        that it flushed folded back before it starts. RefusedError for a folder that will not do
+        (kind="replacement", "replacement-room"); then, and on failure, the VM runs on, and `end` folds back.
         """
         ...
 
-    def nearer(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
-        """Source, once it is outsourced: what is read here need not be read from the frozen disk again.
+    def frozen(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
+        """Source, once it is outsourced: what the disk held at that moment."""
+        ...
 
-        In whole MiB alone, but for the end of the disk.
+    def nearer(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
+        """The same; and what is read here, nobody reads from the disk itself again: it lies beside what the
+        guest writes. In whole MiB alone, but for the end of the disk.
         """
         ...
 
@@ -132,9 +151,9 @@ class MovingDisks(Protocol):
         ...
 
     async def copied(self) -> Copied:
-        """Of those that are mirrored or outsourced. CopyFailedError once the copying of one has failed;
+        """Of those that are mirrored. CopyFailedError once the copying of one has failed;
         ToolError(kind="replacement-full") once there is too little room for what the guest writes; its VM
-        runs on. Asked now and then until `cut`: it does what comes next.
+        runs on. Asked now and then until `cut`.
         """
         ...
 

@@ -122,10 +122,12 @@ class TransferKey(Message, frozen=True, tag="key"):
 class Open(Message, frozen=True, tag="open", omit_defaults=True):
     """Destination: the vTPM's key, if there is one, was opened, and data connections are awaited; send.
 
-    `kept`: disks of which it has the content of an earlier visit, and tells the hashes next.
+    `kept`: disks of which it has the content of an earlier visit, and tells the hashes next. `shares`: it may
+    have parts of the others, and answers what is asked of them.
     """
 
     kept: Annotated[tuple[Text, ...], msgspec.Meta(max_length=64)] = ()
+    shares: bool = False
 
 
 class Leaves(Message, frozen=True, tag="leaves"):
@@ -149,6 +151,14 @@ class Grains(Message, frozen=True, tag="grains"):
     chunks: Annotated[
         tuple[Annotated[bytes, msgspec.Meta(max_length=4096)], ...], msgspec.Meta(max_length=256)
     ]
+
+
+class Parts(Message, frozen=True, tag="parts"):
+    """Either side: of parts of this disk that the destination may have already, as
+    docs/protocol/deduplication.md says it."""
+
+    disk: Text
+    said: Blob
 
 
 class Copied(Message, frozen=True, tag="copied"):
@@ -245,6 +255,7 @@ AnyMessage = (
     | Leaves
     | Compare
     | Grains
+    | Parts
     | Copied
     | Measured
     | Manifest

@@ -126,7 +126,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         kept=kept,
         examiner=examiner,
         incoming_limit=configuration.incoming_limit,
-        popular=heat.hot,
+        habits=heat.popularity,
         stall_deadline_s=configuration.stall_deadline_s,
     )
     migrations = Migrations(setting, channels=configuration.multifd_channels)

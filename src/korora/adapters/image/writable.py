@@ -100,9 +100,15 @@ class WritableExport:
             self._begun(_UnderWay(cookie, (offset, part)))
             offset += part
 
-    def flush(self) -> None:
+    def read(self, offset: int, length: int) -> bytes:
+        return next(iter(self.each([(offset, length)], bytes)))
+
+    def drain(self) -> None:
         while self._under_way:
             self._end_one()
+
+    def flush(self) -> None:
+        self.drain()
         with self._written(0, self.size):
             awaited(self._writer, self._writer.aio_flush(), FLUSHED_WITHIN_S)
         self._since_flush = 0

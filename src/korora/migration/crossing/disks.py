@@ -3,8 +3,9 @@
     copy, while the guest writes → measure, on both sides → (memory crosses) → the VM is paused
     → cut: the same on both sides → measure what was written last → compared in the manifest
 
-A disk of which the destination has an earlier content is not copied: hashes of both sides are compared, what
-differs is sent, and then whatever is written, as it is measured (`measuring`).
+A mirror is QEMU's. What this daemon copies it reads once, hashes, and sends what the destination has not
+(`copying`, `sharing`); of a disk with an earlier content there, hashes are compared, and the rest is sent.
+Then whatever is written is sent as it is measured (`measuring`).
 Promise: `abandon`, at any moment before the release, leaves the source's disks as the guest left them, also
 where it wrote elsewhere meanwhile.
 Limit: what the guest writes to its disks faster than the network carries it is written there in the pause.
@@ -14,8 +15,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -23,25 +26,35 @@ from korora.agents.dataorg import comparing
 from korora.agents.dataplane import DestinationRelay, RelayReport, SourceRelay
 from korora.agents.integrity.disks.gaps import Gaps
 from korora.errors import IntegrityError, KororaError, PeerError, ToolError
+from korora.migration.crossing.agenda import Agenda
+from korora.migration.crossing.copying import WINDOW, Copying, Pace
 from korora.migration.crossing.manner import Manner
 from korora.migration.crossing.measuring import Measuring
-from korora.migration.crossing.nearing import Nearing
-from korora.migration.crossing.unreadable import found
+from korora.migration.crossing.sharing import Sharing
+from korora.migration.crossing.supplying import Supplying
+from korora.migration.crossing.unreadable import found, narrowed
 from korora.model.crossing import Carried
+from korora.model.image import NbdExport
 from korora.model.meter import Reading
 from korora.model.storage import DiskContent
 from korora.ports.clock import Clock
-from korora.ports.image import ImageReader, Range
+from korora.ports.image import ImageReader, OpenImage, Range, UnreadableError
 from korora.ports.moving_disks import CopyFailedError, DiskThere, MovingDisks
+from korora.protocol.content_tree import CHUNK_BYTES
+from korora.protocol.dedup.have import AnySaid
 
 _LOOKS_EVERY_S: Final = 0.1
 _REASON_S: Final = 2.0
 _FIRST_HAND: Final = {"replacement-full", "disk-unreadable", "disk-written", "disk-changed"}
 """Seen on this host's own storage: no other reason is nearer."""
 
+_NOT_WRITTEN: Final = {"unwritable", "image-full"}
+
 Read = Callable[[Reading], Awaitable[None]]
 Grains = Callable[[str, Sequence[int]], Awaitable[Sequence[bytes]]]
 """What the destination says of these chunks of a disk."""
+Ask = Callable[[str, AnySaid], Awaitable[AnySaid]]
+"""What the destination says of parts of a disk."""
 COMPARED_AT_ONCE: Final = 256
 """Chunks, whose grains are 1 MiB."""
 
@@ -84,32 +97,100 @@ class DisksOut:
         self._follows = False
         self._measuring = Measuring(disks, images, self._gaps)
         self._there: dict[str, DiskThere] = {}
-        self._nearing = Nearing(disks, images)
+        self._copying: dict[str, tuple[Copying, Agenda]] = {}
+        self.sent_bytes: dict[str, int] = {}
+        """Of each disk that was shared with the destination: what it had not."""
 
-    async def copy(self, manner: Manner, read: Read, kept: Collection[str] = ()) -> None:
-        """Until all but those that are `kept` there, or have `gaps`, are the same there.
+    async def copy(
+        self, manner: Manner, read: Read, kept: Collection[str] = (), ask: Ask | None = None
+    ) -> None:
+        """Until all but those that are `kept` there are the same there. `ask`: the destination, about what it
+        may have of those that this daemon copies.
 
         CopyFailedError, DiskUnreadableError, or what broke the connection.
         """
+        copying: list[asyncio.Task[None]] = []
+        pace = Pace(manner.cap_bytes_per_s, self._clock)  # of all of them together: they may share storage
         try:
             for name, (relay, socket) in self._relays.items():
                 relay.start()
-                if name in kept or name in self._gaps:
-                    self._there[name] = await self._disks.reach(name, socket)
-                elif manner.replacement is None:
+                if name not in kept and name not in self._gaps and manner.mirrored:
                     await self._disks.mirror(name, socket, manner.cap_bytes_per_s)
-                else:
-                    await self._disks.outsource(name, socket, manner.replacement)
-            if manner.replacement is not None:
-                self._nearing.start(manner.popular)
-            while not (copied := await self._disks.copied()).ready:
-                left = copied.total - copied.done
-                await read(Reading(self._clock.monotonic(), copied.done, left, 0.0, 0))
+                    continue
+                self._there[name] = await self._disks.reach(name, socket)
+                if name not in kept:
+                    copying.append(asyncio.create_task(self._copy(name, manner, pace, ask)))
+            while await self._copied(copying, read):  # noqa: ASYNC110  QEMU does not tell
                 await asyncio.sleep(_LOOKS_EVERY_S)
         except ToolError as error:
             raise await self._why(error) from error
-        await self._nearing.stop()
+        finally:
+            for task in copying:
+                task.cancel()
+            await asyncio.gather(*copying, return_exceptions=True)
         self._follows = True
+
+    async def _copied(self, copying: Collection[asyncio.Task[None]], read: Read) -> bool:
+        """Whether something is still to be copied."""
+        ended = [task for task in copying if task.done()]
+        for task in ended:
+            task.result()
+        copied = await self._disks.copied()
+        if copied.ready and len(ended) == len(copying):
+            return False
+        done = copied.done + sum(one.done for one, _ in self._copying.values())
+        total = copied.total + sum(agenda.bytes for _, agenda in self._copying.values())
+        await read(Reading(self._clock.monotonic(), done, max(total - done, 0), 0.0, 0))
+        return True
+
+    async def _copy(self, name: str, manner: Manner, pace: Pace, ask: Ask | None) -> None:
+        """One that this daemon copies."""
+        there = self._there[name]
+        sharing = Sharing(partial(ask, name)) if ask is not None else None
+        copying = Copying(self._disks.sizes[name], there, pace, sharing)
+        habits = manner.habits.get(name)
+        async with AsyncExitStack() as open_:
+            if manner.replacement is not None and name not in self._gaps:
+                await self._disks.outsource(name, manner.replacement)
+                image = await self._opened(open_, name, self._disks.frozen(name))
+                agenda = Agenda(image, habits, manner.cap_bytes_per_s)
+                self._copying[name] = copying, agenda
+                order = iter(agenda)
+                nearer = await self._opened(open_, name, self._disks.nearer(name))
+                while room := await asyncio.to_thread(self._disks.room_nearer, name) // CHUNK_BYTES:
+                    before = copying.done
+                    await self._read(name, image, copying.copy(nearer, islice(order, min(room, WINDOW))))
+                    if copying.done == before:
+                        break
+            else:
+                image = await self._opened(open_, name, self._disks.written(name))
+                agenda = Agenda(image, habits, manner.cap_bytes_per_s)
+                self._copying[name] = copying, agenda
+                order = iter(agenda)
+            await self._read(name, image, copying.copy(image, order))
+        await asyncio.to_thread(there.flush)
+        self._measuring.adopt(name, copying.leaves(), there)
+        if sharing is not None:
+            self.sent_bytes[name] = sharing.sent_bytes
+
+    async def _opened(
+        self, open_: AsyncExitStack, name: str, export: AbstractAsyncContextManager[NbdExport]
+    ) -> OpenImage:
+        given = await open_.enter_async_context(export)
+        opened = self._images.open_export(given)
+        image = await asyncio.to_thread(opened.__enter__)
+        open_.push(opened)
+        return self._gaps[name].over(image) if name in self._gaps else image
+
+    async def _read(self, name: str, image: OpenImage, copying: Awaitable[None]) -> None:
+        try:
+            await copying
+        except UnreadableError as error:
+            raise await asyncio.to_thread(narrowed, image, name, error) from error
+        except ToolError as error:
+            if error.kind in _NOT_WRITTEN:
+                raise CopyFailedError(name, error.message) from error
+            raise
 
     async def failed(self) -> None:
         """Raise as `copy`, as soon as what the guest writes does not follow any more; returns at the cut."""
@@ -123,7 +204,8 @@ class DisksOut:
 
     async def leaves(self) -> dict[str, bytes]:
         """Of those that are kept there."""
-        return {name: await self._measuring.leaves(name, followed=True) for name in self._there}
+        kept = self._there.keys() - self._copying.keys()
+        return {name: await self._measuring.leaves(name, followed=True) for name in sorted(kept)}
 
     async def send_changes(self, name: str, here: bytes, there: bytes, grains: Grains) -> int:
         """Make a disk that is kept there the same there, by the leaves of both. How many bytes were sent."""
@@ -143,14 +225,6 @@ class DisksOut:
             ) from error
         try:
             return await self._measuring.follow(name, ranges, self._there[name])
-        except ToolError as error:
-            raise await _why(error, [self._relays[name][0]]) from error
-
-    async def send_flagged(self, name: str) -> int:
-        """All of a disk with gaps that is not kept there, with placeholders for them. How many bytes."""
-        await self._measuring.leaves(name)
-        try:
-            return await self._measuring.follow(name, [(0, self._disks.sizes[name])], self._there[name])
         except ToolError as error:
             raise await _why(error, [self._relays[name][0]]) from error
 
@@ -179,16 +253,15 @@ class DisksOut:
 
     async def _why(self, error: ToolError) -> KororaError:
         nearer = await _why(error, [relay for relay, _ in self._relays.values()])
-        return (
-            await found(self._disks, self._images, nearer) if isinstance(nearer, CopyFailedError) else nearer
-        )
+        if not isinstance(nearer, CopyFailedError) or nearer.disk in self._there:
+            return nearer
+        return await found(self._disks, self._images, nearer)
 
     async def abandon(self, why: str) -> None:
         """Undo: the disks are the guest's alone, with all that it wrote. Idempotent."""
         self._follows = False
         for relay, _ in self._relays.values():
             await asyncio.to_thread(relay.abort, why)
-        await self._nearing.stop()
         await self._measuring.stop()
         await self._disks.end()
 
@@ -196,10 +269,17 @@ class DisksOut:
 class DisksIn:
     """The destination's end. Its images are new and empty, or of an earlier visit."""
 
-    def __init__(self, disks: MovingDisks, relays: Sequence[DestinationRelay], images: ImageReader) -> None:
+    def __init__(
+        self,
+        disks: MovingDisks,
+        relays: Sequence[DestinationRelay],
+        images: ImageReader,
+        supplying: Supplying | None = None,
+    ) -> None:
         self._disks = disks
         self._relays = relays
         self._measuring = Measuring(disks, images)
+        self._supplying = supplying
 
     async def open(self) -> None:
         """Take what comes."""
@@ -215,10 +295,23 @@ class DisksIn:
         """Of these chunks of it."""
         return await self._measuring.grains(name, chunks)
 
+    async def answer(self, name: str, said: bytes) -> bytes:
+        """What this host has of a disk that comes: docs/protocol/deduplication.md. PeerError where nobody
+        was to ask."""
+        if self._supplying is None or name not in self._disks.sizes:
+            raise PeerError(f"the source asks what is here of {name}, unasked", kind="out-of-order")
+        return await self._supplying.answer(name, said)
+
     async def settle(self) -> None:
         """Once the source says that they are the same here."""
+        await self._supplied()
         await self._measuring.settle()
         self._measuring.keep()
+
+    async def _supplied(self) -> None:
+        if self._supplying is not None:
+            await self._supplying.close()
+            self._supplying = None
 
     async def arrived(self) -> Crossed:
         """Once the source has hung up, with the VM paused there."""
@@ -238,6 +331,8 @@ class DisksIn:
         """Idempotent. The images are left to whoever removes the VM's folder."""
         for relay in self._relays:
             await asyncio.to_thread(relay.abort, why)
+        with suppress(KororaError):  # its hypervisor may be gone
+            await self._supplied()
         await self._measuring.stop()
         with suppress(KororaError):  # its hypervisor ends, too
             await self._disks.end()

@@ -30,6 +30,8 @@ SLOWER: Final = 1.5
 SPARE_BYTES_PER_S: Final = 64 << 20
 _SHARE: Final = 2
 """Of what the disks give beside the guest: it may come to ask for more."""
+_GENTLY: Final = 0.6
+"""Of the same, where the guest writes elsewhere: storage that is never full up lets its requests pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +54,28 @@ class Choice:
     why: str
 
 
-def chosen(headroom: Headroom, *, can_outsource: bool) -> Choice:
-    """Never outsourced where nothing can take the writes."""
+def chosen(headroom: Headroom, *, can_outsource: bool, wanted: bool = False) -> Choice:
+    """`wanted`: it is to be outsourced in any case. Else never where nothing can take the writes."""
     rate, cap = headroom.read_bytes_per_s, int(headroom.read_bytes_per_s / _SHARE)
     found = f"the disks give {rate / (1 << 20):.0f} MiB/s beside the guest"
-    if _per_s(headroom.before, headroom.before_s) < IDLE_PER_S:
+    idle = _per_s(headroom.before, headroom.before_s) < IDLE_PER_S
+    slower = 1.0 if idle else _seconds(headroom.meanwhile) / max(_seconds(headroom.before), 1e-6)
+    ample = rate >= SPARE_BYTES_PER_S and slower <= SLOWER
+    gently = 0 if ample else max(int(rate * _GENTLY), 1 << 20)
+    if wanted:
+        return Choice(outsource=True, cap_bytes_per_s=gently, why=f"outsource, as asked: {found}")
+    if idle:
         cap = 0 if rate >= SPARE_BYTES_PER_S else SPARE_BYTES_PER_S
         return Choice(
             outsource=False, cap_bytes_per_s=cap, why=f"mirror: the guest asks little of its disks; {found}"
         )
-    slower = _seconds(headroom.meanwhile) / max(_seconds(headroom.before), 1e-6)
     found += f", whose requests took {slower:.1f} times as long meanwhile"
-    if rate >= SPARE_BYTES_PER_S and slower <= SLOWER:
+    if ample:
         return Choice(
             outsource=False, cap_bytes_per_s=cap, why=f"mirror, capped at {cap >> 20} MiB/s: {found}"
         )
     if can_outsource:
-        return Choice(outsource=True, cap_bytes_per_s=0, why=f"outsource: {found}")
+        return Choice(outsource=True, cap_bytes_per_s=gently, why=f"outsource: {found}")
     return Choice(
         outsource=False, cap_bytes_per_s=max(cap, 1 << 20), why=f"mirror, for want of a replacement: {found}"
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from korora.agents.dataorg.popularity import Popularity
 from korora.migration.crossing import headroom, storage
 from korora.migration.crossing.subject import Subject
 from korora.migration.setting import Setting
@@ -23,12 +24,14 @@ log = structlog.get_logger("korora.migration")
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """`replacement`: a folder for what the guest writes meanwhile; None: it writes to its disks, which are
-    read no faster than the cap (0: none). `popular`: what it reads often (Nearing), which comes there, too.
+    """`mirrored`: by the hypervisor; else this daemon copies them. Either reads no faster than the cap (0:
+    none). `replacement`: a folder for what the guest writes meanwhile, and for what was read, where there is
+    room; None: it writes to its disks. `habits`: how it uses them, which says in what order they are copied.
     """
 
+    mirrored: bool = True
     replacement: Path | None = None
-    popular: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    habits: Mapping[str, Popularity] = field(default_factory=dict)
     cap_bytes_per_s: int = 0
 
 
@@ -36,25 +39,24 @@ MIRRORED: Final = Manner()
 
 
 async def manner_of(
-    at: Setting, vm: Subject, request: MigrationRequest, disks: MovingDisks, tell: Teller
+    at: Setting, vm: Subject, request: MigrationRequest, disks: MovingDisks, tell: Teller, *, shares: bool
 ) -> Manner:
-    """What was chosen is told to whoever watches.
+    """What was chosen is told to whoever watches. `shares`: the destination may have parts of them.
 
     RefusedError(kind="replacement") for a folder that no VM may write to; ToolError for an unreadable disk.
     """
-    if vm.live is None or request.storage_mode is StorageMode.MIRROR:
+    if request.storage_mode is StorageMode.MIRROR:
         return MIRRORED
-    folder, cap = await storage.replacement(at, vm.definition, request), 0
-    outsource = request.storage_mode is StorageMode.OUTSOURCE
-    if not outsource:
-        room = await asyncio.to_thread(disks.can_outsource, folder)
-        choice = headroom.chosen(await headroom.look(disks, at.images, at.clock), can_outsource=room)
-        outsource, cap = choice.outsource, choice.cap_bytes_per_s
-        log.info(
-            "storage mode chosen", vm=request.vm, outsource=outsource, cap_bytes_per_s=cap, why=choice.why
-        )
-        await tell.note(f"disks: {choice.why}")
-    if not outsource:
-        return Manner(cap_bytes_per_s=cap)
+    if vm.live is None:
+        return Manner(mirrored=not shares)
+    folder = await storage.replacement(at, vm.definition, request)
+    room = await asyncio.to_thread(disks.can_outsource, folder)
+    seen = await headroom.look(disks, at.images, at.clock)
+    choice = headroom.chosen(seen, can_outsource=room, wanted=request.storage_mode is StorageMode.OUTSOURCE)
+    log.info("storage mode chosen", vm=request.vm, choice=choice)
+    await tell.note(f"disks: {choice.why}")
+    habits = await at.habits(request.vm)
+    if not choice.outsource:
+        return Manner(mirrored=not shares, habits=habits, cap_bytes_per_s=choice.cap_bytes_per_s)
     await tell.note(f"the guest writes to {folder} while its disks are copied")
-    return Manner(folder, await at.popular(request.vm))
+    return Manner(mirrored=False, replacement=folder, habits=habits, cap_bytes_per_s=choice.cap_bytes_per_s)

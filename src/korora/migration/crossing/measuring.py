@@ -54,6 +54,13 @@ class Measuring:
         await self._measured(name, _nothing)
         return self._settling[name].leaves()
 
+    def adopt(self, name: str, leaves: bytes, there: DiskThere) -> None:
+        """It was copied, as it was when the last `written` was begun, and these are its leaves: what was
+        written since is sent whenever it is measured. ValueError unless they are of a disk of its size."""
+        self._settling[name].adopt(leaves)
+        self._begun.add(name)
+        self._there[name] = there
+
     async def grains(self, name: str, chunks: Sequence[int]) -> list[bytes]:
         """Of these chunks of a disk whose leaves are known."""
         spans = [comparing.span(chunk, self._disks.sizes[name]) for chunk in chunks]

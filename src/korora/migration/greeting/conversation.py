@@ -16,6 +16,7 @@ WORK_DEADLINE_S: Final = 600.0  # for an answer that waits for a hypervisor or a
 
 M = TypeVar("M", bound=Message)
 N = TypeVar("N", bound=Message)
+K = TypeVar("K", bound=Message)
 
 
 class Conversation:
@@ -48,9 +49,11 @@ class Conversation:
         raise self.unexpected(message, kind.__name__)
 
     async def expect_one_of(
-        self, kinds: tuple[type[M], type[N]], deadline_s: float | None = DEADLINE_S
-    ) -> M | N:
-        """As `expect`, for an answer of two kinds."""
+        self,
+        kinds: tuple[type[M], type[N]] | tuple[type[M], type[N], type[K]],
+        deadline_s: float | None = DEADLINE_S,
+    ) -> M | N | K:
+        """As `expect`, for an answer of two or three kinds."""
         message = decode(await self.channel.receive(deadline_s))
         if isinstance(message, kinds):
             return message

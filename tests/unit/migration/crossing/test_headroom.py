@@ -29,8 +29,8 @@ def found(requests: int, before_ms: float, meanwhile_ms: float, rate: float) -> 
     ("seen", "outsource", "cap"),
     [
         (found(1000, 4, 4.5, FAST), False, 200 * MIB),
-        (found(1000, 4, 8, FAST), True, 0),
-        (found(1000, 4, 4, SLOW), True, 0),
+        (found(1000, 4, 8, FAST), True, 240 * MIB),
+        (found(1000, 4, 4, SLOW), True, 18 * MIB),
         (found(5, 4, 40, SLOW), False, 64 * MIB),
         (found(0, 0, 0, FAST), False, 0),
     ],
@@ -45,6 +45,15 @@ def test_without_a_replacement_it_is_mirrored_as_gently_as_can_be() -> None:
     choice = chosen(found(1000, 4, 40, SLOW), can_outsource=False)
     assert (choice.outsource, choice.cap_bytes_per_s) == (False, 15 * MIB)
     assert "want of a replacement" in choice.why
+
+
+@pytest.mark.parametrize(
+    ("seen", "cap"),
+    [(found(1000, 4, 8, FAST), 240 * MIB), (found(1000, 4, 4, FAST), 0), (found(0, 0, 0, FAST), 0)],
+)
+def test_what_is_asked_for_is_done_and_gently_where_a_guest_would_notice(seen: Headroom, cap: int) -> None:
+    choice = chosen(seen, can_outsource=False, wanted=True)
+    assert (choice.outsource, choice.cap_bytes_per_s) == (True, cap)
 
 
 class Disks:

@@ -20,7 +20,7 @@ from korora.adapters.hypervisor.snapshot.drives import Drive
 from korora.errors import ToolError
 from korora.model.image import NbdExport
 from korora.model.vm import Disk
-from korora.ports.moving_disks import Copied, DiskThere, Load
+from korora.ports.moving_disks import Copied, DiskHere, DiskThere, Load
 
 CONTROL: Final = "disks-qmp.sock"
 _STARTS_WITHIN_S: Final = 30.0
@@ -46,6 +46,9 @@ class DisksAtRest:
     async def receive(self) -> None:
         await self._moving.receive()
 
+    async def fill(self, name: str) -> DiskHere:
+        return await self._moving.fill(name)
+
     async def mirror(self, name: str, socket: Path, cap_bytes_per_s: int = 0) -> None:
         await self._moving.mirror(name, socket, cap_bytes_per_s)
 
@@ -59,9 +62,11 @@ class DisksAtRest:
         """Nobody writes."""
         return False
 
-    async def outsource(self, name: str, socket: Path, folder: Path) -> None:
-        """As `mirror`: there is no guest that writes."""
-        await self._moving.mirror(name, socket)
+    async def outsource(self, name: str, folder: Path) -> None:
+        await self._moving.outsource(name, folder)
+
+    def frozen(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
+        return self._moving.frozen(name)
 
     async def reach(self, name: str, socket: Path) -> DiskThere:
         return await self._moving.reach(name, socket)

@@ -24,11 +24,12 @@ THERE: Final = "korora-there-"
 """The destination's disk, as a node of the source's QEMU."""
 INCOMING: Final = "korora-in-"
 NOW: Final = "korora-now-"
+FROZEN: Final = "korora-frozen-"
 WRITTEN: Final = "korora-written-"
 """A dirty bitmap."""
 SERVES: Final = "korora-moves-disks"
 """A node that nobody reads, there while QEMU's one NBD server is ours."""
-_EXPORTS: Final = re.compile(f"(?:{INCOMING}|{NOW}|{outsourcing.NEARER})[0-9]+")
+_EXPORTS: Final = re.compile(f"(?:{INCOMING}|{NOW}|{FROZEN}|{outsourcing.NEARER})[0-9]+")
 _GONE_WITHIN_S: Final = 30.0
 
 
@@ -57,7 +58,7 @@ async def take_out(qmp: Qmp) -> None:
             if str(bitmap.get("name", "")).startswith(WRITTEN):
                 named = {"node": node["node-name"], "name": bitmap["name"]}
                 await qmp.execute("block-dirty-bitmap-remove", named)
-        if str(node["node-name"]).startswith((THERE, outsourcing.FROZEN, outsourcing.NEARER)):
+        if str(node["node-name"]).startswith((THERE, outsourcing.NEARER)):
             await qmp.execute("blockdev-del", {"node-name": node["node-name"]})
 
 

@@ -10,8 +10,9 @@ sets a bit once a write is done, so that whoever reads what it stands for afterw
 or finds the bit set the next time.
 Promise: nothing that fails here harms the source's disk. Limit: QEMU has one NBD server; a disk cannot be
 looked at as it was at one moment meanwhile.
-A disk that is `reached` is not mirrored: whoever reads what was `written` writes it to the NBD server there,
-by itself. QEMU has no job then that could fail, and no write of the guest waits (docs/adr/0019). Who reads a
+A disk that is `reached` is not mirrored: whoever reads what was `written`, or of an outsourced disk what is
+`frozen`, writes it to the NBD server there, by itself. QEMU has no job then that could fail, and no write of
+the guest waits (docs/adr/0018, 0019). Who reads a
 raw disk need not ask QEMU for its bytes: they are read from the file that the VM's definition names, and no
 other that QEMU may name, after the bitmap was begun as well.
 """
@@ -44,10 +45,13 @@ from korora.model.vm import Disk
 from korora.ports.moving_disks import Copied, CopyFailedError, Load
 
 SOCKET: Final = "disks.sock"
+SHALLOW_BYTES: Final = 1 << 19
+"""What a mirror with a cap reads at once."""
 _CONNECTS_WITHIN_S: Final = 60.0
 """The other host's QEMU answers through the data plane."""
-GRANULARITY: Final = 64 << 10
-"""Of what was written, in bytes: as little as QEMU keeps a bit for without being asked."""
+GRANULARITY: Final = 4096
+"""Of what was written, in bytes: as guests write. Of larger disks as much as keeps a bitmap small."""
+_BITS_MAX: Final = 1 << 26  # 8 MiB
 
 
 class QemuMovingDisks:
@@ -73,12 +77,11 @@ class QemuMovingDisks:
         self._directory = directory
         self._rounds = dict.fromkeys(self._drives, 0)
         self._serves = False
+        self._mirrored: list[str] = []
         self._reached: set[str] = set()
         self._defined = {disk.name: disk for disk in disks}
         self._node = {drive.name: drive.node for drive in drives}
         self._outsourced: dict[str, Outsourced] = {}
-        self._frozen: set[str] = set()
-        self._copied_frozen = 0
         self._capped = False
         self._intruders = Intruders(qmp.peer_pid)
 
@@ -100,11 +103,15 @@ class QemuMovingDisks:
         for name, node in self._node.items():
             await self._export(f"{leftover.INCOMING}{self._number[name]}", node, name, writable=True)
 
+    async def fill(self, name: str) -> WritableExport:
+        return await asyncio.to_thread(_reached, name, self.socket)
+
     async def mirror(self, name: str, socket: Path, cap_bytes_per_s: int = 0) -> None:
         await self._watch(name)
         await self._connect(name, socket)
-        capped = outsourcing.gently(cap_bytes_per_s) if cap_bytes_per_s else {}
+        capped = _gently(cap_bytes_per_s) if cap_bytes_per_s else {}
         await self._copy(name, {"device": self._drives[name].node, "sync": "full", **capped})
+        self._mirrored.append(name)
         self._capped = bool(capped)
 
     async def load(self) -> Load:
@@ -119,13 +126,10 @@ class QemuMovingDisks:
 
     @asynccontextmanager
     async def shown(self, name: str) -> AsyncIterator[NbdExport]:
-        await self._serve()
-        export = f"{leftover.NOW}{self._number[name]}"
-        await self._export(export, self._node[name], f"{name}=")
-        try:
-            yield NbdExport(self.socket, f"{name}=")
-        finally:
-            await leftover.withdraw(self._qmp, [export])
+        async with self._given_out(
+            f"{leftover.NOW}{self._number[name]}", self._node[name], f"{name}="
+        ) as export:
+            yield export
 
     def can_outsource(self, folder: Path) -> bool:
         try:
@@ -134,20 +138,21 @@ class QemuMovingDisks:
             return False
         return True
 
-    async def outsource(self, name: str, socket: Path, folder: Path) -> None:
+    async def outsource(self, name: str, folder: Path) -> None:
         number, drive, disk = self._number[name], self._drives[name], self._defined[name]
         await asyncio.to_thread(self._refuse_unfit, folder)
         await self._watch(name)
         path = folder / f"korora-{self._directory.name}-{name}-{secrets.token_hex(4)}"
         entry = Outsourced(name, disk.path, disk.format, f"{path}.qcow2", f"{path}.cache.qcow2")
-        await self._connect(name, socket)
         await self._note(entry)  # so that the file is removed, whatever happens
         await overlay.make_overlay(entry, drive.size)
         await self._note(msgspec.structs.replace(entry, used=True))
         self._node[name] = f"{OVERLAY}{number}"
-        await outsourcing.put_over(self._qmp, number, drive.node, entry.overlay, entry.cache)
-        self._frozen.add(name)
-        await self._copy(name, outsourcing.copy_of_frozen(number))
+        bitmap = _bitmap(
+            "add", self._node[name], f"{leftover.WRITTEN}0", granularity=_granularity(drive.size)
+        )
+        await outsourcing.put_over(self._qmp, number, drive.node, entry.overlay, entry.cache, bitmap)
+        self._rounds[name] = 1
 
     async def reach(self, name: str, socket: Path) -> WritableExport:
         await self._watch(name)
@@ -157,48 +162,46 @@ class QemuMovingDisks:
     async def copied(self) -> Copied:
         await asyncio.to_thread(self._intruders.refuse)
         told = await leftover.jobs(self._qmp)
-        for name in self._mirrored():
+        for name in self._mirrored:
             _refuse_failed(name, told.get(f"{leftover.JOB}{self._number[name]}"))
         for entry in self._outsourced.values():
             replacement.refuse_low(Path(entry.overlay).parent, self.sizes.values())
         running = told.values()
         copied = Copied(
-            self._copied_frozen + sum(job["current-progress"] for job in running),
-            self._copied_frozen + sum(job["total-progress"] for job in running),
-            not self._frozen and all(job["status"] == "ready" for job in running),
+            sum(job["current-progress"] for job in running),
+            sum(job["total-progress"] for job in running),
+            all(job["status"] == "ready" for job in running),
         )
         if self._capped and (copied.ready or copied.done >= sum(self.sizes.values())):
             await self._uncap(told)
-        for name in list(self._frozen):
-            job = told[f"{leftover.JOB}{self._number[name]}"]
-            if job["status"] == "ready":
-                self._copied_frozen += job["total-progress"]
-                await self._go_on_with_overlay(name)
         return copied
 
     async def cut(self) -> None:
-        if not (await self.copied()).ready:
+        copied = self._drives.keys() <= {*self._mirrored, *self._reached}
+        if not (copied and (await self.copied()).ready):
             raise CopyFailedError("a disk", "it was not yet the same there when the VM was paused")
-        names = {f"{leftover.JOB}{self._number[name]}": name for name in self._mirrored()}
+        names = {f"{leftover.JOB}{self._number[name]}": name for name in self._mirrored}
         for job in names:  # of a mirror that is ready, this is its good end
             await self._qmp.execute("block-job-cancel", {"device": job})
         ended = await leftover.concluded(self._qmp, names)
         for job, name in names.items():
             if job not in ended or ended[job].get("error"):
                 raise CopyFailedError(name, ended.get(job, {}).get("error", "QEMU forgot its job"))
-        for name in self._mirrored():
+        for name in self._mirrored:
             await self._qmp.execute("blockdev-del", {"node-name": f"{leftover.THERE}{self._number[name]}"})
 
     @asynccontextmanager
+    async def frozen(self, name: str) -> AsyncIterator[NbdExport]:
+        async with self._given_out(
+            f"{leftover.FROZEN}{self._number[name]}", self._drives[name].node, f"{name}-"
+        ) as export:
+            yield export
+
+    @asynccontextmanager
     async def nearer(self, name: str) -> AsyncIterator[NbdExport]:
-        await self._serve()
-        export = f"{outsourcing.NEARER}{self._number[name]}"
-        shown = f"{name}+"
-        await self._export(export, export, shown)
-        try:
-            yield NbdExport(self.socket, shown)
-        finally:
-            await leftover.withdraw(self._qmp, [export])
+        node = f"{outsourcing.NEARER}{self._number[name]}"
+        async with self._given_out(node, node, f"{name}+") as export:
+            yield export
 
     def room_nearer(self, name: str) -> int:
         if name not in self._outsourced:
@@ -212,7 +215,9 @@ class QemuMovingDisks:
         await self._serve()
         before = f"{leftover.WRITTEN}{round_ - 1}" if round_ else ""
         actions: list[dict[str, Any]] = [
-            _bitmap("add", node, f"{leftover.WRITTEN}{round_}", granularity=GRANULARITY)
+            _bitmap(
+                "add", node, f"{leftover.WRITTEN}{round_}", granularity=_granularity(self._drives[name].size)
+            )
         ]
         if before:
             actions.append(_bitmap("disable", node, before))
@@ -253,9 +258,9 @@ class QemuMovingDisks:
 
     def _forget_copies(self) -> None:
         self._serves = False
+        self._mirrored.clear()
         self._reached.clear()
         self._rounds = dict.fromkeys(self._drives, 0)
-        self._frozen.clear()
         self.socket.unlink(missing_ok=True)
 
     def _refuse_unfit(self, folder: Path) -> None:
@@ -265,9 +270,6 @@ class QemuMovingDisks:
     async def _watch(self, name: str) -> None:
         if name in self._defined:
             await asyncio.to_thread(self._intruders.watch, name, Path(self._defined[name].path))
-
-    def _mirrored(self) -> list[str]:
-        return [name for name in self._drives if name not in self._reached]
 
     async def _note(self, entry: Outsourced) -> None:
         self._outsourced[entry.disk] = entry
@@ -308,17 +310,6 @@ class QemuMovingDisks:
             await self._qmp.execute("block-job-set-speed", {"device": job, "speed": 0})
         self._capped = False
 
-    async def _go_on_with_overlay(self, name: str) -> None:
-        """The frozen disk is there: now what the guest wrote since."""
-        number = self._number[name]
-        job = f"{leftover.JOB}{number}"
-        await self._qmp.execute("block-job-cancel", {"device": job})  # its good end
-        ended = await leftover.concluded(self._qmp, [job])
-        _refuse_failed(name, {**ended[job], "status": "ready"})
-        await outsourcing.unfreeze(self._qmp, number)
-        await self._copy(name, outsourcing.copy_of_overlay(number))
-        self._frozen.discard(name)
-
     async def _serve(self) -> None:
         if self._serves:
             return
@@ -336,6 +327,15 @@ class QemuMovingDisks:
                 remedy="QEMU has one NBD server: if a backup uses it, wait for its end",
             ) from error
         self._serves = True
+
+    @asynccontextmanager
+    async def _given_out(self, export: str, node: str, shown: str) -> AsyncIterator[NbdExport]:
+        await self._serve()
+        await self._export(export, node, shown)
+        try:
+            yield NbdExport(self.socket, shown)
+        finally:
+            await leftover.withdraw(self._qmp, [export])
 
     async def _export(
         self, export: str, node: str, name: str, *, writable: bool = False, bitmaps: Sequence[str] = ()
@@ -366,8 +366,20 @@ async def fold_back(qmp: Qmp, directory: Path) -> None:
     await asyncio.to_thread(overlay.forget, directory)
 
 
+def _granularity(size: int) -> int:
+    granularity = GRANULARITY
+    while size > granularity * _BITS_MAX:
+        granularity *= 2
+    return granularity
+
+
 def _bitmap(what: str, node: str, name: str, **more: object) -> dict[str, Any]:
     return {"type": f"block-dirty-bitmap-{what}", "data": {"node": node, "name": name, **more}}
+
+
+def _gently(cap_bytes_per_s: int) -> dict[str, Any]:
+    """What is said to `blockdev-mirror`. In larger pieces than the guest writes it would never end."""
+    return {"speed": cap_bytes_per_s, "buf-size": SHALLOW_BYTES, "granularity": GRANULARITY}
 
 
 def _reached(name: str, socket: Path) -> WritableExport:

@@ -1,11 +1,9 @@
 """A guest's writes go to an overlay while its disk is read undisturbed; then they are folded back.
 
-    device ── overlay (qcow2) ── cache (qcow2) ── disk, frozen ◀── the same ◀── mirror ──▶ NBD client
-                 │                  └── copy-on-read ── NBD server: what is read there is in the cache
-                 └───────────────◀── then a mirror of what the overlay holds alone ──▶ the same NBD client
+    device ── overlay (qcow2) ── cache (qcow2) ── disk, frozen ── NBD server: read once, and sent
+                 │                  └── copy-on-read ── NBD server: the same; what is read is in the cache
+                 └── a bitmap of what was written since ── NBD server: read again, and sent
 
-The copy of the frozen disk has one request under way at a time: a deep queue is what a guest's reads would
-wait behind. Nobody writes to that disk, so its mirror ends as soon as it has come to the end.
 Promise: whatever fails, the overlay and the disk together are what the guest wrote; `fold` makes it the disk
 alone, with the guest running, and takes the overlay out. A guest that stands still because the overlay's
 storage ran full runs on then. It may be repeated. Limit: no more than `fold` knows which disk is which
@@ -29,13 +27,8 @@ CACHE: Final = "korora-cache-"
 """What was read from the disk already: never mirrored, never folded back, and worth nothing after a crash."""
 NEARER: Final = "korora-nearer-"
 """The filter that fills it. It meets whole MiB alone: QEMU 7.2 ends by an assertion where they are cut."""
-FROZEN: Final = "korora-frozen-"
-"""A second node of the disk below the overlay: QEMU mirrors none that is another's backing."""
 FOLD: Final = "korora-fold-"
 """A job."""
-GRAIN_BYTES: Final = 4096
-SHALLOW_BYTES: Final = 1 << 19
-"""What the copy of a frozen disk reads at once."""
 _OVERLAY: Final[Mapping[str, Any]] = {"driver": "qcow2", "discard": "unmap"}
 _CACHE: Final[Mapping[str, Any]] = {"driver": "qcow2", "cache": {"no-flush": True}}
 _ELSEWHERE: Final = {"finish-migrate", "inmigrate", "postmigrate"}
@@ -48,41 +41,25 @@ _LOOKS_EVERY_S: Final = 0.02
 _RUNS_WITHIN_S: Final = 60.0
 
 
-async def put_over(qmp: Qmp, number: int, node: str, path: str, cache: str) -> None:
-    """From here on the guest writes there. On failure it writes to its disk, or `fold` finds it."""
+async def put_over(
+    qmp: Qmp, number: int, node: str, path: str, cache: str, bitmap: Mapping[str, Any]
+) -> None:
+    """From here on the guest writes there. On failure it writes to its disk, or `fold` finds it.
+
+    `bitmap`: an action that begins one of the overlay, before it is written to.
+    """
     for name, options, file in ((CACHE, _CACHE, cache), (OVERLAY, _OVERLAY, path)):
         below = {"driver": "file", "node-name": _file(name, number), "filename": file, "locking": "on"}
         layer = {**options, "node-name": f"{name}{number}", "backing": None, "file": below}
         await qmp.execute("blockdev-add", layer)
     pairs = ((node, f"{CACHE}{number}"), (f"{CACHE}{number}", f"{OVERLAY}{number}"))
-    actions = [
-        {"type": "blockdev-snapshot", "data": {"node": under, "overlay": over}} for under, over in pairs
-    ]
+    actions = [bitmap]
+    for under, over in pairs:
+        actions.append({"type": "blockdev-snapshot", "data": {"node": under, "overlay": over}})
     await qmp.execute("transaction", {"actions": actions})
     await _reopen(qmp, CACHE, number, {**_CACHE, "backing": node, "read-only": False})
     nearer = {"driver": "copy-on-read", "node-name": f"{NEARER}{number}", "file": f"{CACHE}{number}"}
     await qmp.execute("blockdev-add", nearer)
-    frozen = {"driver": "raw", "node-name": f"{FROZEN}{number}", "file": node, "read-only": True}
-    await qmp.execute("blockdev-add", frozen)
-
-
-def copy_of_frozen(number: int) -> dict[str, Any]:
-    """What is said to `blockdev-mirror` beside the job and the destination."""
-    return {"device": f"{FROZEN}{number}", "sync": "full", "buf-size": SHALLOW_BYTES}
-
-
-def gently(cap_bytes_per_s: int) -> dict[str, Any]:
-    """Likewise, of a disk that is written to. In larger pieces than the guest writes it would never end."""
-    return {"speed": cap_bytes_per_s, "buf-size": SHALLOW_BYTES, "granularity": GRAIN_BYTES}
-
-
-def copy_of_overlay(number: int) -> dict[str, Any]:
-    """Likewise. In pieces as small as the guest writes: the rest of them is there already."""
-    return {"device": f"{OVERLAY}{number}", "sync": "top", "granularity": GRAIN_BYTES}
-
-
-async def unfreeze(qmp: Qmp, number: int) -> None:
-    await qmp.execute("blockdev-del", {"node-name": f"{FROZEN}{number}"})
 
 
 async def fold(qmp: Qmp) -> None:

@@ -66,7 +66,7 @@ async def moving(base: Path, how: str) -> AsyncIterator[tuple[Host, Host]]:
             await there.disks.receive()
         for name in here.disks.sizes if how != "mirror" else ():
             if how == "outsource":
-                await here.disks.outsource(name, there.disks.socket, here.base)
+                await here.disks.outsource(name, here.base)
             else:
                 await here.disks.reach(name, there.disks.socket)
         yield here, there

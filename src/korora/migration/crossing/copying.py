@@ -1,0 +1,167 @@
+"""A disk that this daemon copies: read once, in the order that it is given, hashed and sent (W3, W6).
+
+    read and hash a window of chunks ──▶ send what of it the destination lacks
+    └ the next one meanwhile
+
+Promise: every byte is read once, and what is sent is what was hashed; zeros are not sent, for the image there
+is new and empty. Memory: three windows, so at most 96 MiB for a disk. Limit: what is written to it meanwhile
+is for whoever follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, Protocol, TypeVar
+
+from korora.ports.clock import Clock
+from korora.ports.image import OpenImage, Range
+from korora.ports.moving_disks import DiskThere
+from korora.protocol.content_tree import CHUNK_BYTES, chunks_of, leaf, zeros
+
+T = TypeVar("T")
+WINDOW: Final = 32
+"""Chunks."""
+_PACED_WINDOW: Final = 8
+_PIECE_BYTES: Final = 64 << 10
+_PUT_BYTES: Final = 256 << 10
+_ZEROS: Final = bytes(CHUNK_BYTES)
+_LEAF_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A chunk that was read. `content`: None for zeros."""
+
+    chunk: int
+    leaf: bytes
+    content: bytes | None
+
+    @property
+    def offset(self) -> int:
+        return self.chunk * CHUNK_BYTES
+
+
+class Delivery(Protocol):
+    """How a window comes to be at the destination."""
+
+    async def __call__(self, window: Sequence[Taken], there: DiskThere) -> None: ...
+
+
+class Pace:
+    """No more bytes in a second than `bytes_per_s`; 0: as they come. One request under way then."""
+
+    def __init__(self, bytes_per_s: int, clock: Clock) -> None:
+        self.bytes_per_s = bytes_per_s
+        self._clock = clock
+        self._free_at = 0.0
+
+    async def keep(self, length: int) -> None:
+        """Wait until so many bytes may be read. What was not used in time is not used later."""
+        if self.bytes_per_s:
+            now = self._clock.monotonic()
+            begin = max(self._free_at, now)
+            self._free_at = begin + length / self.bytes_per_s
+            await asyncio.sleep(begin - now)
+
+
+class Copying:
+    """One disk of `size` bytes, to a new and empty image `there`."""
+
+    def __init__(self, size: int, there: DiskThere, pace: Pace, deliver: Delivery | None = None) -> None:
+        self._size = size
+        self._there = there
+        self._pace = pace
+        self._deliver = deliver or _sent
+        self._leaves = bytearray(zeros(0) * chunks_of(size))
+        self.done = 0
+        """Bytes that were read and are there."""
+
+    def leaves(self) -> bytes:
+        """Of all chunks; of those that were not copied, of zeros."""
+        return bytes(self._leaves)
+
+    async def copy(self, image: OpenImage, chunks: Iterable[int]) -> None:
+        """These chunks, in this order; may be called again for others.
+
+        UnreadableError; ToolError when they cannot be written there; PeerError.
+        """
+        wanted = iter(chunks)
+        window = await self._window(image, wanted)
+        while window:
+            coming = asyncio.create_task(self._window(image, wanted))
+            try:
+                await self._deliver(window, self._there)
+                self.done += sum(self._length(one.chunk) for one in window)
+                window = await coming
+            finally:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+
+    async def _window(self, image: OpenImage, wanted: Iterator[int]) -> list[Taken]:
+        if not self._pace.bytes_per_s:
+            return await _ended(lambda: self._read(image, list(islice(wanted, WINDOW))))
+        window: list[Taken] = []
+        for chunk in islice(wanted, _PACED_WINDOW):
+            await self._pace.keep(self._length(chunk))
+            window += await _ended(lambda one=chunk: self._read(image, [one]))  # type: ignore[misc]
+        return window
+
+    def _read(self, image: OpenImage, chunks: Sequence[int]) -> list[Taken]:
+        """Blocking."""
+        ranges = [(chunk * CHUNK_BYTES, self._length(chunk)) for chunk in chunks]
+        taken = [Taken(chunk, *made) for chunk, made in zip(chunks, image.each(ranges, _hashed), strict=True)]
+        for one in taken:
+            self._leaves[one.chunk * _LEAF_BYTES : (one.chunk + 1) * _LEAF_BYTES] = one.leaf
+        return taken
+
+    def _length(self, chunk: int) -> int:
+        return min(CHUNK_BYTES, self._size - chunk * CHUNK_BYTES)
+
+
+def put(there: DiskThere, offset: int, content: bytes) -> None:
+    """Blocking: as it is, but for longer stretches of zeros."""
+    for at, length in _stretches(content):
+        there.put(offset + at, content[at : at + length])
+
+
+async def _sent(window: Sequence[Taken], there: DiskThere) -> None:
+    def send() -> None:
+        for one in window:
+            if one.content is not None:
+                put(there, one.offset, one.content)
+
+    await asyncio.to_thread(send)
+
+
+def _stretches(content: bytes) -> Iterator[Range]:
+    """What is not zeros, in pieces; neighbours together, as far as one request goes."""
+    begin = end = 0
+    for at in range(0, len(content), _PIECE_BYTES):
+        piece = content[at : at + _PIECE_BYTES]
+        if piece == _ZEROS[: len(piece)]:
+            continue
+        if at != end or end - begin >= _PUT_BYTES:
+            if end > begin:
+                yield begin, end - begin
+            begin = at
+        end = at + len(piece)
+    if end > begin:
+        yield begin, end - begin
+
+
+def _hashed(view: memoryview) -> tuple[bytes, bytes | None]:
+    content = bytes(view)
+    return leaf(content), None if content == _ZEROS[: len(content)] else content
+
+
+async def _ended(read: Callable[[], T]) -> T:
+    """In a thread, which has ended when this has: what it reads is closed then."""
+    reading = asyncio.ensure_future(asyncio.to_thread(read))
+    try:
+        return await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        await asyncio.gather(reading, return_exceptions=True)
+        raise
