@@ -19,6 +19,7 @@ from typing import Any, Protocol, cast
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from fakes.contents import FakeContents
 from fakes.faults import Daemon, Line, MemoryChannel, Plan, Port, PowerCutError, note_tasks
 from fakes.guests_boots import FakeAppraiser
 from fakes.hypervisor import FakeHypervisor, World
@@ -202,6 +203,7 @@ class LabHost:
     inspector: FakeInspector = field(default_factory=FakeInspector)
     policy: InspectionPolicy = field(default_factory=InspectionPolicy)
     authorizer: StubAuthorizer = field(default_factory=StubAuthorizer)
+    contents: FakeContents = field(default_factory=FakeContents)
     change: Callable[[bytes], bytes] | None = None  # what it says on channels from now on, changed
     daemon: Daemon | None = None
     dies_unheard: bool = False  # as when the machine loses its power: its connections just fall silent
@@ -269,6 +271,7 @@ class LabHost:
             kept=LocalKeptDisks(self.directory / "kept"),
             examiner=examiner,
             incoming_limit=2,
+            contents=self.contents,
         )
         self.migrations = Migrations(self.setting, pace=site.pace)
         await self.guests.recover()

@@ -15,7 +15,7 @@ from korora.errors import UsageError
 from korora.model import store_settings
 from korora.model.identity import HostName, checked_name
 from korora.model.store_settings import StoreSettings
-from korora.model.stored import Bounds
+from korora.model.stored import Bounds, TenantName
 
 _T = TypeVar("_T")
 
@@ -154,8 +154,19 @@ def _store(table: _Table, state: Path) -> StoreSettings:
         "session_mib", store_settings.SESSION_MIB, minimum=0, maximum=store_settings.MOST_SESSION_MIB
     )
     folder = table.optional_path("folder") or state / store_settings.NAME
+    known = table.keys()
+    tenant = TenantName(table.name("tenant", "tenant")) if "tenant" in known else None
+    tenants = _tenants(table.table("tenants", optional=True))
     table.refuse_the_rest()
-    return StoreSettings(folder, Bounds(gib << 30, entries), session << 20)
+    return StoreSettings(folder, Bounds(gib << 30, entries), session << 20, tenant, tenants)
+
+
+def _tenants(table: _Table) -> dict[TenantName, tuple[str, ...]]:
+    """Each with patterns of its VMs' names, in the order of the file."""
+    return {
+        TenantName(table.checked(name, kind="tenant")): table.patterns(name)
+        for name in table.keys()  # noqa: SIM118 (not a dict: reading a key takes it out)
+    }
 
 
 def _heat(table: _Table) -> Watching:
@@ -230,12 +241,18 @@ class _Table:
             raise self._wrong(key, "must be a list of paths", 'write for example ["manufacturer.pem"]')
         return tuple(self._file.parent / str(value) for value in values)
 
-    def name(self, key: str) -> str:
-        return self.checked(self.text(key), key)
+    def patterns(self, key: str) -> tuple[str, ...]:
+        values = self._take(key, list, None)
+        if not values or not all(isinstance(value, str) and value for value in values):
+            raise self._wrong(key, "must be a list of VMs' names, or patterns", 'write for example ["web-*"]')
+        return tuple(map(str, values))
 
-    def checked(self, text: str, key: str = "") -> str:
+    def name(self, key: str, kind: str = "host") -> str:
+        return self.checked(self.text(key), key, kind)
+
+    def checked(self, text: str, key: str = "", kind: str = "host") -> str:
         try:
-            return checked_name(text, "host")
+            return checked_name(text, kind)
         except UsageError as problem:
             raise self._wrong(key, problem.message, problem.remedy) from problem
 

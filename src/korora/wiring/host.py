@@ -31,6 +31,8 @@ from korora.migration.setting import Setting
 from korora.model.configuration import HostConfiguration
 from korora.model.evidence import HostEvidence
 from korora.model.identity import HostName
+from korora.model.store_settings import NAME as STORE
+from korora.model.store_settings import StoreSettings
 from korora.policy.appraisal import Presented, Trusted, Untrusted
 from korora.policy.storage import StorageRule
 from korora.ports.channel import Channel
@@ -44,6 +46,7 @@ from korora.supervision.inspection.examiner import Examiner
 from korora.supervision.inspection.resolving import Resolver
 from korora.supervision.inspection.service import Inspections
 from korora.wiring.anchors import SiteAnchors, SiteFiles
+from korora.wiring.contents import StoreContents
 from korora.wiring.identity import HostIdentity
 from korora.wiring.inspection.rules import InspectionRules
 
@@ -104,6 +107,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
     reception = TicketReception()
     kept = LocalKeptDisks(state / "kept")
     heat = HeatWatch(guests, clock, configuration.heat)
+    contents = StoreContents(configuration.store or StoreSettings(state / STORE))
     setting = Setting(
         host=configuration.name,
         state=state,
@@ -127,6 +131,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         examiner=examiner,
         incoming_limit=configuration.incoming_limit,
         habits=heat.popularity,
+        contents=contents,
         stall_deadline_s=configuration.stall_deadline_s,
     )
     migrations = Migrations(setting, channels=configuration.multifd_channels)
@@ -146,7 +151,7 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         files=SiteFiles((anchors.all, authorizer.check, rules.check)),
     )
     # Nobody is listened to before every open hand-over was looked at; what all of them use is closed last.
-    return WiredHost(services, (Resources(journal, tpm), migrations, listener, heat))
+    return WiredHost(services, (Resources(contents, journal, tpm), migrations, listener, heat))
 
 
 class Resources:

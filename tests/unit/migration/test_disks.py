@@ -146,6 +146,30 @@ def test_disks_of_a_stopped_vm_move_too_and_it_starts_there(tell: Tell) -> None:
     tell(story)
 
 
+@pytest.mark.parametrize("mode", [StorageMode.AUTO, StorageMode.OUTSOURCE, StorageMode.MIRROR])
+@pytest.mark.parametrize("how", [Mode.LIVE, Mode.OFFLINE, "stopped"])
+def test_what_the_destination_has_already_is_not_sent_but_by_a_mirror(
+    tell: Tell, mode: StorageMode, how: str
+) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        if how == "stopped":
+            await site["a"].do(lambda: site["a"].guests.stop(STORE, force=True))
+        root = CONTENT["root"]
+        site["b"].contents.put(*(root[at : at + MIB] for at in range(0, len(root), MIB) if at != MIB))
+        asked = Mode.LIVE if how == Mode.LIVE else Mode.OFFLINE
+        outcome = await move(site, "a", "b", mode=asked, storage_mode=mode)
+        assert outcome["outcome"] == "completed", outcome["error"]
+        await site.recover()
+        assert {name: path.read_bytes() for name, path in disks_of(site["b"]).items()} == CONTENT
+        payload = manifest_of(site, "b", outcome["session"]).carried.payload_bytes
+        assert (payload < 5 * MIB // 2) is (mode is not StorageMode.MIRROR)
+        assert {path.name for _, path in site["b"].contents.learnt} == {"root.raw", "data.raw"}
+        assert site["a"].contents.learnt == []
+
+    tell(story)
+
+
 def test_they_move_on_and_come_back(tell: Tell) -> None:
     async def story(site: Site) -> None:
         await run_with_disks(site)

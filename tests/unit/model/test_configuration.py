@@ -16,6 +16,7 @@ from korora.model.configuration import (
     parse_endpoint,
     parse_host_configuration,
 )
+from korora.model.identity import VmName
 from korora.model.store_settings import StoreSettings
 from korora.model.stored import Bounds
 from korora.protocol.handshake import OFFER
@@ -97,6 +98,21 @@ def test_the_content_store_is_below_the_state_and_bounded_unless_it_is_said_othe
     assert store == StoreSettings(Path("/etc/korora/content"), Bounds(2 << 30, 1000), 0)
     for wrong in ("kept_gib = -1", "entries = 1.5", "session_mib = 65537", 'folder = ""', "keptgib = 1"):
         assert wrong.split()[0] in refused(FULL + f"\n[store]\n{wrong}\n").message
+
+
+def test_whose_a_vm_is_is_said_by_its_name_and_the_first_pattern_that_fits() -> None:
+    assert parse_host_configuration(FULL, FILE).store == StoreSettings(Path("/var/lib/korora/store"))
+    table = (
+        '\n[store]\ntenant = "house"\n[store.tenants]\nred = ["red-*", "web"]\nblue = ["*-blue", "red-9"]\n'
+    )
+    store = parse_host_configuration(FULL + table, FILE).store
+    assert store is not None
+    vms = ("red-1", "red-9", "web", "web2", "db-blue", "red-blue")
+    assert [store.tenant_of(VmName(vm)) for vm in vms] == ["red", "red", "red", "house", "blue", "red"]
+    assert StoreSettings(Path("x")).tenant_of(VmName("any")) is None
+    for wrong in ('red = "web"', "red = []", 'red = [""]', '"../up" = ["web"]'):
+        assert "store.tenants" in refused(FULL + f"\n[store.tenants]\n{wrong}\n").message
+    assert "tenant" in refused(FULL + '\n[store]\ntenant = "no/name"\n').message
 
 
 def test_storage_is_a_list_of_folders_and_may_be_left_out() -> None:
