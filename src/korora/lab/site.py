@@ -181,7 +181,7 @@ def _hostd_text(layout: Layout, host: LabHost, hosts: tuple[LabHost, ...]) -> st
     for other in hosts:
         if other.name != host.name:
             text += f'\n[hosts.{other.name}]\naddress = "{other.address}"\n'
-    return text
+    return f'{text}\n[store.tenants]\ntwins = ["twin-*"]\n'
 
 
 def _storage(layout: Layout) -> tuple[Path, ...]:
