@@ -118,6 +118,8 @@ class DisksOut:
                     await self._disks.mirror(name, socket, manner.cap_bytes_per_s)
                     continue
                 self._there[name] = await self._disks.reach(name, socket)
+                if manner.replacement is not None and name not in self._gaps:
+                    await self._disks.outsource(name, manner.replacement)
                 if name not in kept:
                     copying.append(asyncio.create_task(self._copy(name, manner, pace, ask)))
             while await self._copied(copying, read):  # noqa: ASYNC110  QEMU does not tell
@@ -151,7 +153,6 @@ class DisksOut:
         habits = manner.habits.get(name)
         async with AsyncExitStack() as open_:
             if manner.replacement is not None and name not in self._gaps:
-                await self._disks.outsource(name, manner.replacement)
                 image = await self._opened(open_, name, self._disks.frozen(name))
                 agenda = Agenda(image, habits, manner.cap_bytes_per_s)
                 self._copying[name] = copying, agenda
@@ -159,7 +160,7 @@ class DisksOut:
                 nearer = await self._opened(open_, name, self._disks.nearer(name))
                 while room := await asyncio.to_thread(self._disks.room_nearer, name) // CHUNK_BYTES:
                     before = copying.done
-                    await self._read(name, image, copying.copy(nearer, islice(order, min(room, WINDOW))))
+                    await self._read(name, image, copying.copy(nearer, islice(order, min(room, 8 * WINDOW))))
                     if copying.done == before:
                         break
             else:
@@ -311,7 +312,6 @@ class DisksIn:
     async def _supplied(self) -> None:
         if self._supplying is not None:
             await self._supplying.close()
-            self._supplying = None
 
     async def arrived(self) -> Crossed:
         """Once the source has hung up, with the VM paused there."""

@@ -34,6 +34,7 @@ class Supplying:
         self._thread = ThreadPoolExecutor(1, "supplying")  # an index is for one thread
         self._open = ExitStack()
         self._pins: Pins | None = None
+        self._over = False
         self._answering: dict[str, tuple[Answering, _Filled]] = {}
 
     async def answer(self, disk: str, said: bytes) -> bytes:
@@ -50,18 +51,16 @@ class Supplying:
 
         return await self._in_thread(answered)
 
-    @property
-    def copied_bytes(self) -> dict[str, int]:
-        """Of each disk that was asked about, what need not be sent."""
-        return {disk: answering.copied_bytes for disk, (answering, _) in self._answering.items()}
-
     async def close(self) -> None:
-        """What was put is on stable storage, and nothing is held any more. Idempotent."""
+        """What was put is on stable storage, and nothing is held any more. Idempotent; also after an error
+        nothing is asked any more."""
+        if self._over:
+            return
+        self._over = True
         try:
             await self._in_thread(self._closed)
         finally:
-            self._answering.clear()
-            self._pins = None
+            self._thread.shutdown(wait=False)
 
     def _begun(self, disk: str, here: _Filled) -> Answering:
         if self._pins is None:

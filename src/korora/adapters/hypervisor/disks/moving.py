@@ -84,6 +84,7 @@ class QemuMovingDisks:
         self._outsourced: dict[str, Outsourced] = {}
         self._capped = False
         self._intruders = Intruders(qmp.peer_pid)
+        self._one_at_a_time = asyncio.Lock()  # several disks may be copied at once; record and server are one
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -139,8 +140,12 @@ class QemuMovingDisks:
         return True
 
     async def outsource(self, name: str, folder: Path) -> None:
-        number, drive, disk = self._number[name], self._drives[name], self._defined[name]
         await asyncio.to_thread(self._refuse_unfit, folder)
+        async with self._one_at_a_time:
+            await self._outsource(name, folder)
+
+    async def _outsource(self, name: str, folder: Path) -> None:
+        number, drive, disk = self._number[name], self._drives[name], self._defined[name]
         await self._watch(name)
         path = folder / f"korora-{self._directory.name}-{name}-{secrets.token_hex(4)}"
         entry = Outsourced(name, disk.path, disk.format, f"{path}.qcow2", f"{path}.cache.qcow2")
@@ -311,8 +316,11 @@ class QemuMovingDisks:
         self._capped = False
 
     async def _serve(self) -> None:
-        if self._serves:
-            return
+        async with self._one_at_a_time:
+            if not self._serves:
+                await self._begin_to_serve()
+
+    async def _begin_to_serve(self) -> None:
         mark = {"driver": "null-co", "node-name": leftover.SERVES, "size": 512}
         await self._qmp.execute("blockdev-add", mark)
         try:
