@@ -20,7 +20,7 @@ from korora.adapters.image.qemu_nbd import QemuImages
 from korora.agents.dataorg import comparing
 from korora.agents.integrity.disks.content import digest
 from korora.agents.integrity.disks.settling import Settling
-from korora.migration.crossing.measuring import Measuring
+from korora.migration.crossing.disks.measuring import Measuring
 from korora.model.identity import Digest
 from korora.model.image import Format, ImageFiles, NbdExport
 from korora.model.vm import Disk

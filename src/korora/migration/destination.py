@@ -19,13 +19,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from korora.agents.dataplane import DestinationRelay
 from korora.errors import PeerError, RefusedError, ToolError
 from korora.migration import inspection
-from korora.migration.crossing import storage
 from korora.migration.crossing.cold import ColdInbound
-from korora.migration.crossing.disks import DisksIn
+from korora.migration.crossing.copying.supplying import Supplying
+from korora.migration.crossing.disks import storage
+from korora.migration.crossing.disks.incoming import DisksIn
+from korora.migration.crossing.disks.keeping import given_back, taken, tell_leaves
 from korora.migration.crossing.first_run import Ran
 from korora.migration.crossing.inbound import Inbound
-from korora.migration.crossing.keeping import given_back, taken, tell_leaves
-from korora.migration.crossing.supplying import Supplying
 from korora.migration.crossing.vigil import while_watching
 from korora.migration.greeting import gate, survey
 from korora.migration.greeting.conversation import VISIT_DEADLINE_S, WORK_DEADLINE_S, Conversation

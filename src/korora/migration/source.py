@@ -19,16 +19,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from korora.agents.dataplane import SourceRelay
 from korora.errors import KororaError, PeerError, RefusedError
 from korora.migration import inspection
-from korora.migration.crossing import storage
-from korora.migration.crossing.asking import Asking
 from korora.migration.crossing.cold import take_out
-from korora.migration.crossing.disks import DisksOut
+from korora.migration.crossing.copying.asking import Asking
+from korora.migration.crossing.disks import storage
+from korora.migration.crossing.disks.keeping import hear_leaves, keeping_of
+from korora.migration.crossing.disks.manner import MIRRORED, manner_of
+from korora.migration.crossing.disks.outgoing import DisksOut
+from korora.migration.crossing.disks.unreadable import flagged, gaps_of
 from korora.migration.crossing.first_run import is_there
-from korora.migration.crossing.keeping import hear_leaves, keeping_of
-from korora.migration.crossing.manner import MIRRORED, manner_of
 from korora.migration.crossing.outbound import SOCKET, Outbound
 from korora.migration.crossing.subject import find_subject, limits_of
-from korora.migration.crossing.unreadable import flagged, gaps_of
 from korora.migration.crossing.vigil import while_watching
 from korora.migration.crossing.wiping import wipe_source
 from korora.migration.greeting import gate, survey

@@ -11,8 +11,8 @@ from typing import Final
 import structlog
 
 from korora.errors import RefusedError, ToolError
-from korora.migration.crossing.keeping import Keeping, kept
-from korora.migration.crossing.storage import moving
+from korora.migration.crossing.disks.keeping import Keeping, kept
+from korora.migration.crossing.disks.storage import moving
 from korora.migration.crossing.subject import Subject
 from korora.migration.setting import Setting
 from korora.model.evidence import WipeCertificate, WipeStep

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from korora.errors import QuestionError, RefusedError
-from korora.migration.crossing import storage
+from korora.migration.crossing.disks import storage
 from korora.migration.crossing.subject import Subject, find_subject
 from korora.migration.greeting import gate, survey
 from korora.migration.greeting.conversation import WORK_DEADLINE_S, Conversation

@@ -14,9 +14,9 @@ import structlog
 from korora.errors import IntegrityError, KororaError, PeerError
 from korora.migration.crossing import wiping
 from korora.migration.crossing.cold import ColdInbound
+from korora.migration.crossing.disks.keeping import keeping_of
 from korora.migration.crossing.first_run import Ran, first_run, is_there
 from korora.migration.crossing.inbound import Inbound
-from korora.migration.crossing.keeping import keeping_of
 from korora.migration.greeting.conversation import Conversation
 from korora.migration.known import known
 from korora.migration.monitor import Monitor

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from korora.errors import RefusedError
-from korora.migration.crossing.storage import moving, relocated, staying
+from korora.migration.crossing.disks.storage import moving, relocated, staying
 from korora.model.definition import definition_text, parse_definition
 from korora.model.storage import ALL, DiskOrder
 

@@ -15,8 +15,8 @@ from typing import Final, TypeVar
 from korora.agents.dataorg import comparing
 from korora.agents.integrity.disks.gaps import Gaps
 from korora.agents.integrity.disks.settling import Settling
-from korora.migration.crossing.following import merged, send
-from korora.migration.crossing.unreadable import narrowed
+from korora.migration.crossing.disks.following import merged, send
+from korora.migration.crossing.disks.unreadable import narrowed
 from korora.model.image import NbdExport
 from korora.model.storage import DiskContent
 from korora.ports.image import ImageReader, OpenImage, Range, UnreadableError

@@ -19,10 +19,10 @@ from korora.adapters.hypervisor.disks.at_rest import disks_at_rest
 from korora.adapters.image.qemu_nbd import QemuImages
 from korora.agents.integrity.disks.gaps import Gaps
 from korora.errors import ToolError
-from korora.migration.crossing.disks import DisksOut
-from korora.migration.crossing.manner import MIRRORED, Manner
-from korora.migration.crossing.measuring import Measuring
-from korora.migration.crossing.unreadable import DiskUnreadableError
+from korora.migration.crossing.disks.manner import MIRRORED, Manner
+from korora.migration.crossing.disks.measuring import Measuring
+from korora.migration.crossing.disks.outgoing import DisksOut
+from korora.migration.crossing.disks.unreadable import DiskUnreadableError
 from korora.model.flag import FlagKind, Place
 from korora.model.vm import Disk
 from korora.ports.clock import SystemClock

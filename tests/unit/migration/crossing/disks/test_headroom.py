@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from korora.migration.crossing import headroom
-from korora.migration.crossing.headroom import Headroom, chosen, look
+from korora.migration.crossing.disks import headroom
+from korora.migration.crossing.disks.headroom import Headroom, chosen, look
 from korora.model.image import NbdExport
 from korora.ports.moving_disks import Load
 

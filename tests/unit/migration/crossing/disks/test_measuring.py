@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fakes.written_disks import There, WrittenDisks
 from korora.agents.dataorg import comparing
-from korora.migration.crossing.following import merged
-from korora.migration.crossing.measuring import Measuring
+from korora.migration.crossing.disks.following import merged
+from korora.migration.crossing.disks.measuring import Measuring
 from korora.protocol.content_tree import CHUNK_BYTES, chunks_of
 
 SIZE = 3 * CHUNK_BYTES + 512

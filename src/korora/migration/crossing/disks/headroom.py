@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from korora.migration.crossing.unreadable import narrowed
+from korora.migration.crossing.disks.unreadable import narrowed
 from korora.model.image import NbdExport
 from korora.ports.clock import Clock
 from korora.ports.image import ImageReader, UnreadableError

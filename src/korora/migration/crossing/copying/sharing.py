@@ -15,7 +15,7 @@ from itertools import chain, count
 from typing import Final
 
 from korora.errors import PeerError
-from korora.migration.crossing.copying import Taken, put
+from korora.migration.crossing.copying.copying import Taken, put
 from korora.ports.moving_disks import DiskThere
 from korora.protocol.content_tree import CHUNK_BYTES
 from korora.protocol.dedup.have import AnySaid, Held, Settled

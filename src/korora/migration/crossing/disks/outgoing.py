@@ -15,66 +15,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from korora.agents.dataorg import comparing
-from korora.agents.dataplane import DestinationRelay, RelayReport, SourceRelay
+from korora.agents.dataplane import SourceRelay
 from korora.agents.integrity.disks.gaps import Gaps
 from korora.errors import IntegrityError, KororaError, PeerError, ToolError
-from korora.migration.crossing.agenda import Agenda
-from korora.migration.crossing.copying import WINDOW, Copying, Pace
-from korora.migration.crossing.manner import Manner
-from korora.migration.crossing.measuring import Measuring
-from korora.migration.crossing.sharing import Sharing
-from korora.migration.crossing.supplying import Supplying
-from korora.migration.crossing.unreadable import found, narrowed
-from korora.model.crossing import Carried
-from korora.model.image import NbdExport
+from korora.migration.crossing.copying.by_daemon import Ask, ByDaemon
+from korora.migration.crossing.copying.copying import Pace
+from korora.migration.crossing.disks.crossed import Crossed, reports_of
+from korora.migration.crossing.disks.manner import Manner
+from korora.migration.crossing.disks.measuring import Measuring
+from korora.migration.crossing.disks.unreadable import found
 from korora.model.meter import Reading
-from korora.model.storage import DiskContent
 from korora.ports.clock import Clock
-from korora.ports.image import ImageReader, OpenImage, Range, UnreadableError
+from korora.ports.image import ImageReader, Range
 from korora.ports.moving_disks import CopyFailedError, DiskThere, MovingDisks
-from korora.protocol.content_tree import CHUNK_BYTES
-from korora.protocol.dedup.have import AnySaid
 
 _LOOKS_EVERY_S: Final = 0.1
 _REASON_S: Final = 2.0
 _FIRST_HAND: Final = {"replacement-full", "disk-unreadable", "disk-written", "disk-changed"}
 """Seen on this host's own storage: no other reason is nearer."""
 
-_NOT_WRITTEN: Final = {"unwritable", "image-full"}
-
 Read = Callable[[Reading], Awaitable[None]]
 Grains = Callable[[str, Sequence[int]], Awaitable[Sequence[bytes]]]
 """What the destination says of these chunks of a disk."""
-Ask = Callable[[str, AnySaid], Awaitable[AnySaid]]
-"""What the destination says of parts of a disk."""
 COMPARED_AT_ONCE: Final = 256
 """Chunks, whose grains are 1 MiB."""
-
-
-@dataclass(frozen=True, slots=True)
-class Crossed:
-    """What one host saw: the disks as they are with the VM paused, and what crossed for them."""
-
-    contents: tuple[DiskContent, ...]
-    reports: tuple[RelayReport, ...]
-
-    def added_to(self, carried: Carried) -> Carried:
-        """The streams of memory and disks, as one."""
-        return Carried(
-            (*carried.roots, *(root for report in self.reports for root in report.roots)),
-            carried.payload_bytes + sum(report.payload_bytes for report in self.reports),
-            carried.wire_bytes + sum(report.wire_bytes for report in self.reports),
-            carried.blobs,
-            carried.vtpm,
-        )
 
 
 class DisksOut:
@@ -97,9 +65,7 @@ class DisksOut:
         self._follows = False
         self._measuring = Measuring(disks, images, self._gaps)
         self._there: dict[str, DiskThere] = {}
-        self._copying: dict[str, tuple[Copying, Agenda]] = {}
-        self.sent_bytes: dict[str, int] = {}
-        """Of each disk that was shared with the destination: what it had not."""
+        self._copying: dict[str, ByDaemon] = {}
 
     async def copy(
         self, manner: Manner, read: Read, kept: Collection[str] = (), ask: Ask | None = None
@@ -118,10 +84,8 @@ class DisksOut:
                     await self._disks.mirror(name, socket, manner.cap_bytes_per_s)
                     continue
                 self._there[name] = await self._disks.reach(name, socket)
-                if manner.replacement is not None and name not in self._gaps:
-                    await self._disks.outsource(name, manner.replacement)
                 if name not in kept:
-                    copying.append(asyncio.create_task(self._copy(name, manner, pace, ask)))
+                    copying.append(await self._begun(name, manner, pace, ask))
             while await self._copied(copying, read):  # noqa: ASYNC110  QEMU does not tell
                 await asyncio.sleep(_LOOKS_EVERY_S)
         except ToolError as error:
@@ -130,7 +94,25 @@ class DisksOut:
             for task in copying:
                 task.cancel()
             await asyncio.gather(*copying, return_exceptions=True)
+        for name, one in self._copying.items():
+            self._measuring.adopt(name, one.leaves(), self._there[name])
         self._follows = True
+
+    async def _begun(self, name: str, manner: Manner, pace: Pace, ask: Ask | None) -> asyncio.Task[None]:
+        gaps, habits = self._gaps.get(name), manner.habits.get(name)
+        copying = self._copying[name] = ByDaemon(
+            name, self._disks, self._there[name], self._images, pace, gaps=gaps, habits=habits, ask=ask
+        )
+        if manner.replacement is None or gaps is not None:
+            return asyncio.create_task(copying.copy())
+        await self._disks.outsource(name, manner.replacement)
+        return asyncio.create_task(copying.copy_frozen())
+
+    @property
+    def sent_bytes(self) -> dict[str, int]:
+        """Of each disk that was shared with the destination: what it had not."""
+        told = {name: one.sent_bytes for name, one in self._copying.items()}
+        return {name: sent for name, sent in told.items() if sent is not None}
 
     async def _copied(self, copying: Collection[asyncio.Task[None]], read: Read) -> bool:
         """Whether something is still to be copied."""
@@ -140,58 +122,10 @@ class DisksOut:
         copied = await self._disks.copied()
         if copied.ready and len(ended) == len(copying):
             return False
-        done = copied.done + sum(one.done for one, _ in self._copying.values())
-        total = copied.total + sum(agenda.bytes for _, agenda in self._copying.values())
+        done = copied.done + sum(one.done for one in self._copying.values())
+        total = copied.total + sum(one.total for one in self._copying.values())
         await read(Reading(self._clock.monotonic(), done, max(total - done, 0), 0.0, 0))
         return True
-
-    async def _copy(self, name: str, manner: Manner, pace: Pace, ask: Ask | None) -> None:
-        """One that this daemon copies."""
-        there = self._there[name]
-        sharing = Sharing(partial(ask, name)) if ask is not None else None
-        copying = Copying(self._disks.sizes[name], there, pace, sharing)
-        habits = manner.habits.get(name)
-        async with AsyncExitStack() as open_:
-            if manner.replacement is not None and name not in self._gaps:
-                image = await self._opened(open_, name, self._disks.frozen(name))
-                agenda = Agenda(image, habits, manner.cap_bytes_per_s)
-                self._copying[name] = copying, agenda
-                order = iter(agenda)
-                nearer = await self._opened(open_, name, self._disks.nearer(name))
-                while room := await asyncio.to_thread(self._disks.room_nearer, name) // CHUNK_BYTES:
-                    before = copying.done
-                    await self._read(name, image, copying.copy(nearer, islice(order, min(room, 8 * WINDOW))))
-                    if copying.done == before:
-                        break
-            else:
-                image = await self._opened(open_, name, self._disks.written(name))
-                agenda = Agenda(image, habits, manner.cap_bytes_per_s)
-                self._copying[name] = copying, agenda
-                order = iter(agenda)
-            await self._read(name, image, copying.copy(image, order))
-        await asyncio.to_thread(there.flush)
-        self._measuring.adopt(name, copying.leaves(), there)
-        if sharing is not None:
-            self.sent_bytes[name] = sharing.sent_bytes
-
-    async def _opened(
-        self, open_: AsyncExitStack, name: str, export: AbstractAsyncContextManager[NbdExport]
-    ) -> OpenImage:
-        given = await open_.enter_async_context(export)
-        opened = self._images.open_export(given)
-        image = await asyncio.to_thread(opened.__enter__)
-        open_.push(opened)
-        return self._gaps[name].over(image) if name in self._gaps else image
-
-    async def _read(self, name: str, image: OpenImage, copying: Awaitable[None]) -> None:
-        try:
-            await copying
-        except UnreadableError as error:
-            raise await asyncio.to_thread(narrowed, image, name, error) from error
-        except ToolError as error:
-            if error.kind in _NOT_WRITTEN:
-                raise CopyFailedError(name, error.message) from error
-            raise
 
     async def failed(self) -> None:
         """Raise as `copy`, as soon as what the guest writes does not follow any more; returns at the cut."""
@@ -246,9 +180,9 @@ class DisksOut:
         except ToolError as error:
             raise await _why(error, relays) from error
         if self._there:
-            reports = await _reports(relays)
+            reports = await reports_of(relays)
         else:
-            contents, reports = await asyncio.gather(self._measuring.contents(), _reports(relays))
+            contents, reports = await asyncio.gather(self._measuring.contents(), reports_of(relays))
         await self._disks.stand_by()
         return Crossed(contents, reports)
 
@@ -265,81 +199,6 @@ class DisksOut:
             await asyncio.to_thread(relay.abort, why)
         await self._measuring.stop()
         await self._disks.end()
-
-
-class DisksIn:
-    """The destination's end. Its images are new and empty, or of an earlier visit."""
-
-    def __init__(
-        self,
-        disks: MovingDisks,
-        relays: Sequence[DestinationRelay],
-        images: ImageReader,
-        supplying: Supplying | None = None,
-    ) -> None:
-        self._disks = disks
-        self._relays = relays
-        self._measuring = Measuring(disks, images)
-        self._supplying = supplying
-
-    async def open(self) -> None:
-        """Take what comes."""
-        await self._disks.receive()
-        for relay in self._relays:
-            relay.start()
-
-    async def leaves(self, name: str) -> bytes:
-        """Of one of an earlier visit, before anything comes."""
-        return await self._measuring.leaves(name)
-
-    async def grains(self, name: str, chunks: Sequence[int]) -> list[bytes]:
-        """Of these chunks of it."""
-        return await self._measuring.grains(name, chunks)
-
-    async def answer(self, name: str, said: bytes) -> bytes:
-        """What this host has of a disk that comes: docs/protocol/deduplication.md. PeerError where nobody
-        was to ask."""
-        if self._supplying is None or name not in self._disks.sizes:
-            raise PeerError(f"the source asks what is here of {name}, unasked", kind="out-of-order")
-        return await self._supplying.answer(name, said)
-
-    async def settle(self) -> None:
-        """Once the source says that they are the same here."""
-        await self._supplied()
-        await self._measuring.settle()
-        self._measuring.keep()
-
-    async def _supplied(self) -> None:
-        if self._supplying is not None:
-            await self._supplying.close()
-
-    async def arrived(self) -> Crossed:
-        """Once the source has hung up, with the VM paused there."""
-        reports = await _reports(self._relays)
-        contents = await self._measuring.contents()
-        await self._disks.end()
-        return Crossed(contents, reports)
-
-    async def broken(self) -> None:
-        """Raise what changed on the way, as soon as this side knows; never returns otherwise."""
-        for relay in self._relays:
-            with suppress(PeerError, ToolError):
-                await relay.finished()
-        await asyncio.Event().wait()
-
-    async def abandon(self, why: str) -> None:
-        """Idempotent. The images are left to whoever removes the VM's folder."""
-        for relay in self._relays:
-            await asyncio.to_thread(relay.abort, why)
-        with suppress(KororaError):  # its hypervisor may be gone
-            await self._supplied()
-        await self._measuring.stop()
-        with suppress(KororaError):  # its hypervisor ends, too
-            await self._disks.end()
-
-
-async def _reports(relays: Sequence[SourceRelay] | Sequence[DestinationRelay]) -> tuple[RelayReport, ...]:
-    return tuple(await asyncio.gather(*(relay.finished() for relay in relays)))
 
 
 async def _why(error: ToolError, relays: Sequence[SourceRelay]) -> KororaError:

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from korora.agents.dataorg.popularity import Popularity
-from korora.migration.crossing import headroom, storage
+from korora.migration.crossing.disks import headroom, storage
 from korora.migration.crossing.subject import Subject
 from korora.migration.setting import Setting
 from korora.migration.teller import Teller
