@@ -21,6 +21,8 @@ from korora.model.plan import Mode
 from korora.model.storage import ALL, StorageMode
 from korora.protocol import canonical, dsse, messages, statements
 from korora.protocol.content_tree import leaf
+from korora.protocol.dedup import have
+from korora.protocol.dedup.names import Grain
 from korora.protocol.receipt import document
 from korora.protocol.receipt.document import Limit
 
@@ -155,8 +157,7 @@ def test_what_the_destination_has_already_is_not_sent_but_by_a_mirror(
         await run_with_disks(site)
         if how == "stopped":
             await site["a"].do(lambda: site["a"].guests.stop(STORE, force=True))
-        root = CONTENT["root"]
-        site["b"].contents.put(*(root[at : at + MIB] for at in range(0, len(root), MIB) if at != MIB))
+        has_some_of_root(site, "b")
         asked = Mode.LIVE if how == Mode.LIVE else Mode.OFFLINE
         outcome = await move(site, "a", "b", mode=asked, storage_mode=mode)
         assert outcome["outcome"] == "completed", outcome["error"]
@@ -166,6 +167,123 @@ def test_what_the_destination_has_already_is_not_sent_but_by_a_mirror(
         assert (payload < 5 * MIB // 2) is (mode is not StorageMode.MIRROR)
         assert {path.name for _, path in site["b"].contents.learnt} == {"root.raw", "data.raw"}
         assert site["a"].contents.learnt == []
+
+    tell(story)
+
+
+def has_some_of_root(site: Site, host: str) -> None:
+    root = CONTENT["root"]
+    site[host].contents.put(*(root[at : at + MIB] for at in range(0, len(root), MIB) if at != MIB))
+
+
+async def is_as_it_was(site: Site) -> None:
+    """The VM runs at a on its own disks, nothing of it is at b, and it can move."""
+    assert {name: (site["a"].directory / f"{name}.raw").read_bytes() for name in CONTENT} == CONTENT
+    assert not (site["b"].directory / "vms" / STORE).exists()
+    again = await move(site, "a", "b")
+    assert again["outcome"] == "completed", again["error"]
+    assert {name: path.read_bytes() for name, path in disks_of(site["b"]).items()} == CONTENT
+
+
+def test_a_destination_that_says_it_put_what_it_did_not_is_found_out_before_the_vm_is_given_up(
+    tell: Tell,
+) -> None:
+    def changed(data: bytes) -> bytes:
+        """As if all were there; nothing is put, and nothing lacking."""
+        said = messages.decode(data)
+        if not isinstance(said, messages.Parts):
+            return data
+        told = have.decode(said.said)
+        if isinstance(told, have.Held):
+            site_asked.append(told.batch)
+            told = msgspec.structs.replace(told, bits=b"\xc0" if len(site_asked) == 1 else told.bits)
+        return messages.encode(messages.Parts(said.disk, have.encode(told)))
+
+    site_asked: list[int] = []
+
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        has_some_of_root(site, "b")
+        site["b"].change = changed
+        outcome = await move(site, "a", "b")
+        await site.recover()
+        assert site_asked
+        assert outcome["outcome"] != "completed"
+        assert outcome["error"]["vm_runs_on"] == "a"
+        site["b"].change = None
+        await is_as_it_was(site)
+
+    tell(story)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda said: messages.Parts("other", said.said),
+        lambda said: messages.Parts(said.disk, b"\x80"),
+        lambda said: messages.Parts(said.disk, have.encode(have.Settled(0, ()))),
+        lambda said: messages.Parts(said.disk, have.encode(have.Put(77, (), ()))),
+        lambda said: messages.Parts(
+            said.disk, have.encode(have.Coming(0, Grain.CHUNK, random.Random(2).randbytes(32 * 100)))
+        ),
+    ],
+    ids=["another disk", "not a message", "the other side's", "a batch unasked", "more names than parts"],
+)
+@pytest.mark.parametrize("by", ["a", "b"])
+def test_what_the_protocol_of_parts_does_not_have_ends_the_move_and_costs_nothing(
+    tell: Tell, wrong: Any, by: str
+) -> None:
+    def changed(data: bytes) -> bytes:
+        said = messages.decode(data)
+        return messages.encode(wrong(said)) if isinstance(said, messages.Parts) else data
+
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        has_some_of_root(site, "b")
+        site[by].change = changed
+        outcome = await move(site, "a", "b")
+        await site.recover()
+        assert outcome["outcome"] != "completed"
+        assert outcome["error"]["vm_runs_on"] == "a"
+        site[by].change = None
+        await is_as_it_was(site)
+
+    tell(story)
+
+
+def test_parts_that_nobody_shares_are_not_asked_for_and_an_answer_unasked_ends_it(tell: Tell) -> None:
+    def changed(data: bytes) -> bytes:
+        said = messages.decode(data)
+        if not isinstance(said, messages.Open):
+            return data
+        return messages.encode(msgspec.structs.replace(said, shares=True))
+
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        site["b"].change = changed
+        outcome = await move(site, "a", "b")
+        await site.recover()
+        assert outcome["error"]["kind"] == "out-of-order", outcome
+        site["b"].change = None
+        await is_as_it_was(site)
+
+    tell(story)
+
+
+@pytest.mark.parametrize("point", [f"{host}:say Parts#{number}" for host in "ab" for number in (1, 2, 3, 4)])
+@pytest.mark.parametrize("fault", [Fault.CRASH, Fault.FAIL])
+def test_a_daemon_that_dies_over_what_is_shared_leaves_one_vm_with_its_disks(
+    tell: Tell, point: str, fault: Fault
+) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        has_some_of_root(site, "b")
+        site.plan.faults[point] = fault
+        outcome = await move(site, "a", "b")
+        await site.recover()
+        assert outcome.get("outcome") != "completed"  # nobody tells where the source died
+        site.plan.faults.clear()
+        await is_as_it_was(site)
 
     tell(story)
 
