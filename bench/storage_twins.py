@@ -96,8 +96,8 @@ def _session(folder: Path, asked: argparse.Namespace) -> Report:
         description = this_machine.describe(with_)
         pairs, made_of = distributions.pairs(folder, small=asked.quick)
         for number in range(1, asked.runs + 1):
-            for pair in pairs:
-                moves += _twins(layout, with_, pair, number)
+            for which, pair in enumerate(pairs):
+                moves += _twins(layout, with_, pair, number, f"{number}-{which}")
     medians = {
         f"{disks} | {which}": _median([one for one in moves if (one.disks, one.which) == (disks, which)])
         for disks, which in dict.fromkeys((one.disks, one.which) for one in moves)
@@ -108,7 +108,7 @@ def _session(folder: Path, asked: argparse.Namespace) -> Report:
     return Report(description, made_of, moves, medians, ratios, goals)
 
 
-def _twins(layout: Layout, accelerated: str, pair: distributions.Pair, number: int) -> list[Move]:
+def _twins(layout: Layout, accelerated: str, pair: distributions.Pair, number: int, apart: str) -> list[Move]:
     """The first, the second, and the second again as if nobody asked."""
     store = layout.host("b").state / NAME
     _forget(store)
@@ -118,7 +118,7 @@ def _twins(layout: Layout, accelerated: str, pair: distributions.Pair, number: i
         ("second", pair.second, ()),
         ("second, mirrored", pair.second, ("--storage-mode", "mirror")),
     ):
-        name = f"twin-{len(which)}-{number}"
+        name = f"twin-{which.replace(', ', '-')}-{apart}"
         copy = layout.storage / f"{name}.raw"
         subprocess.run(["cp", "--sparse=always", disk, copy], check=True)
         with Daemon(layout.host("a").api, "a") as daemon:
@@ -131,7 +131,7 @@ def _twins(layout: Layout, accelerated: str, pair: distributions.Pair, number: i
             _wait_until_learnt(store)
         else:
             _remove(layout, name)
-    _remove(layout, f"twin-{len('first')}-{number}")
+    _remove(layout, f"twin-first-{apart}")
     return moves
 
 
