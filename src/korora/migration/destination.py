@@ -17,13 +17,11 @@ from typing import Any, Final, TypeVar
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from korora.agents.dataplane import DestinationRelay
-from korora.errors import PeerError, RefusedError, ToolError
+from korora.errors import RefusedError, ToolError
 from korora.migration import inspection
 from korora.migration.crossing.cold import ColdInbound
-from korora.migration.crossing.copying.supplying import Supplying
 from korora.migration.crossing.disks import storage
-from korora.migration.crossing.disks.incoming import DisksIn
-from korora.migration.crossing.disks.keeping import given_back, taken, tell_leaves
+from korora.migration.crossing.disks.arriving import Arriving
 from korora.migration.crossing.first_run import Ran
 from korora.migration.crossing.inbound import Inbound
 from korora.migration.crossing.vigil import while_watching
@@ -48,7 +46,6 @@ from korora.policy.machine.language.vocabulary import Procedure
 from korora.policy.pcrs import PLATFORM_PCRS
 from korora.policy.precheck import OVERHEAD_BYTES, precheck, precheck_disks
 from korora.ports.hypervisor import StreamSettings
-from korora.ports.moving_disks import MovingDisks
 from korora.ports.vtpm import BlobBinding
 from korora.protocol import messages
 from korora.protocol.frames import stream_keys
@@ -87,9 +84,7 @@ class Arrival:
         self._met: Meeting | None = None
         self._manifest: messages.Manifest | None = None
         self._live: Inbound | None = None
-        self._disks_in: DisksIn | None = None
-        self._kept: list[str] = []  # disks that are of an earlier visit
-        self._shares = False  # there may be parts of the others here
+        self._disks: Arriving | None = None
         self._refusal = ""
         self._dossier: dict[str, bytes] = {}
         self.standing: Standing | None = None
@@ -158,7 +153,8 @@ class Arrival:
         )
         self._undo.push_async_callback(self._in.abandon, "the migration stopped")
         survey.lay_variables(directory, self._definition, prepare.variables)
-        await self._make_disks()
+        disks = self._disks = Arriving(self._at, self._definition, self._order.disks, self._undo)
+        await disks.make(incremental=self.file.request.incremental)
         if isinstance(self._in, Inbound):
             self._live = self._in
             self.file.clean_memory = await self._watching(self._in.prepare(self._definition))
@@ -167,14 +163,15 @@ class Arrival:
         self._key = await self._receive_key()
         if isinstance(self._in, Inbound):
             await self._open_for_data(self._in)
-        if self._order.disks:
-            await self._open_for_disks(self._in)
-        await self._talk.say(messages.Open(tuple(self._kept), self._shares))
+        first, machine = self._order.rule.streams, self._live.machine if self._live is not None else None
+        opened = await disks.open(
+            machine, lambda socket, number: self._destination_relay(socket, [first + number], eager=True)
+        )
+        await self._talk.say(opened)
 
     async def transfer(self) -> None:
         """Everything arrives; the VM is loaded here, and paused."""
-        if self._disks_in is not None:
-            await self._take_disks(self._disks_in)
+        await known(self._disks).take(self._talk)
         if isinstance(self._in, Inbound):
             self.file.received = await self._watching_for_manifest(self._arrived(self._in.loaded()))
         else:
@@ -217,9 +214,7 @@ class Arrival:
         await self._talk.say(signed)
         filed = await self._talk.expect(messages.Filed, WORK_DEADLINE_S)
         receipts.keep_filed(self._at, self.file, signed, filed.bundle, self._peer_key)
-        if self._order.disks:
-            moved = storage.moving(self._definition, [order.name for order in self._order.disks])
-            self._at.contents.learn(self._definition.name, [Path(disk.path) for disk in moved])
+        known(self._disks).learn()
 
     # -- the end ----------------------------------------------------------------------------------------
 
@@ -357,69 +352,12 @@ class Arrival:
         self._after.callback(self._at.reception.forget, tickets)
         return relay
 
-    async def _make_disks(self) -> None:
-        made = {disk.name: disk for disk in self._definition.disks}
-        for order in self._order.disks:
-            path = Path(made[order.name].path)
-            if self.file.request.incremental and await taken(self._at, self._definition, order, path):
-                self._undo.push_async_callback(given_back, self._at, self._definition.name, order.name, path)
-                self._kept.append(order.name)
-            else:
-                await self._at.hypervisor.make_disk(made[order.name], order.size)
-
-    async def _open_for_disks(self, inbound: Inbound | ColdInbound) -> None:
-        """Each over a stream of its own, after those of memory."""
-        disks = await self._moving_disks(inbound)
-        first = self._order.rule.streams
-        relays = [
-            self._destination_relay(disks.socket, [first + number], eager=True)
-            for number in range(len(self._order.disks))
-        ]
-        supplying = None
-        if await asyncio.to_thread(self._at.contents.shares, self._definition.name):
-            supplying = Supplying(self._at.contents, self._definition.name, disks)
-        self._shares = supplying is not None
-        self._disks_in = DisksIn(disks, relays, self._at.images, supplying)
-        self._undo.push_async_callback(self._disks_in.abandon, "the migration stopped")
-        await self._disks_in.open()
-
-    async def _moving_disks(self, inbound: Inbound | ColdInbound) -> MovingDisks:
-        names = [order.name for order in self._order.disks]
-        if isinstance(inbound, Inbound):
-            return await known(inbound.machine).moving_disks(names)
-        disks = storage.moving(self._definition, names)
-        folder = self._at.guests.directory(self._definition.name)
-        return await self._at.hypervisor.disks_at_rest(disks, folder, writable=True)
-
-    async def _take_disks(self, disks: DisksIn) -> None:
-        """Until they are the same here as there, and measured; the guest still writes to them."""
-        for name in self._kept:
-            leaves = await self._watching(disks.leaves(name))
-            await tell_leaves(self._talk, name, leaves)
-        await while_watching(self._until_copied(disks), disks.broken())
-        await self._watching(disks.settle())
-        await self._talk.say(messages.Measured())
-
-    async def _until_copied(self, disks: DisksIn) -> None:
-        while True:
-            kinds = (messages.Copied, messages.Compare, messages.Parts)
-            said = await self._talk.expect_one_of(kinds, None)
-            if isinstance(said, messages.Copied):
-                return
-            if isinstance(said, messages.Parts):
-                told = await disks.answer(said.disk, said.said)
-                await self._talk.say(messages.Parts(said.disk, told))
-                continue
-            if said.disk not in self._kept:
-                raise PeerError(f"{said.disk} is not compared here", kind="bad-hashes")
-            await self._talk.say(messages.Grains(tuple(await disks.grains(said.disk, said.chunks))))
-
     async def _arrived(self, rest: Awaitable[Carried]) -> Carried:
         """Memory or a vTPM at rest, and disks, with the VM paused or stopped on both sides."""
         loaded = await rest
-        if self._disks_in is None:
+        crossed = await known(self._disks).arrived()
+        if crossed is None:
             return loaded
-        crossed = await self._disks_in.arrived()
         self.file.disks = crossed.contents
         return crossed.added_to(loaded)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, suppress
+from collections.abc import Coroutine, Iterable
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -20,16 +20,12 @@ from korora.agents.dataplane import SourceRelay
 from korora.errors import KororaError, PeerError, RefusedError
 from korora.migration import inspection
 from korora.migration.crossing.cold import take_out
-from korora.migration.crossing.copying.asking import Asking
-from korora.migration.crossing.disks import storage
-from korora.migration.crossing.disks.keeping import hear_leaves, keeping_of
-from korora.migration.crossing.disks.manner import MIRRORED, manner_of
-from korora.migration.crossing.disks.outgoing import DisksOut
-from korora.migration.crossing.disks.unreadable import flagged, gaps_of
+from korora.migration.crossing.disks.departing import Departing
+from korora.migration.crossing.disks.keeping import keeping_of
 from korora.migration.crossing.first_run import is_there
 from korora.migration.crossing.outbound import SOCKET, Outbound
 from korora.migration.crossing.subject import find_subject, limits_of
-from korora.migration.crossing.vigil import while_watching
+from korora.migration.crossing.vigil import SYMPTOMS, while_watching
 from korora.migration.crossing.wiping import wipe_source
 from korora.migration.greeting import gate, survey
 from korora.migration.greeting.conversation import WORK_DEADLINE_S, Conversation
@@ -47,11 +43,9 @@ from korora.model.identity import Secret, SessionId, VmName
 from korora.model.ownership import Do, Event, On, Status
 from korora.model.plan import Mode
 from korora.model.question import Said
-from korora.model.storage import DiskOrder
 from korora.policy.machine.language.vocabulary import Procedure
 from korora.policy.precheck import PRECHECKS
 from korora.ports.hypervisor import StreamSettings
-from korora.ports.moving_disks import MovingDisks
 from korora.ports.vtpm import BlobBinding
 from korora.protocol import messages, statements
 from korora.protocol.frames import stream_keys
@@ -62,8 +56,6 @@ from korora.protocol.vtpm_blob import blob_context
 from korora.supervision.live import LiveVm
 
 T = TypeVar("T")
-SYMPTOMS: Final = frozenset({"stream-failed"})
-"""The hypervisor here only sees that the other one left, also when that one was given forged state."""
 
 
 class Departure:
@@ -85,10 +77,7 @@ class Departure:
         self._key: Secret | None = None
         self._cold_state: bytes | None = None
         self._boots: bytes | None = None
-        self._disks: tuple[DiskOrder, ...] = ()
-        self._kept_there: tuple[str, ...] = ()  # disks of which the destination has an earlier content
-        self._shared_there = False  # it may have parts of others
-        self._disks_out: DisksOut | None = None
+        self._disks: Departing | None = None
         self._admission: gate.Admission | None = None
         self.standing: Standing | None = None
         self.monitor = Monitor(setting, "source", self._subject)
@@ -153,7 +142,7 @@ class Departure:
             tls_group=talk.channel.tls_group,
             streams=self._channels + 1,
         )
-        self._disks = await storage.chosen(self._at, self._vm, self.file.request)
+        self._disks = Departing(self._at, self._vm, self.file.request, self._tell)
         await talk.say(
             messages.Order(
                 request=self.file.envelope,
@@ -165,7 +154,7 @@ class Departure:
                 cold=self._vm.live is None,
                 dry_run=False,
                 adopted=vm.adopted,
-                disks=self._disks,
+                disks=await self._disks.choose(),
             )
         )
         answer = await talk.expect(messages.Answer, WORK_DEADLINE_S)
@@ -188,17 +177,19 @@ class Departure:
         self.file.clean_memory, self.file.wrapping = ready.clean_memory, ready.wrapping_key
         if self._vm.vtpm_in_custody:
             self._key = await self._hand_over_key(ready)
-        opened = await talk.expect(messages.Open, WORK_DEADLINE_S)
-        self._kept_there, self._shared_there = self._checked_kept(opened), opened.shares
+        known(self._disks).heard(await talk.expect(messages.Open, WORK_DEADLINE_S))
 
     async def transfer(self) -> None:
         """Disks, then the pre-copy of memory, until the guest is paused with little left to send.
 
         A stopped VM has no memory to copy.
         """
-        if self._disks:
-            with self._unreadable_flagged():
-                await self._copy_disks()
+        first = known(self.file.rule).streams
+        await known(self._disks).copy(
+            known(self._talk),
+            lambda socket, number: self._source_relay(socket, [first + number]),
+            self._undo,
+        )
         if self._vm.live is None:
             return
         self._out = self._outbound(self._vm.live)
@@ -214,8 +205,7 @@ class Departure:
     async def switch_over(self) -> None:
         """The last of the disks, pages, devices and the vTPM; then the signed manifest. The VM is paused on
         both sides."""
-        with self._unreadable_flagged():
-            crossed = await self._watching(self._disks_out.cut()) if self._disks_out is not None else None
+        crossed = await known(self._disks).cut(known(self._talk))
         if self._vm.live is not None:
             sent = await self._watching(self._out.switch_over())
         else:
@@ -325,8 +315,8 @@ class Departure:
     async def _watching(self, work: Coroutine[Any, Any, T]) -> T:
         """Work while listening: the destination may give up at any moment, and knows why a stream failed."""
         watches = [known(self._talk).listen_for_abort()]
-        if self._disks_out is not None:
-            watches.append(self._disks_out.failed())
+        if self._disks is not None:
+            watches.append(self._disks.failed())
         return await while_watching(work, *watches, symptoms=SYMPTOMS)
 
     def _outbound(self, live: LiveVm) -> Outbound:
@@ -335,13 +325,6 @@ class Departure:
         relay = self._source_relay(out, range(streams))
         settings = StreamSettings(channels=streams - 1)
         return Outbound(live.machine, live.vtpm, relay, out, settings, self._at.clock)
-
-    async def _moving_disks(self) -> MovingDisks:
-        names = [disk.name for disk in self._disks]
-        if self._vm.live is not None:
-            return await self._vm.live.machine.moving_disks(names)
-        disks, folder = storage.moving(self._vm.definition, names), self._at.guests.directory(self.vm)
-        return await self._at.hypervisor.disks_at_rest(disks, folder, writable=False)
 
     def _source_relay(self, listen_on: Path, streams: Iterable[int]) -> SourceRelay:
         export = known(self._talk).channel.export_key
@@ -352,93 +335,6 @@ class Departure:
             chunk_bytes=known(self.file.rule).chunk_bytes,
             stall_deadline_s=self._at.stall_deadline_s,
         )
-
-    async def _copy_disks(self) -> None:
-        """Until both sides have measured them, and little is written meanwhile."""
-        talk, moved = known(self._talk), await self._moving_disks()
-        folder, first = self._at.guests.directory(self.vm), known(self.file.rule).streams
-        relays = {}
-        for number, disk in enumerate(self._disks):
-            socket = folder / f"disk{number}.sock"
-            relays[disk.name] = self._source_relay(socket, [first + number]), socket
-        gaps = {name: gap for name, gap in gaps_of(self._at, self._vm).items() if name in relays}
-        out = self._disks_out = DisksOut(moved, relays, self._at.images, self._at.clock, gaps)
-        self._undo.push_async_callback(out.abandon, "the migration stopped")
-        if self._kept_there:
-            await self._send_changes(out, moved.sizes)
-        elif gaps:
-            await self._watching(out.copy(MIRRORED, self._tell.read))
-        else:
-            await self._copy_as_its_storage_bears(out, moved)
-        for name, gap in gaps.items():
-            await self._tell.note(
-                f"{name}: {gap.bytes} bytes cannot be read; placeholders stand for them there"
-            )
-        await talk.say(messages.Copied())
-        there = asyncio.Event()
-
-        async def listen() -> None:
-            await talk.expect(messages.Measured, None)
-            there.set()
-            await talk.listen_for_abort()
-
-        await while_watching(out.settle(), listen(), out.failed(), symptoms=SYMPTOMS)
-        if not there.is_set():
-            await talk.expect(messages.Measured, None)
-
-    async def _copy_as_its_storage_bears(self, out: DisksOut, disks: MovingDisks) -> None:
-        request, shares = self.file.request, self._shared_there
-        manner = await self._watching(
-            manner_of(self._at, self._vm, request, disks, self._tell, shares=shares)
-        )
-        if manner.mirrored or not shares:
-            await self._watching(out.copy(manner, self._tell.read))
-            return
-        asking = Asking(known(self._talk))
-        copying = out.copy(manner, self._tell.read, ask=asking.ask)
-        await while_watching(copying, asking.listen(), symptoms=SYMPTOMS)
-        for name, sent in out.sent_bytes.items():
-            await self._tell.note(
-                f"{name}: {sent} of {disks.sizes[name]} bytes were neither there already nor zeros"
-            )
-
-    def _unreadable_flagged(self) -> AbstractContextManager[None]:
-        return flagged(self._at, self._vm, {disk.name: disk.size for disk in self._disks})
-
-    def _checked_kept(self, said: messages.Open) -> tuple[str, ...]:
-        ordered = {disk.name for disk in self._disks}
-        if len(set(said.kept)) < len(said.kept) or not ordered.issuperset(said.kept):
-            raise PeerError("the destination tells of kept disks that do not move", kind="bad-hashes")
-        if said.kept and not self.file.request.incremental:
-            raise PeerError("the destination compares hashes, and nobody asked for it", kind="bad-hashes")
-        return said.kept
-
-    async def _send_changes(self, out: DisksOut, sizes: Mapping[str, int]) -> None:
-        """Of the disks that are kept there, measured on both sides at once; the others are copied."""
-        talk, kept = known(self._talk), {name: sizes[name] for name in self._kept_there}
-        hearing = asyncio.create_task(hear_leaves(talk, kept))
-
-        async def listen() -> None:
-            await asyncio.shield(hearing)
-            await talk.listen_for_abort()
-
-        async def measure() -> dict[str, bytes]:
-            await out.copy(MIRRORED, self._tell.read, self._kept_there)
-            return await out.leaves()
-
-        try:
-            here = await while_watching(measure(), listen(), symptoms=SYMPTOMS)
-            there = await hearing
-        finally:
-            hearing.cancel()
-
-        async def grains(disk: str, chunks: Sequence[int]) -> Sequence[bytes]:
-            await talk.say(messages.Compare(disk, tuple(chunks)))
-            return (await talk.expect(messages.Grains, WORK_DEADLINE_S)).chunks
-
-        for name in kept:
-            sent = await out.send_changes(name, here[name], there[name], grains)
-            await self._tell.note(f"{name}: {sent} of {sizes[name]} bytes differed from what is kept there")
 
     async def _hand_over_key(self, ready: messages.Ready) -> Secret:
         """A fresh key for the vTPM's blobs, openable only by the destination's attested TPM."""

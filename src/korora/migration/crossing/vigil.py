@@ -9,6 +9,8 @@ from typing import Any, Final, TypeVar
 from korora.errors import KororaError, PeerError
 
 T = TypeVar("T")
+SYMPTOMS: Final = frozenset({"stream-failed"})
+"""The hypervisor here only sees that the other one left, also when that one was given forged state."""
 _MOMENT_S: Final = 3.0  # a peer that is busy undoing may be slow to say why
 _FIRST_HAND: Final = frozenset({"stalled"})  # this side's clock said so; the peer only saw this side leave
 
