@@ -15,10 +15,10 @@ from typing import Final
 
 from korora.agents.dataorg.popularity import Popularity
 from korora.agents.integrity.disks.gaps import Gaps
+from korora.agents.io.copying import WINDOW, Copying, Pace
+from korora.agents.io.sharing import Sharing
 from korora.errors import ToolError
 from korora.migration.crossing.copying.agenda import Agenda
-from korora.migration.crossing.copying.copying import WINDOW, Copying, Pace
-from korora.migration.crossing.copying.sharing import Sharing
 from korora.migration.crossing.disks.unreadable import narrowed
 from korora.model.image import NbdExport
 from korora.ports.image import ImageReader, OpenImage, UnreadableError

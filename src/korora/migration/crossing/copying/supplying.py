@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import TypeVar
 
 from korora.agents.dataplane.deduplication import Answering
-from korora.migration.crossing.copying.copying import put
+from korora.agents.io.copying import put
 from korora.model.identity import VmName
 from korora.ports.content_store import Pins
 from korora.ports.contents import Contents

@@ -11,7 +11,8 @@ from typing import Final
 import structlog
 
 from korora.agents.dataorg.popularity import Popularity
-from korora.migration.crossing.disks import headroom, storage
+from korora.agents.io import headroom
+from korora.migration.crossing.disks import looking, storage
 from korora.migration.crossing.subject import Subject
 from korora.migration.setting import Setting
 from korora.migration.teller import Teller
@@ -51,7 +52,7 @@ async def manner_of(
         return Manner(mirrored=not shares)
     folder = await storage.replacement(at, vm.definition, request)
     room = await asyncio.to_thread(disks.can_outsource, folder)
-    seen = await headroom.look(disks, at.images, at.clock)
+    seen = await looking.look(disks, at.images, at.clock)
     choice = headroom.chosen(seen, can_outsource=room, wanted=request.storage_mode is StorageMode.OUTSOURCE)
     log.info("storage mode chosen", vm=request.vm, choice=choice)
     await tell.note(f"disks: {choice.why}")

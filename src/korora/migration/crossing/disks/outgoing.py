@@ -21,9 +21,9 @@ from typing import Final
 from korora.agents.dataorg import comparing
 from korora.agents.dataplane import SourceRelay
 from korora.agents.integrity.disks.gaps import Gaps
+from korora.agents.io.copying import Pace
 from korora.errors import IntegrityError, KororaError, PeerError, ToolError
 from korora.migration.crossing.copying.by_daemon import Ask, ByDaemon
-from korora.migration.crossing.copying.copying import Pace
 from korora.migration.crossing.disks.crossed import Crossed, reports_of
 from korora.migration.crossing.disks.manner import Manner
 from korora.migration.crossing.disks.measuring import Measuring

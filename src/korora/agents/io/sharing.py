@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import chain, count
 from typing import Final
 
+from korora.agents.io.copying import Taken, put
 from korora.errors import PeerError
-from korora.migration.crossing.copying.copying import Taken, put
 from korora.ports.moving_disks import DiskThere
 from korora.protocol.content_tree import CHUNK_BYTES
 from korora.protocol.dedup.have import AnySaid, Held, Settled

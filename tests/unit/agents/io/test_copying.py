@@ -18,12 +18,12 @@ from fakes.image import MemoryImage
 from fakes.written_disks import There
 from korora.agents.dataorg.popularity import Popularity
 from korora.agents.dataplane.deduplication import Answering
+from korora.agents.io import copying
+from korora.agents.io.copying import Copying, Pace
+from korora.agents.io.sharing import Sharing
 from korora.errors import PeerError, ToolError
-from korora.migration.crossing.copying import copying
 from korora.migration.crossing.copying.agenda import Agenda
 from korora.migration.crossing.copying.asking import Asking
-from korora.migration.crossing.copying.copying import Copying, Pace
-from korora.migration.crossing.copying.sharing import Sharing
 from korora.model.image import Extent
 from korora.model.stored import SHARED, Bounds
 from korora.ports.clock import SystemClock

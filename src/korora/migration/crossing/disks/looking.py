@@ -1,0 +1,68 @@
+"""What a guest's disks give beside it, looked at before they are copied (`agents/io/headroom.py` judges it).
+
+A few MiB are read from places all over its disks, one request after the other, while it goes on.
+Limit: a moment of the guest's life. What the host has cached comes fast, as it will when it is copied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from korora.agents.io.headroom import Headroom
+from korora.migration.crossing.disks.unreadable import narrowed
+from korora.model.image import NbdExport
+from korora.ports.clock import Clock
+from korora.ports.image import ImageReader, UnreadableError
+from korora.ports.moving_disks import MovingDisks
+from korora.protocol.content_tree import CHUNK_BYTES
+
+WATCHES_S: Final = 0.7
+PLACES: Final = 24
+"""Of one chunk, on all disks together."""
+READS_FOR_S: Final = 1.5
+
+
+async def look(disks: MovingDisks, images: ImageReader, clock: Clock) -> Headroom:
+    """Takes about two seconds. DiskUnreadableError when a disk cannot be read."""
+    begun, first = clock.monotonic(), await disks.load()
+    await asyncio.sleep(WATCHES_S)
+    middle, second = clock.monotonic(), await disks.load()
+    done, spent = 0, 0.0
+    for name, offsets in _places(disks.sizes).items():
+        async with disks.shown(name) as export:
+            count, seconds = await asyncio.to_thread(
+                _read, name, export, images, clock, offsets, READS_FOR_S - spent
+            )
+            done, spent = done + count, spent + seconds
+    ended, third = clock.monotonic(), await disks.load()
+    rate = done / max(spent, 1e-6)
+    return Headroom(second - first, middle - begun, third - second, ended - middle, rate)
+
+
+def _places(sizes: Mapping[str, int]) -> dict[str, list[int]]:
+    total = max(sum(sizes.values()), 1)
+    return {name: list(_spread(size, max(1, PLACES * size // total))) for name, size in sizes.items()}
+
+
+def _spread(size: int, count: int) -> Iterator[int]:
+    chunks = size // CHUNK_BYTES
+    for number in range(min(count, chunks)):
+        yield number * chunks // min(count, chunks) * CHUNK_BYTES
+
+
+def _read(
+    disk: str, export: NbdExport, images: ImageReader, clock: Clock, offsets: list[int], limit_s: float
+) -> tuple[int, float]:
+    """Blocking: bytes, seconds. One after the other: this is how it is copied."""
+    begun, done = clock.monotonic(), 0
+    with images.open_export(export) as image:
+        for offset in offsets:
+            if done and clock.monotonic() - begun > limit_s:
+                break
+            try:
+                done += sum(image.each([(offset, CHUNK_BYTES)], len))
+            except UnreadableError as error:
+                raise narrowed(image, disk, error) from error
+    return done, clock.monotonic() - begun
