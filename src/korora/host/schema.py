@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJso
 from korora.model.identity import HostName, OperatorName, VmName
 from korora.model.plan import Inquiry, Mode
 from korora.model.question import Question
+from korora.model.storage import StorageMode
 from korora.model.vm import RunState
 from korora.supervision.live import VmStatus
 
@@ -147,6 +148,9 @@ class Check:
     address: str | None = None
     disks: tuple[str, ...] = ()
     disk_format: Literal["", "raw", "qcow2"] = ""
+    incremental: bool = False
+    storage_mode: StorageMode = StorageMode.AUTO
+    replacement: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +314,9 @@ def inquiry_of(body: Check) -> Inquiry:
         body.address,
         body.disks,
         body.disk_format,
+        body.incremental,
+        body.storage_mode,
+        body.replacement,
     )
 
 

@@ -244,10 +244,28 @@ def test_a_clean_check_is_done(site: CliSite, capsys: Captured) -> None:
     assert answer(site.command("check", "web", "--to", "b")) == 0
     asked: dict[str, object] = {"vm": "web", "destination": "b", "mode": "live", "operator": "alice"}
     asked |= {"address": "10.0.0.2:7000", "disks": [], "disk_format": ""}
+    asked |= {"incremental": False, "storage_mode": "auto", "replacement": ""}
     assert site.a.asked[-1].body == asked
     assert "can move from a to b" in capsys.readouterr().out
     assert answer(site.command("check", "web", "--to", "b", "--mode", "offline")) == 0
     assert site.a.asked[-1].body == asked | {"mode": "offline"}
+    disks = ("--disks", "all", "--incremental", "--storage-mode", "outsource", "--replacement", "/srv/aside")
+    assert answer(site.command("check", "web", "--to", "b", *disks)) == 0
+    moved = {"disks": ["*"], "incremental": True, "storage_mode": "outsource", "replacement": "/srv/aside"}
+    assert site.a.asked[-1].body == asked | moved
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [(("--incremental",), "--disks all"), (("--disks", "all", "--replacement", "aside"), "beginning with /")],
+)
+def test_a_check_refuses_the_same_words_as_a_move(
+    site: CliSite, capsys: Captured, words: tuple[str, ...], remedy: str
+) -> None:
+    for command in ("check", "migrate"):
+        assert answer(site.command(command, "web", "--to", "b", *words)) == 2
+        assert remedy in capsys.readouterr().err
+    assert [asked.path for asked in site.a.asked if asked.method == "POST"] == []
 
 
 def test_all_findings_are_shown_at_once_and_refuse(site: CliSite, capsys: Captured) -> None:

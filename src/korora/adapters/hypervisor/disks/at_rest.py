@@ -55,9 +55,8 @@ class DisksAtRest:
     def shown(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
         return self._moving.shown(name)
 
-    def can_outsource(self, folder: Path) -> bool:
+    def refuse_unfit(self, folder: Path) -> None:
         """Nobody writes."""
-        return False
 
     async def outsource(self, name: str, socket: Path, folder: Path) -> None:
         """As `mirror`: there is no guest that writes."""

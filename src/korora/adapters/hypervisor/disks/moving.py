@@ -38,7 +38,7 @@ from korora.adapters.hypervisor.snapshot.drives import OVERLAY, Drive
 from korora.adapters.hypervisor.snapshot.graph import path_of
 from korora.adapters.image import nbd
 from korora.adapters.image.writable import WritableExport
-from korora.errors import RefusedError, ToolError
+from korora.errors import ToolError
 from korora.model.image import NbdExport
 from korora.model.vm import Disk
 from korora.ports.moving_disks import Copied, CopyFailedError, Load
@@ -127,16 +127,9 @@ class QemuMovingDisks:
         finally:
             await leftover.withdraw(self._qmp, [export])
 
-    def can_outsource(self, folder: Path) -> bool:
-        try:
-            self._refuse_unfit(folder)
-        except RefusedError:
-            return False
-        return True
-
     async def outsource(self, name: str, socket: Path, folder: Path) -> None:
         number, drive, disk = self._number[name], self._drives[name], self._defined[name]
-        await asyncio.to_thread(self._refuse_unfit, folder)
+        await asyncio.to_thread(self.refuse_unfit, folder)
         await self._watch(name)
         path = folder / f"korora-{self._directory.name}-{name}-{secrets.token_hex(4)}"
         entry = Outsourced(name, disk.path, disk.format, f"{path}.qcow2", f"{path}.cache.qcow2")
@@ -258,7 +251,7 @@ class QemuMovingDisks:
         self._frozen.clear()
         self.socket.unlink(missing_ok=True)
 
-    def _refuse_unfit(self, folder: Path) -> None:
+    def refuse_unfit(self, folder: Path) -> None:
         paths = [self._defined[one].path for one in self._drives]
         replacement.refuse_unfit(folder, self.sizes.values(), paths)
 
