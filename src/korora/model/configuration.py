@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from korora.errors import UsageError
-from korora.model import store_settings
+from korora.model import kept, store_settings
 from korora.model.identity import HostName, checked_name
+from korora.model.kept import KeptBounds
 from korora.model.store_settings import StoreSettings
 from korora.model.stored import Bounds
 
@@ -76,6 +77,7 @@ class HostConfiguration:
         None  # content that need not be sent again; None: STATE/store, as it is made
     )
     heat: Watching = Watching()
+    kept: KeptBounds = KeptBounds()  # noqa: RUF009  (frozen)
     multifd_channels: int = 0  # of a VM that leaves, beside the main stream; 0: one stream carries all
 
 
@@ -109,6 +111,7 @@ def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
         stall_deadline_s=stall,
         store=store,
         heat=heat,
+        kept=_kept(table.table("kept", optional=True)),
         multifd_channels=channels,
     )
     table.refuse_the_rest()
@@ -163,6 +166,13 @@ def _heat(table: _Table) -> Watching:
     sample = table.number("sample_seconds", 1, minimum=1, maximum=max(1, every // 2))
     table.refuse_the_rest()
     return Watching(float(every), float(sample))
+
+
+def _kept(table: _Table) -> KeptBounds:
+    days = table.number("days", KeptBounds().days, minimum=0, maximum=kept.MOST_DAYS)
+    gib = table.number("gib", KeptBounds().gib, minimum=0, maximum=kept.MOST_GIB)
+    table.refuse_the_rest()
+    return KeptBounds(days, gib)
 
 
 def parse_endpoint(text: str) -> Endpoint | None:
