@@ -91,7 +91,8 @@ class BootAnswer:
 
 @dataclass(frozen=True, slots=True)
 class VmAnswer:
-    """One VM. `state` is a model.vm.RunState, or `unresponsive`; `since` is Unix seconds."""
+    """One VM. `state` is a model.vm.RunState, or `unresponsive`; `since` is Unix seconds; `not_in_disks`: see
+    supervision.live.VmStatus."""
 
     name: str
     state: str
@@ -114,6 +115,7 @@ class VmAnswer:
     since: float | None
     boot: BootAnswer | None
     definition: str
+    not_in_disks: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +346,7 @@ def vm_answer(status: VmStatus) -> VmAnswer:
         since=life.at if life else None,
         boot=BootAnswer(boot.word.value, boot.reasons, boot.secure_boot) if boot else None,
         definition=record.definition,
+        not_in_disks=status.not_in_disks,
     )
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from korora.errors import UsageError
-from korora.model import kept, store_settings
+from korora.model import store_settings
 from korora.model.identity import HostName, checked_name
-from korora.model.kept import KeptBounds
 from korora.model.store_settings import StoreSettings
 from korora.model.stored import Bounds
 
 _T = TypeVar("_T")
 
 DAY_S = 86_400
+MOST_KEPT_DAYS, MOST_KEPT_GIB = 36_500, 1 << 20
 MAX_CHANNELS = 8  # with the main stream as many as a host offers (protocol.handshake)
 _EXPECTED: dict[type, str] = {str: "a string", int: "a whole number", dict: "a table", list: "a list"}
 
@@ -54,6 +54,14 @@ class Watching:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptBounds:
+    """Disks of VMs that left are kept for so many days, and so many GiB of storage together. 0: no bound."""
+
+    days: int = 30
+    gib: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class HostConfiguration:
     """One host, as its administrator wrote it. All paths are resolved against the file's folder."""
 
@@ -77,7 +85,7 @@ class HostConfiguration:
         None  # content that need not be sent again; None: STATE/store, as it is made
     )
     heat: Watching = Watching()
-    kept: KeptBounds = KeptBounds()  # noqa: RUF009  (frozen)
+    kept: KeptBounds = KeptBounds()
     multifd_channels: int = 0  # of a VM that leaves, beside the main stream; 0: one stream carries all
 
 
@@ -169,8 +177,8 @@ def _heat(table: _Table) -> Watching:
 
 
 def _kept(table: _Table) -> KeptBounds:
-    days = table.number("days", KeptBounds().days, minimum=0, maximum=kept.MOST_DAYS)
-    gib = table.number("gib", KeptBounds().gib, minimum=0, maximum=kept.MOST_GIB)
+    days = table.number("days", KeptBounds().days, minimum=0, maximum=MOST_KEPT_DAYS)
+    gib = table.number("gib", KeptBounds().gib, minimum=0, maximum=MOST_KEPT_GIB)
     table.refuse_the_rest()
     return KeptBounds(days, gib)
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
-
-MOST_DAYS: Final = 36_500
-MOST_GIB: Final = 1 << 20
 
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -30,11 +26,3 @@ class KeptDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     at: Annotated[int, msgspec.Meta(ge=0)]
     used: Bytes = 0
     until: Annotated[int, msgspec.Meta(ge=0)] = 0
-
-
-@dataclass(frozen=True, slots=True)
-class KeptBounds:
-    """Table `[kept]` of hostd.toml: for so many days, and so many GiB of storage together. 0: no bound."""
-
-    days: int = 30
-    gib: int = 0

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from korora.model.kept import KeptBounds, KeptDisk
-
-DAY_S = 86_400
+from korora.model.configuration import DAY_S, KeptBounds
+from korora.model.kept import KeptDisk
 
 
 def kept_until(kept: KeptDisk, bounds: KeptBounds) -> int:

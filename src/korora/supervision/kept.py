@@ -13,9 +13,9 @@ from typing import Final
 
 import structlog
 
+from korora.model.configuration import KeptBounds
 from korora.model.evidence import WipeStep
 from korora.model.identity import VmName
-from korora.model.kept import KeptBounds
 from korora.policy.keeping import overdue
 from korora.ports.clock import Clock
 from korora.ports.kept_disks import KeptDisks

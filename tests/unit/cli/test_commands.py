@@ -385,6 +385,24 @@ def test_doctor_finds_a_daemon_of_another_name_behind_a_socket(site: CliSite, ca
     assert "belongs to host 'impostor'" in capsys.readouterr().out
 
 
+def test_a_disk_that_is_not_whole_since_a_move_is_shown_with_what_to_do(
+    site: CliSite, capsys: Captured
+) -> None:
+    aside = "/srv/aside/korora-web-data-1.qcow2"
+    knows(site.a, vm("web", not_in_disks=[aside]), vm("db"))
+    assert answer(site.command("vm", "show", "web")) == 0
+    shown = capsys.readouterr().out
+    assert f"is not in its disks yet, but in {aside}; see that the storage" in shown
+    assert answer(site.command("vm", "show", "web", "--json")) == 0
+    assert documents(capsys.readouterr().out)[0]["not_in_disks"] == [aside]
+    assert answer(site.command("doctor", "--json")) == 3
+    (document,) = documents(capsys.readouterr().out)
+    (check,) = [check for check in document["checks"] if check["what"].startswith("disks of")]
+    assert (check["what"], check["good"], check["needed"]) == ("disks of web on a", False, True)
+    assert aside in check["found"]
+    assert "start the daemon anew, or move the VM again" in check["remedy"]
+
+
 def test_a_file_that_a_daemon_cannot_use_is_shown_with_what_mends_it(site: CliSite, capsys: Captured) -> None:
     problem = {"message": "/etc/korora/authorization.toml: no TOML", "remedy": "correct it"}
     site.a.routes["GET", "/v1/host"] = Answer({"name": "a", "problems": [problem]})

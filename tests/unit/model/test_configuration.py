@@ -12,11 +12,11 @@ from korora.errors import ExitCode, UsageError
 from korora.model.configuration import (
     MAX_CHANNELS,
     Endpoint,
+    KeptBounds,
     Watching,
     parse_endpoint,
     parse_host_configuration,
 )
-from korora.model.kept import KeptBounds
 from korora.model.store_settings import StoreSettings
 from korora.model.stored import Bounds
 from korora.protocol.handshake import OFFER

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from korora.model.kept import KeptBounds, KeptDisk
-from korora.policy.keeping import DAY_S, kept_until, overdue
+from korora.model.configuration import DAY_S, KeptBounds
+from korora.model.kept import KeptDisk
+from korora.policy.keeping import kept_until, overdue
 
 GIB = 1 << 30
 

@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 from korora.adapters.premises import kept as kept_module
 from korora.adapters.premises.kept import LocalKeptDisks
 from korora.adapters.premises.wiping import wiped
-from korora.model.kept import KeptBounds, KeptDisk
+from korora.model.configuration import KeptBounds
+from korora.model.kept import KeptDisk
 from korora.supervision import kept as supervision
 from korora.supervision.kept import KeptExpiry
 

@@ -8,8 +8,8 @@ from fastapi.responses import Response
 from msgspec.structs import replace
 
 from korora.errors import ToolError, UsageError
+from korora.model.configuration import KeptBounds
 from korora.model.identity import VmName, checked_name
-from korora.model.kept import KeptBounds
 from korora.policy.keeping import kept_until
 from korora.ports.kept_disks import KeptDisks
 
