@@ -72,9 +72,9 @@ def lab_of(hosts: int) -> Iterator[Lab]:
             take_down(layout)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
-    """Three hosts: enough for a chain."""
+    """Three hosts: enough for a chain. It ends before its process goes on with other tests."""
     yield from lab_of(HOSTS)
 
 
