@@ -711,8 +711,10 @@ def test_a_disk_is_looked_at_before_it_moves_and_a_capped_mirror_ends_as_any(run
         async with here.shown("disk0") as export:
             assert await read(export) == bytes([1]) * 3 * MIB
         assert (await here.load() - before).waited_s >= 0
-        assert here.can_outsource(bench.base)
-        assert not here.can_outsource(bench.base / "nowhere")
+        here.refuse_unfit(bench.base)
+        with pytest.raises(RefusedError) as refused:
+            here.refuse_unfit(bench.base / "nowhere")
+        assert refused.value.kind == "replacement"
         await there.receive()
         await here.mirror("disk0", there.socket, 64 * MIB)
         while not (await here.copied()).ready:  # noqa: ASYNC110  nobody tells

@@ -72,9 +72,9 @@ def lab_of(hosts: int) -> Iterator[Lab]:
             take_down(layout)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
-    """Three hosts: enough for a chain."""
+    """Three hosts: enough for a chain. It ends before its process goes on with other tests."""
     yield from lab_of(HOSTS)
 
 
@@ -93,13 +93,19 @@ def walker(lab: Lab, observer: Observer) -> Iterator[Traveller]:
     guest.end_orders()
 
 
+@pytest.fixture(scope="module")
+def keepers_place(lab: Lab) -> Iterator[str]:
+    """The keeper runs from test to test of a module; it takes long to boot, and much memory."""
+    yield KEEPER.name
+    lab.answer("vm", "stop", KEEPER.name, "--force")
+
+
 @pytest.fixture
-def keeper(lab: Lab, observer: Observer) -> Iterator[Traveller]:
-    """A UEFI guest with Secure Boot, stopped after the test."""
+def keeper(lab: Lab, observer: Observer, keepers_place: str) -> Iterator[Traveller]:
+    """A UEFI guest with Secure Boot, that runs on a or b."""
     guest = settled(Traveller(lab, observer, KEEPER))
     yield guest
     guest.end_orders()
-    lab.answer("vm", "stop", guest.name, "--force")
 
 
 def settled(guest: Traveller) -> Traveller:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.end_to_end
 MIB = 1 << 20
 NUMBERS = itertools.count(41)  # each test has a VM that no host has known
 OFF = ("configuration", "containers", "files", "packages", "malware", "indicators", "unknown")
-FLAGGING = '[checks]\ndisks = "flag"\n' + "".join(f'{check} = "off"\n' for check in OFF)
+CHECKS = '[checks]\ndisks = "{}"\n' + "".join(f'{check} = "off"\n' for check in OFF)
 LIGHT = Workload(dirty_mib=4, dirty_rate_mib=1, fill_mib=8, verify_rate_mib=2)
 
 
@@ -167,18 +167,43 @@ def test_a_guest_that_writes_elsewhere_meanwhile_moves_on_and_back_and_nothing_i
     _is_well(traveller)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def unclean() -> Iterator[Lab]:
     """A lab of its own: that a disk could not be wiped stays in the records of its hosts for good."""
     yield from lab_of(2)
 
 
+@contextmanager
+def broken_at(lab: Lab, bad: int) -> Iterator[Traveller]:
+    """A guest of that lab, with a block that cannot be read; afterwards the policy is as it was."""
+    before = inspection(lab.layout).read_text()
+    try:
+        with (
+            Observer(lab.layout.observer_ip, bind=lab.inside) as observer,
+            on_the_road(lab, observer, bad) as made,
+        ):
+            yield made
+    finally:
+        inspection(lab.layout).write_text(before)
+
+
+def arrived_with_a_placeholder(traveller: Traveller, bad: int, flag: str) -> None:
+    there = (traveller.folder("b") / "data.raw").read_bytes()
+    expected = bytearray(traveller.noise)
+    expected[bad - 4 * MIB : bad - 4 * MIB + 4096] = placeholder(flag, 4096)
+    assert there[4 * MIB : 12 * MIB] == expected
+    _is_well(traveller)
+
+
+def fails_the_wipe_alone(traveller: Traveller, receipt: str) -> None:
+    """What cannot be read back cannot be shown to be wiped, and the receipt says so."""
+    _, told, said = traveller.ended("receipt", "verify", receipt)
+    assert [one["name"] for one in told["checks"] if not one["ok"]] == ["wipe"], said
+
+
 def test_a_disk_with_a_broken_sector_stays_until_it_may_go_with_a_placeholder(unclean: Lab) -> None:
     lab, bad = unclean, 6 * MIB + 5 * 4096
-    with (
-        Observer(lab.layout.observer_ip, bind=lab.inside) as observer,
-        on_the_road(lab, observer, bad) as traveller,
-    ):
+    with broken_at(lab, bad) as traveller:
         words = ("migrate", traveller.name, "--to", "b", "--disks", "all")
         code, outcome, said = traveller.ended(*words)
         assert (code, outcome["error"]["kind"]) == (6, "disk-unreadable"), (outcome, said)
@@ -188,19 +213,39 @@ def test_a_disk_with_a_broken_sector_stays_until_it_may_go_with_a_placeholder(un
         _is_well(traveller)
         assert lab.answer("flags", "list", "--vm", traveller.name) == []
 
-        inspection(lab.layout).write_text(FLAGGING)
+        inspection(lab.layout).write_text(CHECKS.format("flag"))
         code, outcome, said = traveller.ended(*words)
         assert (code, outcome["outcome"]) == (0, "completed"), (outcome, said)
         (told,) = lab.answer("flags", "list", "--vm", traveller.name)
         assert (told["host"], told["state"]) == ("b", "open")
-        there = (traveller.folder("b") / "data.raw").read_bytes()
-        expected = bytearray(traveller.noise)
-        expected[bad - 4 * MIB : bad - 4 * MIB + 4096] = placeholder(told["flag"]["id"], 4096)
-        assert there[4 * MIB : 12 * MIB] == expected
-        code, told, said = traveller.ended("receipt", "verify", outcome["receipt"])
-        # What cannot be read back cannot be shown to be wiped, and the receipt says so.
-        assert [one["name"] for one in told["checks"] if not one["ok"]] == ["wipe"], said
-        _is_well(traveller)
+        arrived_with_a_placeholder(traveller, bad, told["flag"]["id"])
+        fails_the_wipe_alone(traveller, outcome["receipt"])
+
+
+def test_a_disk_with_a_broken_sector_waits_for_a_person_where_the_policy_blocks(unclean: Lab) -> None:
+    lab, bad = unclean, 7 * MIB + 9 * 4096
+    with broken_at(lab, bad) as traveller:
+        inspection(lab.layout).write_text(CHECKS.format("block"))
+        words = ("migrate", traveller.name, "--to", "b", "--disks", "all")
+        for _ in range(2):  # nothing but a person changes it
+            code, outcome, said = traveller.ended(*words)
+            assert (code, outcome["error"]["kind"]) == (3, "flagged"), (outcome, said)
+            assert outcome["error"]["vm_runs_on"] == "a"
+            assert not traveller.folder("b").exists()
+            _is_well(traveller)
+            (told,) = lab.answer("flags", "list", "--vm", traveller.name)
+            assert (told["host"], told["state"], told["flag"]["kind"]) == ("a", "open", "unreadable-chunk")
+            assert (told["flag"]["place"]["disk"], told["flag"]["place"]["offset"]) == ("data", 7 * MIB)
+
+        flag = told["flag"]["id"]
+        lab.answer("flags", "resolve", flag, "accept", "--reason", "the guest can do without it")
+        code, outcome, said = traveller.ended(*words)
+        assert (code, outcome["outcome"]) == (0, "completed"), (outcome, said)
+        assert lab.answer("flags", "list", "--vm", traveller.name) == []
+        (told,) = lab.answer("flags", "list", "--vm", traveller.name, "--all")
+        assert (told["host"], told["state"].split()[0], told["flag"]["id"]) == ("b", "accepted", flag)
+        arrived_with_a_placeholder(traveller, bad, flag)
+        fails_the_wipe_alone(traveller, outcome["receipt"])
 
 
 def _is_well(traveller: Traveller) -> None:

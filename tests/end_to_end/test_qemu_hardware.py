@@ -32,7 +32,14 @@ pytestmark = [
 CLONE_NEWNET = 0x40000000
 KERNEL = newest_kernel()
 OVMF = Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")
+FACTS_ONCE = Path(tempfile.gettempdir()) / f"korora-hw-{os.getpid()}"  # QEMU's, as every test would find them
 MAC, OTHER_MAC = "52:54:00:4b:6f:01", "52:54:00:4b:6f:02"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _facts_once() -> Iterator[None]:
+    yield
+    shutil.rmtree(FACTS_ONCE, ignore_errors=True)
 
 
 @pytest.fixture
@@ -152,7 +159,7 @@ def test_shared_disks_belong_to_whichever_side_runs_first(base: Path, first: str
 
     async def story() -> None:
         make_disks(base)
-        qemu = Qemu(base / "cache")
+        qemu = Qemu(FACTS_ONCE)
         source = await qemu.start(plain(base, DISKS), Place(base / "a", None), incoming=False)
         async with ended(source):
             destination = await qemu.start(source.definition, Place(base / "b", None), incoming=True)
@@ -172,7 +179,7 @@ def test_shared_disks_belong_to_whichever_side_runs_first(base: Path, first: str
 def test_two_vms_never_write_one_disk(base: Path) -> None:
     async def story() -> None:
         make_disks(base)
-        qemu = Qemu(base / "cache")
+        qemu = Qemu(FACTS_ONCE)
         first = await qemu.start(plain(base, DISKS), Place(base / "a", None), incoming=False)
         async with ended(first):
             with pytest.raises(ToolError, match="lock") as caught:
@@ -189,7 +196,7 @@ def test_an_image_that_names_another_file_starts_nothing(base: Path) -> None:
         make_disks(base, "-o", f"data_file={base}/elsewhere")
         more = '[[disks]]\npath = "{base}/q.qcow2"\nformat = "qcow2"\n'
         with pytest.raises(RefusedError):
-            await Qemu(base / "cache").start(plain(base, more), Place(base / "a", None), incoming=False)
+            await Qemu(FACTS_ONCE).start(plain(base, more), Place(base / "a", None), incoming=False)
 
     asyncio.run(story())
 
@@ -198,7 +205,7 @@ def test_taps_join_their_bridges_and_vanish_with_the_vm(base: Path) -> None:
     async def story() -> None:
         more = card("br0", MAC) + card("br0", OTHER_MAC)
         before = names()
-        machine = await Qemu(base / "cache").start(plain(base, more), Place(base / "a", None), incoming=False)
+        machine = await Qemu(FACTS_ONCE).start(plain(base, more), Place(base / "a", None), incoming=False)
         async with ended(machine):
             assert await asyncio.to_thread(network.bridges) == ("br0",)
             taps = [line for line in links().splitlines() if "master br0" in line]
@@ -214,7 +221,7 @@ def test_a_bridge_that_is_not_there_is_named_and_nothing_is_left(base: Path) -> 
         before = names()
         more = card("br0", MAC) + card("br9", OTHER_MAC)
         with pytest.raises(ToolError, match="br9") as caught:
-            await Qemu(base / "cache").start(plain(base, more), Place(base / "a", None), incoming=False)
+            await Qemu(FACTS_ONCE).start(plain(base, more), Place(base / "a", None), incoming=False)
         assert caught.value.kind == "no-bridge"
         assert names() == before
         assert not (base / "a" / "process.json").exists()
@@ -225,7 +232,7 @@ def test_a_bridge_that_is_not_there_is_named_and_nothing_is_left(base: Path) -> 
 def test_a_state_directory_deeper_than_a_socket_path_works(base: Path) -> None:
     async def story() -> None:
         deep = base / ("d" * 90) / ("e" * 90)
-        qemu = Qemu(base / "cache")
+        qemu = Qemu(FACTS_ONCE)
         machine = await qemu.start(plain(base), Place(deep / "a", None), incoming=False)
         async with ended(machine):
             assert await machine.run_state() is RunState.RUNNING
@@ -237,7 +244,7 @@ def test_a_state_directory_deeper_than_a_socket_path_works(base: Path) -> None:
 
 def test_the_memory_that_arrives_is_the_memory_that_left(base: Path) -> None:
     async def story() -> None:
-        qemu = Qemu(base / "cache")
+        qemu = Qemu(FACTS_ONCE)
         source = await qemu.start(plain(base), Place(base / "a", None), incoming=False)
         async with ended(source):
             await source.pause()
@@ -286,7 +293,7 @@ def test_a_secure_boot_guest_moves_with_its_vtpm_card_and_variables(base: Path) 
             f'boot.kernel = "{KERNEL}"\nboot.command_line = "console=ttyS0 panic=0"\n'
             f'[[networks]]\nbridge = "br0"\nmac = "{MAC}"\n'
         )
-        qemu = Qemu(base / "cache")
+        qemu = Qemu(FACTS_ONCE)
         with swtpm(base / "a" / "vtpm") as here, swtpm(base / "b" / "vtpm") as there:
             await until(lambda: here.exists() and there.exists())
             source = await qemu.start(definition, Place(base / "a", here), incoming=False)
@@ -332,7 +339,7 @@ def test_a_qemu_that_somebody_else_started_is_adopted_and_moves(base: Path) -> N
             with foreign(base, here) as started:
                 try:
                     await until((base / "qmp").exists)
-                    qemu = Qemu(base / "cache")
+                    qemu = Qemu(FACTS_ONCE)
                     source = await qemu.adopt(base / "qmp")
                     assert source.pid == started.pid
                     told = source.definition
@@ -365,7 +372,7 @@ def test_an_adopted_vm_that_cannot_be_made_elsewhere_is_refused_there(base: Path
             ) as started:
                 try:
                     await until((base / "qmp").exists)
-                    qemu = Qemu(base / "cache")
+                    qemu = Qemu(FACTS_ONCE)
                     source = await qemu.adopt(base / "qmp")
                     assert source.definition.hardware == ()
                     assert "-virtfs" in source.definition.immovable
@@ -393,7 +400,7 @@ def test_an_adopted_vm_whose_disk_has_another_file_behind_it_says_why_it_stays(b
             with foreign(base, here, "-drive", drive) as started:
                 try:
                     await until((base / "qmp").exists)
-                    qemu = Qemu(base / "cache")
+                    qemu = Qemu(FACTS_ONCE)
                     source = await qemu.adopt(base / "qmp")
                     assert source.definition.hardware == ()
                     assert str(overlay) in source.definition.immovable
@@ -411,7 +418,7 @@ def test_an_adopted_vm_whose_disk_has_another_file_behind_it_says_why_it_stays(b
 
 def test_hardware_that_names_a_file_beside_an_empty_text_starts_nothing(base: Path) -> None:
     async def story() -> None:
-        qemu = Qemu(base / "cache")
+        qemu = Qemu(FACTS_ONCE)
         words = ("-fw_cfg", f"opt/x,string=,file={base}/secret")
         asked = replace(plain(base), adopted=True, vtpm=False, hardware=words)
         with pytest.raises(RefusedError) as caught:
@@ -428,12 +435,12 @@ def test_hardware_that_names_a_file_beside_an_empty_text_starts_nothing(base: Pa
 def test_a_process_that_was_never_recorded_is_ended_and_not_taken_over(base: Path) -> None:
     async def story() -> None:
         place = Place(base / "a", None)
-        machine = await Qemu(base / "cache").start(plain(base), place, incoming=True)
+        machine = await Qemu(FACTS_ONCE).start(plain(base), place, incoming=True)
         await machine.close()
         (base / "a" / "process.json").unlink()
-        assert await Qemu(base / "cache").attach(plain(base), place) is None
+        assert await Qemu(FACTS_ONCE).attach(plain(base), place) is None
         assert not Path(f"/proc/{machine.pid}").exists()
-        again = await Qemu(base / "cache").start(plain(base), place, incoming=False)
+        again = await Qemu(FACTS_ONCE).start(plain(base), place, incoming=False)
         async with ended(again):
             assert await again.run_state() is RunState.RUNNING
 
@@ -442,7 +449,7 @@ def test_a_process_that_was_never_recorded_is_ended_and_not_taken_over(base: Pat
 
 def test_a_start_that_is_cancelled_leaves_nothing(base: Path) -> None:
     async def story() -> None:
-        qemu, place = Qemu(base / "cache"), Place(base / "a", None)
+        qemu, place = Qemu(FACTS_ONCE), Place(base / "a", None)
         await qemu.pinned(plain(base))
         for wait_s in (0.0, 0.002, 0.01, 0.03, 0.06, 0.1):
             starting = asyncio.create_task(qemu.start(plain(base), place, incoming=False))
@@ -465,5 +472,5 @@ def working_directory(process: Path) -> bytes:
 
 def test_a_socket_that_is_not_there_cannot_be_adopted(base: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        asyncio.run(Qemu(base / "cache").adopt(base / "none"))
+        asyncio.run(Qemu(FACTS_ONCE).adopt(base / "none"))
     assert caught.value.kind == "no-socket"

@@ -62,6 +62,7 @@ class World:
     vtpms: dict[VmName, PcrValues] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)  # what the agents were asked, in order
     start_fails: bool = False
+    aside: tuple[str, ...] = ()  # what VMs wrote elsewhere
     go_on: asyncio.Event | None = None  # holds a start back
     pids: itertools.count[int] = field(default_factory=lambda: itertools.count(1000))
 
@@ -200,7 +201,7 @@ class FakeHypervisor:
         raise NotImplementedError
 
     def replacements(self, directory: Path) -> tuple[str, ...]:
-        return ()
+        return tuple(path for path in self._world.aside if directory.name in path)
 
     async def fold_back(self, directory: Path) -> None:
         """No VM of it moves its disks."""

@@ -103,8 +103,9 @@ class FakeMovingDisks:
     def shown(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
         return self.written(name)
 
-    def can_outsource(self, folder: Path) -> bool:
-        return folder.is_dir()
+    def refuse_unfit(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise RefusedError(f"{folder} is no folder", kind="replacement", remedy="name another")
 
     async def mirror(self, name: str, socket: Path, cap_bytes_per_s: int = 0) -> None:
         handle = self._there[name] = nbd.library().NBD()

@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from korora.cli.invocation import Invocation
-from korora.cli.migration.request import disk_names
-from korora.cli.options import AsJson, DiskFormatOption, Disks, To, VmArgument
+from korora.cli.migration.request import folder, moved_disks
+from korora.cli.options import (
+    AsJson,
+    DiskFormatOption,
+    Disks,
+    Incremental,
+    Replacement,
+    StorageModeOption,
+    To,
+    VmArgument,
+)
 from korora.cli.render import say, say_json
 from korora.errors import ExitCode
 from korora.model.identity import VmName
 from korora.model.plan import Inquiry, Mode
+from korora.model.storage import StorageMode
 
 if TYPE_CHECKING:
     from korora.model.plan import Finding
@@ -29,6 +39,9 @@ def check(
     ] = Mode.LIVE,
     disks: Disks = "",
     disk_format: DiskFormatOption = None,
+    incremental: Incremental = False,
+    storage_mode: StorageModeOption = StorageMode.AUTO,
+    replacement: Replacement = "",
     as_json: AsJson = False,
 ) -> None:
     """Run the prechecks of a migration on both hosts, and show all that fail with what mends them.
@@ -39,10 +52,16 @@ def check(
     invocation = Invocation.of(context)
     destination = invocation.site.host(to)
     source = invocation.find(vm)[0]
+    asked = replace(
+        _inquiry(invocation, vm, destination, mode),
+        disks=moved_disks(disks, incremental=incremental),
+        disk_format=disk_format.value if disk_format else "",
+        incremental=incremental,
+        storage_mode=storage_mode,
+        replacement=folder(replacement),
+    )
     with invocation.daemon(source) as daemon:
-        asked = _inquiry(invocation, vm, destination, mode)
-        form = disk_format.value if disk_format else ""
-        findings = daemon.check(replace(asked, disks=disk_names(disks), disk_format=form))
+        findings = daemon.check(asked)
     if as_json:
         say_json(
             {

@@ -24,7 +24,7 @@ from korora.cli.options import (
     VmArgument,
 )
 from korora.cli.render import warn
-from korora.errors import CancelledError, ExitCode, InDoubtError, KororaError, UsageError
+from korora.errors import CancelledError, ExitCode, InDoubtError, KororaError
 from korora.model.plan import Mode
 from korora.model.storage import StorageMode
 
@@ -120,18 +120,12 @@ class _Order:
         """Sign the request and hand it to the source's daemon."""
         from korora.cli.check import address_of
         from korora.cli.migration.follow import Ticket
-        from korora.cli.migration.request import disk_names, folder, signed_request
+        from korora.cli.migration.request import folder, moved_disks, signed_request
 
         destination = invocation.site.host(self.destination)
         source = self._find_source(invocation)
         names = (source.name, destination.name)
-        moved = disk_names(self.disks)
-        if self.incremental and not moved:
-            raise UsageError(
-                "--incremental is about disks that move, and none does",
-                kind="bad-disks",
-                remedy="say which disks move: --disks all",
-            )
+        moved = moved_disks(self.disks, incremental=self.incremental)
         request = signed_request(
             *(invocation.site, self.vm, *names, self.mode, moved, self.disk_format),
             incremental=self.incremental,

@@ -207,6 +207,10 @@ def _pairs(host: SiteHost, view: VmView) -> Iterator[tuple[str, object]]:
         yield "adopted", "started by somebody else; Korora speaks QMP to it"
     if view.immovable:
         yield "does not move", view.immovable
+    if view.not_in_disks:
+        from korora.cli.unfolded import FOLD_BACK, not_in_disks
+
+        yield "disks", f"{not_in_disks(view)}; {FOLD_BACK}"
     yield "process", view.pid
 
 

@@ -47,7 +47,8 @@ class VmView(msgspec.Struct, frozen=True):
     """One VM a host knows.
 
     `state` is a model.vm.RunState or `unresponsive`, `ownership` a protocol.ownership.Status; `owned` says
-    whether this host may run it, `since` is in Unix seconds.
+    whether this host may run it, `since` is in Unix seconds. `not_in_disks`: files that hold what it wrote
+    while it was to move, and its disks do not.
     """
 
     name: str
@@ -71,6 +72,7 @@ class VmView(msgspec.Struct, frozen=True):
     since: float | None = None
     boot: BootView | None = None
     definition: str | None = None
+    not_in_disks: tuple[str, ...] = ()
 
     @property
     def gave_it_away(self) -> bool:

@@ -38,7 +38,7 @@ def create_api(services: Services) -> FastAPI:
         host_routes(services),
         vm_routes(services.guests),
         heat_routes(services.heat),
-        kept_routes(services.kept),
+        kept_routes(services.kept, services.configuration.kept),
         evidence_routes(services),
     ):
         api.include_router(router, prefix="/v1", dependencies=[Depends(callers.administrator)])

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJso
 from korora.model.identity import HostName, OperatorName, VmName
 from korora.model.plan import Inquiry, Mode
 from korora.model.question import Question
+from korora.model.storage import StorageMode
 from korora.model.vm import RunState
 from korora.supervision.live import VmStatus
 
@@ -90,7 +91,8 @@ class BootAnswer:
 
 @dataclass(frozen=True, slots=True)
 class VmAnswer:
-    """One VM. `state` is a model.vm.RunState, or `unresponsive`; `since` is Unix seconds."""
+    """One VM. `state` is a model.vm.RunState, or `unresponsive`; `since` is Unix seconds; `not_in_disks`: see
+    supervision.live.VmStatus."""
 
     name: str
     state: str
@@ -113,6 +115,7 @@ class VmAnswer:
     since: float | None
     boot: BootAnswer | None
     definition: str
+    not_in_disks: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,9 @@ class Check:
     address: str | None = None
     disks: tuple[str, ...] = ()
     disk_format: Literal["", "raw", "qcow2"] = ""
+    incremental: bool = False
+    storage_mode: StorageMode = StorageMode.AUTO
+    replacement: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +316,9 @@ def inquiry_of(body: Check) -> Inquiry:
         body.address,
         body.disks,
         body.disk_format,
+        body.incremental,
+        body.storage_mode,
+        body.replacement,
     )
 
 
@@ -337,6 +346,7 @@ def vm_answer(status: VmStatus) -> VmAnswer:
         since=life.at if life else None,
         boot=BootAnswer(boot.word.value, boot.reasons, boot.secure_boot) if boot else None,
         definition=record.definition,
+        not_in_disks=status.not_in_disks,
     )
 
 

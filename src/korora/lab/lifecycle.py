@@ -22,7 +22,7 @@ import msgspec
 from korora.client import Daemon
 from korora.errors import KororaError, ToolError, UsageError
 from korora.lab import host_tpm
-from korora.lab.guest.image import GuestImage, guest_image, image_by_inputs
+from korora.lab.guest.image import GuestImage, cache_folder, guest_image, image_by_inputs
 from korora.lab.layout import LabHost, Layout
 from korora.lab.machines import READY_MADE, write_machine
 from korora.lab.measured_boot import HostSoftware, MeasuredBoot, measured_boot
@@ -93,6 +93,7 @@ def bring_up(layout: Layout, count: int | None = None, tell: Tell = lambda line:
         image = guest_image()
         boot = measured_boot(HostSoftware())
         for host in hosts:
+            _share_what_is_probed(host)
             _power_on(layout, host, boot)
         write_site(layout, hosts, boot)
         for machine in READY_MADE:
@@ -181,6 +182,15 @@ def korora_command() -> list[str]:
     """How to run this very installation's command line."""
     beside = Path(sys.executable).with_name("korora")
     return [str(beside)] if beside.exists() else [sys.executable, "-m", "korora.cli.main"]
+
+
+def _share_what_is_probed(host: LabHost) -> None:
+    """All hosts are this machine: what one has found out of its QEMU and KVM, which takes seconds, holds for
+    all, and for the next lab. What is kept names the boot and the programs that it is of."""
+    shared, own = cache_folder() / "probed", host.state / "cache"
+    shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not own.exists() and not own.is_symlink():
+        own.symlink_to(shared, target_is_directory=True)
 
 
 def _power_on(layout: Layout, host: LabHost, boot: MeasuredBoot) -> None:

@@ -20,6 +20,7 @@ from korora.model.stored import Bounds, TenantName
 _T = TypeVar("_T")
 
 DAY_S = 86_400
+MOST_KEPT_DAYS, MOST_KEPT_GIB = 36_500, 1 << 20
 MAX_CHANNELS = 8  # with the main stream as many as a host offers (protocol.handshake)
 _EXPECTED: dict[type, str] = {str: "a string", int: "a whole number", dict: "a table", list: "a list"}
 
@@ -53,6 +54,14 @@ class Watching:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptBounds:
+    """Disks of VMs that left are kept for so many days, and so many GiB of storage together. 0: no bound."""
+
+    days: int = 30
+    gib: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class HostConfiguration:
     """One host, as its administrator wrote it. All paths are resolved against the file's folder."""
 
@@ -76,6 +85,7 @@ class HostConfiguration:
         None  # content that need not be sent again; None: STATE/store, as it is made
     )
     heat: Watching = Watching()
+    kept: KeptBounds = KeptBounds()
     multifd_channels: int = 0  # of a VM that leaves, beside the main stream; 0: one stream carries all
 
 
@@ -109,6 +119,7 @@ def parse_host_configuration(text: str, file: Path) -> HostConfiguration:
         stall_deadline_s=stall,
         store=store,
         heat=heat,
+        kept=_kept(table.table("kept", optional=True)),
         multifd_channels=channels,
     )
     table.refuse_the_rest()
@@ -174,6 +185,13 @@ def _heat(table: _Table) -> Watching:
     sample = table.number("sample_seconds", 1, minimum=1, maximum=max(1, every // 2))
     table.refuse_the_rest()
     return Watching(float(every), float(sample))
+
+
+def _kept(table: _Table) -> KeptBounds:
+    days = table.number("days", KeptBounds().days, minimum=0, maximum=MOST_KEPT_DAYS)
+    gib = table.number("gib", KeptBounds().gib, minimum=0, maximum=MOST_KEPT_GIB)
+    table.refuse_the_rest()
+    return KeptBounds(days, gib)
 
 
 def parse_endpoint(text: str) -> Endpoint | None:

@@ -12,7 +12,8 @@ Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 class KeptDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`size`: that the guest saw; `used`: of the storage now. `root`: of its content tree when it left, ""
     if that is not known any more; nobody relies on it. `at`: Unix seconds. `uuid`: of the VM, for another one
-    of the same name is told nothing of it.
+    of the same name is told nothing of it. `until`: when it is wiped, told alone and not written down; 0: not
+    by its age.
     """
 
     vm: str
@@ -24,3 +25,4 @@ class KeptDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     to: str
     at: Annotated[int, msgspec.Meta(ge=0)]
     used: Bytes = 0
+    until: Annotated[int, msgspec.Meta(ge=0)] = 0

@@ -57,7 +57,8 @@ class CryptographyRule:
 class Inquiry:
     """What a check asks: could this migration begin? Unsigned, so it spends nothing and moves nothing.
 
-    `operator` is whose permission is looked at, None for nobody's; `address` as in a migration.
+    `operator` is whose permission is looked at, None for nobody's; `address` as in a migration, and so all
+    that is said of disks.
     """
 
     vm: VmName
@@ -67,6 +68,9 @@ class Inquiry:
     address: str | None = None
     disks: tuple[str, ...] = ()
     disk_format: str = ""
+    incremental: bool = False
+    storage_mode: StorageMode = StorageMode.AUTO
+    replacement: str = ""
 
 
 @dataclass(frozen=True, slots=True)

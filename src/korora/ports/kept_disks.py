@@ -37,6 +37,12 @@ class KeptDisks(Protocol):
         """Undo `take`, if the image is still there, whatever was written to it meanwhile."""
         ...
 
-    async def drop(self, vm: VmName) -> Sequence[WipeStep]:
-        """Wipe all that is kept of this VM. OSError when one cannot be wiped: it is still kept."""
+    async def drop(self, vm: VmName, disk: str | None = None) -> Sequence[WipeStep]:
+        """Wipe all that is kept of this VM, or of this disk. OSError when one cannot be wiped: it is still
+        kept. What is taken meanwhile is not wiped.
+        """
+        ...
+
+    async def finish(self) -> Sequence[WipeStep]:
+        """Wipe what a crash left half wiped. OSError as of `drop`."""
         ...

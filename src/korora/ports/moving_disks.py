@@ -118,8 +118,8 @@ class MovingDisks(Protocol):
         """Source: the disk, for reading, while the guest writes to it."""
         ...
 
-    def can_outsource(self, folder: Path) -> bool:
-        """Whether that folder would do for `outsource`."""
+    def refuse_unfit(self, folder: Path) -> None:
+        """Blocking. RefusedError as of `outsource`, for a folder that would not do for it."""
         ...
 
     async def outsource(self, name: str, folder: Path) -> None:

@@ -347,10 +347,12 @@ class Guests:
     async def _status_of(self, record: VmRecord) -> VmStatus:
         directory = self._vms_directory / record.name
         status = await picture(record, self._roster.live(record.name), directory)
+        moving = self._roster.moving(record.name)
         return replace(
             status,
             state=None if self._recovery.unclear(record.name) else status.state,
-            moving=self._roster.moving(record.name),
+            moving=moving,
+            not_in_disks=() if moving else tuple(self._hypervisor.replacements(directory)),
             boot=self._roster.verdict(record.name) or status.boot,
         )
 

@@ -32,7 +32,10 @@ class LiveVm:
 
 @dataclass(frozen=True, slots=True)
 class VmStatus:
-    """One VM as `vm show` tells it."""
+    """One VM as `vm show` tells it.
+
+    `not_in_disks`: files that hold what it wrote, and its disks do not, though it does not move.
+    """
 
     record: VmRecord
     definition: VmDefinition | None  # None when the journal's text is not understood any more
@@ -43,6 +46,7 @@ class VmStatus:
     vtpm_lost: bool
     life: LifeNote | None
     boot: BootVerdict | None
+    not_in_disks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

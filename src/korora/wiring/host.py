@@ -45,6 +45,7 @@ from korora.supervision.heat.watching import HeatWatch
 from korora.supervision.inspection.examiner import Examiner
 from korora.supervision.inspection.resolving import Resolver
 from korora.supervision.inspection.service import Inspections
+from korora.supervision.kept import KeptExpiry
 from korora.wiring.anchors import SiteAnchors, SiteFiles
 from korora.wiring.contents import StoreContents
 from korora.wiring.identity import HostIdentity
@@ -151,7 +152,9 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
         files=SiteFiles((anchors.all, authorizer.check, rules.check)),
     )
     # Nobody is listened to before every open hand-over was looked at; what all of them use is closed last.
-    return WiredHost(services, (Resources(contents, journal, tpm), migrations, listener, heat))
+    expiry = KeptExpiry(kept, clock, configuration.kept)
+    resources = Resources(contents, journal, tpm)
+    return WiredHost(services, (resources, migrations, listener, heat, expiry))
 
 
 class Resources:

@@ -244,10 +244,28 @@ def test_a_clean_check_is_done(site: CliSite, capsys: Captured) -> None:
     assert answer(site.command("check", "web", "--to", "b")) == 0
     asked: dict[str, object] = {"vm": "web", "destination": "b", "mode": "live", "operator": "alice"}
     asked |= {"address": "10.0.0.2:7000", "disks": [], "disk_format": ""}
+    asked |= {"incremental": False, "storage_mode": "auto", "replacement": ""}
     assert site.a.asked[-1].body == asked
     assert "can move from a to b" in capsys.readouterr().out
     assert answer(site.command("check", "web", "--to", "b", "--mode", "offline")) == 0
     assert site.a.asked[-1].body == asked | {"mode": "offline"}
+    disks = ("--disks", "all", "--incremental", "--storage-mode", "outsource", "--replacement", "/srv/aside")
+    assert answer(site.command("check", "web", "--to", "b", *disks)) == 0
+    moved = {"disks": ["*"], "incremental": True, "storage_mode": "outsource", "replacement": "/srv/aside"}
+    assert site.a.asked[-1].body == asked | moved
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [(("--incremental",), "--disks all"), (("--disks", "all", "--replacement", "aside"), "beginning with /")],
+)
+def test_a_check_refuses_the_same_words_as_a_move(
+    site: CliSite, capsys: Captured, words: tuple[str, ...], remedy: str
+) -> None:
+    for command in ("check", "migrate"):
+        assert answer(site.command(command, "web", "--to", "b", *words)) == 2
+        assert remedy in capsys.readouterr().err
+    assert [asked.path for asked in site.a.asked if asked.method == "POST"] == []
 
 
 def test_all_findings_are_shown_at_once_and_refuse(site: CliSite, capsys: Captured) -> None:
@@ -365,6 +383,24 @@ def test_doctor_finds_a_daemon_of_another_name_behind_a_socket(site: CliSite, ca
     site.b.routes["GET", "/v1/host"] = Answer({"name": "impostor"})
     assert answer(site.command("doctor")) == 3
     assert "belongs to host 'impostor'" in capsys.readouterr().out
+
+
+def test_a_disk_that_is_not_whole_since_a_move_is_shown_with_what_to_do(
+    site: CliSite, capsys: Captured
+) -> None:
+    aside = "/srv/aside/korora-web-data-1.qcow2"
+    knows(site.a, vm("web", not_in_disks=[aside]), vm("db"))
+    assert answer(site.command("vm", "show", "web")) == 0
+    shown = capsys.readouterr().out
+    assert f"is not in its disks yet, but in {aside}; see that the storage" in shown
+    assert answer(site.command("vm", "show", "web", "--json")) == 0
+    assert documents(capsys.readouterr().out)[0]["not_in_disks"] == [aside]
+    assert answer(site.command("doctor", "--json")) == 3
+    (document,) = documents(capsys.readouterr().out)
+    (check,) = [check for check in document["checks"] if check["what"].startswith("disks of")]
+    assert (check["what"], check["good"], check["needed"]) == ("disks of web on a", False, True)
+    assert aside in check["found"]
+    assert "start the daemon anew, or move the VM again" in check["remedy"]
 
 
 def test_a_file_that_a_daemon_cannot_use_is_shown_with_what_mends_it(site: CliSite, capsys: Captured) -> None:

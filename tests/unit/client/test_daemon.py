@@ -239,4 +239,7 @@ def test_findings_are_values(fake: FakeDaemon, client: Daemon) -> None:
         "address": "10.0.0.2:7000",
         "disks": [],
         "disk_format": "",
+        "incremental": False,
+        "storage_mode": "auto",
+        "replacement": "",
     }

@@ -26,7 +26,9 @@ def test_what_is_kept_is_listed_and_wiped_when_dropped(tmp_path: Path) -> None:
         transport = httpx.ASGITransport(create_api(services), client=(known_as(0), 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://daemon/v1") as http:
             (told,) = msgspec.json.decode((await http.get("/kept")).content, type=list[KeptDisk])
-            assert msgspec.structs.replace(told, used=0) == RECORD
+            assert msgspec.structs.replace(told, used=0) == msgspec.structs.replace(
+                RECORD, until=RECORD.at + 30 * 86400
+            )
             (step,) = (await http.delete("/kept/web")).json()
             assert (step["bytes"], step["verified"]) == (9, True)
             assert (await http.get("/kept")).json() == []

@@ -1,10 +1,12 @@
 """What up, down and status do where there is no lab, and what they refuse to touch."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from korora.adapters.hypervisor.probe.cache import Cache
 from korora.errors import ToolError, UsageError
 from korora.lab import lifecycle
 from korora.lab.layout import Layout
@@ -50,3 +52,30 @@ def test_two_at_once_are_refused_not_mixed(tmp_path: Path) -> None:
         lifecycle.take_down(layout)
     assert busy.value.kind == "lab-busy"
     assert (tmp_path / "lab.json").exists()
+
+
+def test_what_one_host_probes_of_this_machine_is_known_to_all_and_outlives_the_lab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORORA_CACHE", str(tmp_path / "cache"))
+    layout = Layout(tmp_path / "lab")
+    for folder in layout.folders(2):
+        folder.mkdir(parents=True, exist_ok=True)
+    first, second = layout.hosts(2)
+    for host in (first, second, first):
+        lifecycle._share_what_is_probed(host)
+    Cache(first.state / "cache").write("facts", "key", b"seen")
+    assert Cache(second.state / "cache").read("facts", "key") == b"seen"
+    shutil.rmtree(layout.directory)
+    assert Cache(tmp_path / "cache" / "probed").read("facts", "key") == b"seen"
+
+
+def test_a_host_that_has_probed_by_itself_keeps_what_it_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KORORA_CACHE", str(tmp_path / "cache"))
+    (host,) = Layout(tmp_path / "lab").hosts(1)
+    own = host.state / "cache"
+    own.mkdir(parents=True)
+    lifecycle._share_what_is_probed(host)
+    assert not own.is_symlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ import pytest
 from fakes.faults import Fault
 from fakes.hypervisor import Trouble
 from fakes.migration_site import LabHost, Site, Tell
+from fakes.moving_disks import FakeMovingDisks, overlays
+from korora.agents.integrity.disks.gaps import Gaps
+from korora.errors import RefusedError
+from korora.migration.crossing.disks import manner
 from korora.model.definition import parse_definition
-from korora.model.identity import VmName
+from korora.model.identity import HostName, VmName
 from korora.model.kept import KeptDisk
-from korora.model.plan import Mode
+from korora.model.plan import Inquiry, Mode
 from korora.model.storage import ALL, StorageMode
 from korora.protocol import canonical, dsse, messages, statements
 from korora.protocol.content_tree import leaf
@@ -130,6 +135,59 @@ def test_a_guest_writes_nowhere_that_the_host_keeps_vms_out_of(tell: Tell, tmp_p
             assert outcome["error"]["kind"] == "replacement", outcome
             assert outcome["error"]["vm_runs_on"] == "a"
             await site.recover()
+
+    tell(story)
+
+
+def test_a_check_finds_a_folder_that_a_move_would_refuse_and_moves_nothing(
+    tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        nowhere = str(tmp_path / "nowhere")
+
+        async def found(**other: Any) -> list[tuple[str, str]]:
+            asked = Inquiry(STORE, HostName("b"), disks=(ALL,), **other)
+            findings = await site["a"].do(lambda: site["a"].migrations.check(asked))
+            assert all(one.remedy for one in findings)
+            return [(one.check, one.host) for one in findings]
+
+        outsource, refused = StorageMode.OUTSOURCE, [("replacement", "a")]
+        assert await found(incremental=True) == []
+        assert await found(storage_mode=outsource) == []  # the VM's own folder
+        assert await found(storage_mode=outsource, replacement=str(tmp_path)) == []
+        assert await found(storage_mode=outsource, replacement=nowhere) == refused
+        assert await found(storage_mode=outsource, replacement="/etc/secrets") == refused
+        assert await found(replacement="/etc/secrets") == refused
+        assert await found(replacement=nowhere) == []  # then it is mirrored
+        assert await found(storage_mode=StorageMode.MIRROR, replacement="/etc/secrets") == []
+        monkeypatch.setattr(FakeMovingDisks, "refuse_unfit", no_room)
+        assert await found(storage_mode=outsource) == [("replacement-room", "a")]
+        assert {name: path.read_bytes() for name, path in disks_of(site["a"]).items()} == CONTENT
+        assert not overlays(site["a"].directory / "vms" / STORE)
+
+    tell(story)
+
+
+def no_room(_disks: FakeMovingDisks, folder: Path) -> None:
+    raise RefusedError(f"{folder} is full", kind="replacement-room", remedy="name another")
+
+
+def test_a_check_of_disks_that_the_daemon_reads_asks_for_no_folder(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        outsource = replace(
+            Inquiry(STORE, HostName("b"), storage_mode=StorageMode.OUTSOURCE, replacement="/etc/secrets"),
+            disks=("data",),
+        )
+        check = site["a"].migrations.check
+        assert [one.check for one in await site["a"].do(lambda: check(outsource))] == ["replacement"]
+        monkeypatch.setattr(manner, "gaps_of", lambda _at, _vm: {"data": Gaps({0: "f1"})})
+        assert await site["a"].do(lambda: check(outsource)) == []
+        rest = replace(outsource, disks=("root",))
+        assert [one.check for one in await site["a"].do(lambda: check(rest))] == ["replacement"]
 
     tell(story)
 

@@ -12,6 +12,7 @@ from korora.errors import ExitCode, UsageError
 from korora.model.configuration import (
     MAX_CHANNELS,
     Endpoint,
+    KeptBounds,
     Watching,
     parse_endpoint,
     parse_host_configuration,
@@ -145,6 +146,14 @@ def test_disks_are_watched_a_second_in_ten_unless_a_host_says_otherwise() -> Non
     assert parse_host_configuration(FULL + "\n[heat]\nevery_seconds = 0\n", FILE).heat.every_s == 0
     assert "at most 5" in refused(FULL + "\n[heat]\nsample_seconds = 6\n").remedy
     assert "heat.every" in refused(FULL + "\n[heat]\nevery = 6\n").message
+
+
+def test_disks_are_kept_for_a_month_unless_a_host_says_otherwise() -> None:
+    assert parse_host_configuration(FULL, FILE).kept == KeptBounds(30, 0)
+    table = "\n[kept]\ndays = 0\ngib = 100\n"
+    assert parse_host_configuration(FULL + table, FILE).kept == KeptBounds(0, 100)
+    for wrong in ("days = -1", "days = 36501", "gib = 1.5", "day = 1"):
+        assert wrong.split()[0] in refused(FULL + f"\n[kept]\n{wrong}\n").message
 
 
 @pytest.mark.parametrize(

@@ -292,6 +292,30 @@ def test_a_restarted_daemon_notices_what_died_meanwhile_and_starts_nothing(
     tell(story)
 
 
+def test_what_a_vm_wrote_elsewhere_is_told_until_it_is_in_its_disks_but_not_while_it_moves(
+    tell: Callable[[Story], None],
+) -> None:
+    async def story(site: Site, guests: Guests) -> None:
+        async def told(name: str) -> tuple[str, ...]:
+            return (await guests.status(name)).not_in_disks
+
+        await guests.run(WEB)
+        await guests.run(BARE)
+        assert await told("web") == ()
+        site.world.aside = ("/srv/korora-web-data.qcow2",)
+        assert (await told("web"), await told("bare")) == (site.world.aside, ())
+        guests.begin_move("web")
+        assert await told("web") == ()
+        await guests.end_move("web")
+        assert await told("web") == site.world.aside
+        await guests.stop("web", force=True)
+        assert await told("web") == site.world.aside
+        site.world.aside = ()
+        assert await told("web") == ()
+
+    tell(story)
+
+
 def test_a_vm_whose_vtpm_was_lost_is_found_and_said_so(tell: Callable[[Story], None]) -> None:
     async def story(site: Site, first: Guests) -> None:
         await first.run(WEB)

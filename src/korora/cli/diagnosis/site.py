@@ -9,6 +9,7 @@ from pathlib import Path
 
 from korora.cli.diagnosis.symptom import Symptom
 from korora.cli.invocation import Invocation
+from korora.cli.unfolded import FOLD_BACK, not_in_disks
 from korora.errors import KororaError
 from korora.model.site import SiteConfiguration, SiteHost
 
@@ -112,7 +113,7 @@ def _daemon(invocation: Invocation, host: SiteHost) -> Iterator[Symptom]:
         return
     try:
         with invocation.daemon(host) as daemon:
-            view = daemon.host(deadline_s=10.0)
+            view, vms = daemon.host(deadline_s=10.0), daemon.vms()
     except KororaError as error:
         yield Symptom("site", what, False, error.message, error.remedy)
         return
@@ -123,6 +124,9 @@ def _daemon(invocation: Invocation, host: SiteHost) -> Iterator[Symptom]:
     yield Symptom("site", what, True, f"answers, version {view.version or 'unknown'}")
     for problem in view.problems:
         yield Symptom("site", f"files of {host.name}", False, problem.message, problem.remedy)
+    for vm in vms:
+        if vm.not_in_disks:
+            yield Symptom("site", f"disks of {vm.name} on {host.name}", False, not_in_disks(vm), FOLD_BACK)
 
 
 def _port(host: SiteHost) -> Iterator[Symptom]:

@@ -12,10 +12,20 @@ from korora.model.kept import KeptDisk
 
 def show_kept(told: Sequence[KeptDisk]) -> None:
     rows = [
-        (one.vm, one.name, one.format, size(one.size), size(one.used), one.to, _since(one.at)) for one in told
+        (
+            one.vm,
+            one.name,
+            one.format,
+            size(one.size),
+            size(one.used),
+            one.to,
+            _date(one.at),
+            _date(one.until),
+        )
+        for one in told
     ]
     if rows:
-        table(("VM", "DISK", "FORMAT", "SIZE", "USED", "WENT TO", "AT"), rows)
+        table(("VM", "DISK", "FORMAT", "SIZE", "USED", "WENT TO", "AT", "UNTIL"), rows)
     else:
         say("nothing is kept")
 
@@ -26,5 +36,5 @@ def show_dropped(steps: Sequence[WipeStep]) -> None:
         say(f"{step.what}: {step.method}{proof}, {size(step.bytes)}")
 
 
-def _since(at: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+def _date(at: int) -> str | None:
+    return None if at == 0 else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))

@@ -74,6 +74,18 @@ def disk_names(words: str) -> tuple[str, ...]:
     return names
 
 
+def moved_disks(words: str, *, incremental: bool) -> tuple[str, ...]:
+    """As `disk_names`. UsageError when only changes of disks are asked for, and none moves."""
+    names = disk_names(words)
+    if incremental and not names:
+        raise UsageError(
+            "--incremental is about disks that move, and none does",
+            kind="bad-disks",
+            remedy="say which disks move: --disks all",
+        )
+    return names
+
+
 def folder(words: str) -> str:
     """What `--replacement` says. UsageError for a name that means another folder on another host."""
     if words and not Path(words).is_absolute():

@@ -5,19 +5,22 @@ from __future__ import annotations
 import msgspec
 from fastapi import APIRouter
 from fastapi.responses import Response
+from msgspec.structs import replace
 
 from korora.errors import ToolError, UsageError
+from korora.model.configuration import KeptBounds
 from korora.model.identity import VmName, checked_name
+from korora.policy.keeping import kept_until
 from korora.ports.kept_disks import KeptDisks
 
 
-def kept_routes(kept: KeptDisks) -> APIRouter:
+def kept_routes(kept: KeptDisks, bounds: KeptBounds) -> APIRouter:
     router = APIRouter(tags=["vms"])
 
     @router.get("/kept", response_class=Response)
     async def list_kept() -> Response:
         """By VM and disk. None of them can be started; each is measured before anything relies on it."""
-        return _answer(kept.all())
+        return _answer([replace(one, until=kept_until(one, bounds)) for one in kept.all()])
 
     @router.delete("/kept/{vm}", response_class=Response)
     async def drop_kept(vm: str) -> Response:

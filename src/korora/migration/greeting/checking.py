@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from korora.errors import QuestionError, RefusedError
+from korora.errors import KororaError, QuestionError, RefusedError
 from korora.migration.crossing.disks import storage
+from korora.migration.crossing.disks.manner import refuse_replacement
 from korora.migration.crossing.subject import Subject, find_subject
 from korora.migration.greeting import gate, survey
 from korora.migration.greeting.conversation import WORK_DEADLINE_S, Conversation
@@ -35,6 +36,10 @@ async def _findings_here(at: Setting, asked: Inquiry, subject: Subject) -> list[
     if subject.live is not None:
         boot = await at.guests.boot_verdict(asked.vm)
         found += _refused(at, "guest-boot", lambda: refuse_changed_boot(boot, asked.vm, at.host))
+    try:
+        await refuse_replacement(at, subject, asked)
+    except RefusedError as refused:
+        found.append(_finding(at, refused.kind, refused))
     if asked.operator is not None:
         found += _denied(at, asked)
     return found
@@ -70,7 +75,11 @@ def _refused(at: Setting, check: str, refuse: Callable[[], object]) -> Iterator[
     try:
         refuse()
     except (RefusedError, QuestionError) as refused:
-        yield Finding(check, at.host, refused.message, refused.remedy)
+        yield _finding(at, check, refused)
+
+
+def _finding(at: Setting, check: str, refused: KororaError) -> Finding:
+    return Finding(check, at.host, refused.message, refused.remedy)
 
 
 def _denied(at: Setting, asked: Inquiry) -> Iterator[Finding]:
@@ -87,5 +96,10 @@ def _denied(at: Setting, asked: Inquiry) -> Iterator[Finding]:
         nonce="",
         issued_at=now,
         not_after=now,
+        disks=asked.disks,
+        disk_format=asked.disk_format,
+        incremental=asked.incremental,
+        storage_mode=asked.storage_mode,
+        replacement=asked.replacement,
     )
     yield from _refused(at, "authorization", lambda: gate.allowed(at, request, None))

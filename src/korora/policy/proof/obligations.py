@@ -72,19 +72,44 @@ def prove(rules: Sequence[Rule], processes: int | None = None) -> Iterator[Resul
 
 def of_rule(rule: Rule) -> list[Result]:
     """That one rule keeps every property, and can be used."""
-    return [*(keeps(rule, wanted).decide() for wanted in (*INVARIANTS, *CONSTRAINTS)), _usable(rule)]
+    step = _Step.of(rule, INVARIANTS)  # once: to write it down takes longer than most proofs
+    return [*(step.keeps(wanted).decide() for wanted in (*INVARIANTS, *CONSTRAINTS)), step.usable()]
 
 
 def keeps(rule: Rule, wanted: Property, given: Sequence[Property] = INVARIANTS) -> Obligation:
     """That the rule keeps the property, where the given ones held before."""
-    before, unknowns = Symbols.any_state(), translation.parameters(rule)
-    after = before.after(rule, unknowns)
-    taken = _taken(rule, unknowns, before, given)
-    if wanted in CONSTRAINTS:
-        kept = translation.formula(wanted.formula, {"u": unknowns["u"]}, before, after)
-    else:
-        kept = translation.formula(wanted.formula, {}, after, after)
-    return Obligation(rule.name, wanted.name, (*taken, z3.Not(kept)))
+    return _Step.of(rule, given).keeps(wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Any step that the rule takes. `taken`: that it is one, from a state with the given properties."""
+
+    rule: Rule
+    unknowns: dict[str, Any]
+    before: Symbols
+    after: Symbols
+    taken: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, rule: Rule, given: Sequence[Property]) -> _Step:
+        before, unknowns = Symbols.any_state(), translation.parameters(rule)
+        after = before.after(rule, unknowns)
+        return cls(rule, unknowns, before, after, tuple(_taken(rule, unknowns, before, given)))
+
+    def keeps(self, wanted: Property) -> Obligation:
+        if wanted in CONSTRAINTS:
+            kept = translation.formula(wanted.formula, {"u": self.unknowns["u"]}, self.before, self.after)
+        else:
+            kept = translation.formula(wanted.formula, {}, self.after, self.after)
+        return Obligation(self.rule.name, wanted.name, (*self.taken, z3.Not(kept)))
+
+    def usable(self) -> Result:
+        """A guard that nothing satisfies would keep every property, and be of no use."""
+        possible = Obligation(self.rule.name, USABLE, self.taken)
+        began = time.perf_counter()
+        found = possible.solver().check() == z3.sat
+        return Result(self.rule.name, USABLE, found, round(time.perf_counter() - began, 4))
 
 
 def _taken(rule: Rule, unknowns: dict[str, Any], before: Symbols, given: Sequence[Property]) -> list[Any]:
@@ -94,15 +119,6 @@ def _taken(rule: Rule, unknowns: dict[str, Any], before: Symbols, given: Sequenc
     held = [translation.formula(one.formula, {}, before, before) for one in given]
     guard = [now(clause.condition) for clause in rule.guard]
     return [*translation.order_of_classes(), *held, now(rule.domain), *guard]
-
-
-def _usable(rule: Rule) -> Result:
-    """A guard that nothing satisfies would keep every property, and be of no use."""
-    unknowns, before = translation.parameters(rule), Symbols.any_state()
-    possible = Obligation(rule.name, USABLE, tuple(_taken(rule, unknowns, before, INVARIANTS)))
-    began = time.perf_counter()
-    found = possible.solver().check() == z3.sat
-    return Result(rule.name, USABLE, found, round(time.perf_counter() - began, 4))
 
 
 def _deterministic(rules: Sequence[Rule]) -> Iterator[Result]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import stat
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from korora.adapters.premises import kept as kept_module
 from korora.adapters.premises.kept import LocalKeptDisks
 from korora.model.identity import VmName
 from korora.model.kept import KeptDisk
@@ -124,6 +127,77 @@ def test_dropped_is_wiped_with_what_a_crash_left(kept: LocalKeptDisks, disk: Pat
     ]
     assert not (tmp_path / "kept" / WEB).exists()
     assert asyncio.run(kept.drop(WEB)) == []
+
+
+def test_one_disk_of_several_is_dropped_alone(kept: LocalKeptDisks, disk: Path, tmp_path: Path) -> None:
+    asyncio.run(kept.keep(RECORD, disk))
+    disk.write_bytes(b"another")
+    asyncio.run(kept.keep(replace(RECORD, name="root"), disk))
+    (step,) = asyncio.run(kept.drop(WEB, "data"))
+    assert (Path(step.what).name, step.verified, step.bytes) == ("data.image", True, len(CONTENT))
+    assert [one.name for one in kept.all()] == ["root"]
+    assert sorted(path.name for path in (tmp_path / "kept" / WEB).iterdir()) == ["root.image", "root.json"]
+    assert asyncio.run(kept.drop(WEB, "data")) == []
+
+
+def test_a_wipe_that_a_crash_cut_short_is_finished_and_nobody_takes_it_meanwhile(
+    kept: LocalKeptDisks, disk: Path, tmp_path: Path
+) -> None:
+    asyncio.run(kept.keep(RECORD, disk))
+    image = tmp_path / "kept" / WEB / "data.image"
+    image.rename(image.with_suffix(".wiped"))
+    assert kept.all() == []
+    with pytest.raises(FileNotFoundError):
+        asyncio.run(kept.take(WEB, "data", disk))
+    (step,) = asyncio.run(kept.finish())
+    assert (step.what, step.verified) == (str(image), True)
+    assert not image.parent.exists()
+    assert asyncio.run(kept.finish()) == []
+
+
+def test_what_is_kept_anew_beside_a_wipe_that_was_cut_short_stays(
+    kept: LocalKeptDisks, disk: Path, tmp_path: Path
+) -> None:
+    asyncio.run(kept.keep(RECORD, disk))
+    image = tmp_path / "kept" / WEB / "data.image"
+    image.with_suffix(".wiped").write_bytes(b"half wiped")
+    asyncio.run(kept.finish())
+    assert [path.name for path in sorted(image.parent.iterdir())] == ["data.image", "data.json"]
+    assert image.read_bytes() == CONTENT
+    image.with_suffix(".wiped").write_bytes(b"half wiped")
+    assert [step.what for step in asyncio.run(kept.drop(WEB))] == [str(image)] * 2
+    assert not image.parent.exists()
+
+
+def test_what_cannot_be_wiped_is_still_kept(
+    kept: LocalKeptDisks, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_path: Path) -> None:
+        raise OSError(errno.EIO, "the storage fails")
+
+    asyncio.run(kept.keep(RECORD, disk))
+    with monkeypatch.context() as broken:
+        broken.setattr(kept_module, "wiped", fails)
+        with pytest.raises(OSError, match="the storage fails"):
+            asyncio.run(kept.drop(WEB, "data"))
+    assert [one.name for one in kept.all()] == ["data"]
+
+
+def test_what_is_taken_while_it_is_dropped_is_never_wiped(kept: LocalKeptDisks, tmp_path: Path) -> None:
+    async def story() -> None:
+        for number in range(40):
+            source, there = tmp_path / "source", tmp_path / f"taken-{number}"
+            source.write_bytes(CONTENT)
+            await kept.keep(RECORD, source)
+            taken, dropped = await asyncio.gather(
+                kept.take(WEB, "data", there), kept.drop(WEB, "data"), return_exceptions=True
+            )
+            assert not isinstance(dropped, BaseException)
+            assert (taken is None) == (dropped == []) == there.exists()
+            if there.exists():
+                assert there.read_bytes() == CONTENT
+
+    asyncio.run(story())
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b'{"vm":"other"}', b"\xff"])

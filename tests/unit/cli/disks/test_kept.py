@@ -22,6 +22,7 @@ DISK = {
     "to": "b",
     "at": 7,
     "used": 4096,
+    "until": 0,
 }
 STEP = {"what": "/x/data.image", "method": "overwritten", "bytes": 4096, "verified": True, "note": ""}
 
@@ -43,7 +44,10 @@ def test_it_is_listed(site: CliSite, capsys: pytest.CaptureFixture[str]) -> None
     code, out = told(site, capsys)
     assert code == 0
     assert out.splitlines()[1].split()[:7] == ["web", "data", "raw", "1.0", "GiB", "4.0", "KiB"]
+    assert out.splitlines()[1].split()[-1] == "–"
     assert json.loads(told(site, capsys, "--json")[1]) == [DISK]
+    site.a.routes["GET", "/v1/kept"] = Answer([DISK | {"until": 86400 * 365 * 30 + 7}])
+    assert "1999-12-2" in told(site, capsys)[1]
     site.a.routes["GET", "/v1/kept"] = Answer([])
     assert told(site, capsys) == (0, "nothing is kept\n")
 

@@ -58,9 +58,8 @@ class DisksAtRest:
     def shown(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
         return self._moving.shown(name)
 
-    def can_outsource(self, folder: Path) -> bool:
+    def refuse_unfit(self, folder: Path) -> None:
         """Nobody writes."""
-        return False
 
     async def outsource(self, name: str, folder: Path) -> None:
         await self._moving.outsource(name, folder)

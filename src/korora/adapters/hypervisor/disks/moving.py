@@ -39,7 +39,7 @@ from korora.adapters.hypervisor.snapshot.drives import OVERLAY, Drive
 from korora.adapters.hypervisor.snapshot.graph import path_of
 from korora.adapters.image import nbd
 from korora.adapters.image.writable import WritableExport
-from korora.errors import RefusedError, ToolError
+from korora.errors import ToolError
 from korora.model.image import NbdExport
 from korora.model.vm import Disk
 from korora.ports.moving_disks import Copied, CopyFailedError, Load
@@ -132,15 +132,8 @@ class QemuMovingDisks:
         ) as export:
             yield export
 
-    def can_outsource(self, folder: Path) -> bool:
-        try:
-            self._refuse_unfit(folder)
-        except RefusedError:
-            return False
-        return True
-
     async def outsource(self, name: str, folder: Path) -> None:
-        await asyncio.to_thread(self._refuse_unfit, folder)
+        await asyncio.to_thread(self.refuse_unfit, folder)
         async with self._one_at_a_time:
             await self._outsource(name, folder)
 
@@ -268,7 +261,7 @@ class QemuMovingDisks:
         self._rounds = dict.fromkeys(self._drives, 0)
         self.socket.unlink(missing_ok=True)
 
-    def _refuse_unfit(self, folder: Path) -> None:
+    def refuse_unfit(self, folder: Path) -> None:
         paths = [self._defined[one].path for one in self._drives]
         replacement.refuse_unfit(folder, self.sizes.values(), paths)
 

@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 EVENTS = ("blk_co_preadv", "blk_co_pwritev")
+IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # it ends when the daemon has ended
 DEADLINE_S = 10.0
 _RETRY_S = 0.05
 
@@ -60,13 +61,19 @@ class Guard:
 
 def _started() -> subprocess.Popen[bytes]:
     command = [sys.executable, "-I", "-S", __file__]
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    # Whoever ends all of a service may do so before the process has come to ignore it: it begins with these
+    # signals held back, as it inherits them.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -80,7 +87,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # it ends when the daemon has ended
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     for path in _left_open():
         with suppress(OSError, ValueError):

@@ -12,11 +12,13 @@ import structlog
 
 from korora.agents.dataorg.popularity import Popularity
 from korora.agents.io import headroom
+from korora.errors import RefusedError
 from korora.migration.crossing.disks import looking, storage
+from korora.migration.crossing.disks.unreadable import gaps_of
 from korora.migration.crossing.subject import Subject
 from korora.migration.setting import Setting
 from korora.migration.teller import Teller
-from korora.model.plan import MigrationRequest
+from korora.model.plan import Inquiry, MigrationRequest
 from korora.model.storage import StorageMode
 from korora.ports.moving_disks import MovingDisks
 
@@ -51,7 +53,7 @@ async def manner_of(
     if vm.live is None:
         return Manner(mirrored=not shares)
     folder = await storage.replacement(at, vm.definition, request)
-    room = await asyncio.to_thread(disks.can_outsource, folder)
+    room = await asyncio.to_thread(_would_do, disks, folder)
     seen = await looking.look(disks, at.images, at.clock)
     choice = headroom.chosen(seen, can_outsource=room, wanted=request.storage_mode is StorageMode.OUTSOURCE)
     log.info("storage mode chosen", vm=request.vm, choice=choice)
@@ -61,3 +63,28 @@ async def manner_of(
         return Manner(mirrored=not shares, habits=habits, cap_bytes_per_s=choice.cap_bytes_per_s)
     await tell.note(f"the guest writes to {folder} while its disks are copied")
     return Manner(mirrored=False, replacement=folder, habits=habits, cap_bytes_per_s=choice.cap_bytes_per_s)
+
+
+async def refuse_replacement(at: Setting, vm: Subject, asked: Inquiry) -> None:
+    """What a move would refuse of where the guest writes meanwhile, with nothing begun.
+
+    RefusedError: kind="replacement", "replacement-room"; "no-such-disk" and "disks-hidden". As if the
+    destination had kept none of the disks.
+    """
+    names = [disk.name for disk in storage.moving(vm.definition, asked.disks)]
+    if vm.live is None or not names or asked.storage_mode is StorageMode.MIRROR:
+        return
+    if not gaps_of(at, vm).keys().isdisjoint(names):  # such disks are copied by the daemon, as they are
+        return
+    folder = await storage.replacement(at, vm.definition, asked)
+    if asked.storage_mode is StorageMode.OUTSOURCE:
+        disks = await vm.live.machine.moving_disks(names)
+        await asyncio.to_thread(disks.refuse_unfit, folder)
+
+
+def _would_do(disks: MovingDisks, folder: Path) -> bool:
+    try:
+        disks.refuse_unfit(folder)
+    except RefusedError:
+        return False
+    return True

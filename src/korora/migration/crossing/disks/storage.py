@@ -59,7 +59,7 @@ def _size(at: Setting, disk: Disk) -> int:
     return int(described["virtual-size"])
 
 
-async def replacement(at: Setting, vm: VmDefinition, asked: MigrationRequest) -> Path:
+async def replacement(at: Setting, vm: VmDefinition, asked: MigrationRequest | Inquiry) -> Path:
     """Where the guest writes meanwhile. RefusedError(kind="replacement") where no file of a VM may lie."""
     if not asked.replacement:
         return at.guests.directory(vm.name)

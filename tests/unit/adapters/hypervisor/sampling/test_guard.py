@@ -101,6 +101,21 @@ def test_it_heeds_no_signal_that_ends_a_service(tmp_path: Path) -> None:
     assert len(monitor.said) == 3
 
 
+def test_it_heeds_none_while_it_begins_either_and_the_daemon_hears_its_own(tmp_path: Path) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    for number in range(5):
+        path = tmp_path / str(number)
+        monitor, guard = Monitor(path), Guard()
+        guard.begins(path)
+        assert guard.pid is not None
+        for one in module.IGNORED:
+            os.kill(guard.pid, one)  # its interpreter has hardly begun
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+        assert gone(closed(guard))
+        monitor.thread.join(30)
+        assert len(monitor.said) == 1 + len(EVENTS)
+
+
 def test_a_guard_that_was_killed_is_started_again(tmp_path: Path) -> None:
     guard = Guard()
     guard.begins(tmp_path / "qmp")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 MAX_DEPTH: Final = 8
 _TOKEN: Final = re.compile(
@@ -62,8 +62,9 @@ class _NotXlError(Exception):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
+class _Token(NamedTuple):
+    """Made for each of perhaps millions."""
+
     kind: str
     text: str
     line: int
@@ -154,11 +155,12 @@ class _Parsing:
             match = _TOKEN.match(self._text, self._at)
             if match is None:
                 raise _NotXlError(f"{self._text[self._at]!r} is not in xl's language")
-            line, self._begin = self._line, self._at
+            line, self._begin, kind = self._line, self._at, str(match.lastgroup)
             self._at = match.end()
-            self._line += match[0].count("\n")
-            if match.lastgroup != "space":
-                return _Token(str(match.lastgroup), match[0], line)
+            if kind == "newline":  # no other token has one in it
+                self._line += match[0].count("\n")
+            if kind != "space":
+                return _Token(kind, match[0], line)
         return _Token("end", "", self._line)
 
     def _skip_line(self, start: int) -> int:

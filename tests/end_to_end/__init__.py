@@ -1,0 +1,1 @@
+"""Tests on real hypervisors, TPMs and networks."""
