@@ -31,12 +31,10 @@ def ended(session: Callable[[], None]) -> int:
 
 
 @contextmanager
-def two_hosts(before: Callable[[Layout], None] = lambda _: None) -> Iterator[Layout]:
-    """In a folder of their own. `before`: what is to be in it before the hosts are, which have their own view
-    of what is mounted."""
+def two_hosts() -> Iterator[Layout]:
+    """In a folder of their own."""
     layout = Layout.at(Path(tempfile.mkdtemp(prefix="kb-", dir="/run")))
     try:
-        before(layout)
         bring_up(layout, 2, lambda line: say(f"lab: {line}"))
         yield layout
     except KororaError:

@@ -25,7 +25,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +40,9 @@ from bench.throttled_storage import ThrottledStorage
 
 from korora.client import Daemon
 from korora.errors import KororaError, ToolError
+from korora.lab.interruption import undisturbed
 from korora.lab.layout import Layout
+from korora.lab.lifecycle import restart_daemon
 
 PEER: Final = "qemu-shallow"
 OUTSOURCED: Final = "korora-outsource"
@@ -246,33 +248,34 @@ def _shown(spread: Spread) -> str:
 
 
 def _session(asked: argparse.Namespace) -> Report:
-    made: list[ThrottledStorage] = []
-
-    def throttled(layout: Layout) -> None:
-        folder, beside = layout.storage / "slow", layout.directory / "beside"
-        made.append(ThrottledStorage(folder, beside, asked.iops, asked.mb_per_s * 10**6))
-
     moves: list[Slow] = []
-    try:
-        with two_hosts(throttled) as layout:
-            with_ = accelerator(layout)
-            description = this_machine.describe(with_)
-            session = Session(layout, made[0], with_, asked)
-            try:
-                for turn in _turns(asked):
-                    moves.append(session.move(*turn))
-                    say(f"{moves[-1]}")
-            finally:
-                made[0].close()
-    finally:
-        for storage in made:
-            storage.close()
+    with two_hosts() as layout, _throttled(layout, asked) as storage:
+        with_ = accelerator(layout)
+        description = this_machine.describe(with_)
+        session = Session(layout, storage, with_, asked)
+        for turn in _turns(asked):
+            moves.append(session.move(*turn))
+            say(f"{moves[-1]}")
     figures = figures_of(moves)
     ratios = ratios_of(figures)
     description = msgspec.structs.replace(description, load_after=this_machine.load())
     return Report(
         description, asked.mib, asked.iops, asked.mb_per_s * 10**6, moves, figures, ratios, goals_of(ratios)
     )
+
+
+@contextmanager
+def _throttled(layout: Layout, asked: argparse.Namespace) -> Iterator[ThrottledStorage]:
+    """Storage of the lab. Each host has a view of its own of what is mounted, from when its daemon started."""
+    folder, beside = layout.storage / "slow", layout.directory / "beside"
+    storage = ThrottledStorage(folder, beside, asked.iops, asked.mb_per_s * 10**6)
+    try:
+        for host in layout.hosts(2):
+            restart_daemon(layout, host)
+        yield storage
+    finally:
+        with undisturbed():
+            storage.close()
 
 
 def _turns(asked: argparse.Namespace) -> Iterator[tuple[str, str, int]]:

@@ -21,7 +21,7 @@ Told = dict[str, Done]
 
 
 class ThrottledStorage:
-    """`folder` is throttled as soon as this is made, which is before the hosts are; `close` undoes it.
+    """`folder` is throttled from when this is made until `close`.
 
     What lies in `beside` is in `folder`, too.
     """
