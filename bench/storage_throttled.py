@@ -266,7 +266,7 @@ def _session(asked: argparse.Namespace) -> Report:
 
 @contextmanager
 def _throttled(layout: Layout, asked: argparse.Namespace) -> Iterator[ThrottledStorage]:
-    """Storage of the lab. Each host has a view of its own of what is mounted, from when its daemon started."""
+    """The lab's. Each host has a view of its own of what is mounted, from when its daemon started."""
     folder, beside = layout.storage / "slow", layout.directory / "beside"
     storage = ThrottledStorage(folder, beside, asked.iops, asked.mb_per_s * 10**6)
     try:
