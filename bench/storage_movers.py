@@ -36,7 +36,7 @@ _PORT: Final = 7100
 
 
 class Move(msgspec.Struct, frozen=True):
-    """`bytes_sent` None: nobody counted them."""
+    """`bytes_sent`, `downtime_ms` None: nobody counted. `notes`: what the daemon said on the way."""
 
     way: str
     number: int
@@ -46,6 +46,8 @@ class Move(msgspec.Struct, frozen=True):
     bytes_sent: int | None = None
     here: Load | None = None
     here_s: float = 0.0
+    downtime_ms: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 # -- Korora ------------------------------------------------------------------------------------------------
@@ -85,10 +87,12 @@ class ByKorora:
         self._at, self._there = self._there, self._at
         with Daemon(self._at.api, self._at.name) as daemon:
             self._pid = daemon.vm(self._name).pid or 0
-        left = self.console.last(says)
+        left, told = self.console.last(says), [json.loads(line) for line in lines]
+        notes = tuple(one["message"] for one in told if one.get("event") == "note")
         return Move(
             way, number, round(ended - began, 2), idle, self.console.between(began, ended),
-            json.loads(lines[-1])["bytes_sent"], self.console.between(began, left), round(left - began, 2),
+            told[-1]["bytes_sent"], self.console.between(began, left), round(left - began, 2),
+            told[-1]["downtime_ms"], notes,
         )  # fmt: skip
 
     def end(self) -> None:

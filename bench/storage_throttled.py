@@ -99,6 +99,7 @@ def _figures(one: Slow) -> dict[str, float]:
         "write_p99_vs_idle": here.write_p99_ms / max(idle.write_p99_ms, 1e-3),
         "copied_s": one.move.here_s,
         "total_s": one.move.wall_s,
+        "downtime_s": (one.move.downtime_ms or 0.0) / 1000,  # 0: nobody counted
     }
 
 
@@ -233,9 +234,9 @@ def _told(asked: argparse.Namespace) -> None:
 
 def table(report: Report) -> str:
     titles = ("load, way", "IOPS", "of idle", "read p50 ms", "read p99 ms", "of idle", "write p99 ms",
-              "of idle", "copied s", "total s")  # fmt: skip
+              "of idle", "copied s", "pause s", "total s")  # fmt: skip
     names = ("iops", "iops_vs_idle", "read_p50_ms", "read_p99_ms", "read_p99_vs_idle", "write_p99_ms",
-             "write_p99_vs_idle", "copied_s", "total_s")  # fmt: skip
+             "write_p99_vs_idle", "copied_s", "downtime_s", "total_s")  # fmt: skip
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name, of in report.figures.items():
         lines.append(f"| {name} | {' | '.join(_shown(of[one]) for one in names)} |")
