@@ -36,6 +36,8 @@ MAX_BYTES: Final = 1 << 20
 BURST_S: Final = 0.1
 SMALL_BYTES: Final = 4096
 _TELLS_EVERY_S: Final = 1.0
+_KNOWN_S: Final = 1
+"""What the kernel may know of a file without asking: QEMU's main loop would wait for each answer."""
 _ROOT: Final = 1
 # include/uapi/linux/fuse.h
 _IN: Final = struct.Struct("=IIQQIIIHH")
@@ -175,10 +177,10 @@ class Folder:
         path = self._backing / _name(body)
         told = path.stat()
         self._names[told.st_ino] = path.name
-        return struct.pack("=4Q2I", told.st_ino, 0, 0, 0, 0, 0) + _attr(told)
+        return struct.pack("=4Q2I", told.st_ino, 0, 0, _KNOWN_S, 0, 0) + _attr(told)
 
     def _tell(self, node: int, _: memoryview) -> bytes:
-        return struct.pack("=QII", 0, 0, 0) + _attr(self._path(node).stat())
+        return struct.pack("=QII", _KNOWN_S, 0, 0) + _attr(self._path(node).stat())
 
     def _change(self, node: int, body: memoryview) -> bytes:
         valid, _, _, size = struct.unpack_from("=IIQQ", body)
