@@ -10,16 +10,12 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Final
 
 from korora.errors import KororaError
 from korora.model.image import NbdExport
 from korora.ports.image import ImageReader
 from korora.ports.moving_disks import MovingDisks
 from korora.protocol.content_tree import CHUNK_BYTES
-
-_AT_ONCE: Final = 16
-"""Chunks: it ends soon after it is told to."""
 
 
 class Nearing:
@@ -51,11 +47,11 @@ class Nearing:
                         await asyncio.to_thread(self._read, export, chunks[:room], size)
 
     def _read(self, export: NbdExport, chunks: Sequence[int], size: int) -> None:
-        """Blocking."""
+        """One after the other: the guest's own reads wait behind all that is under way. Blocking."""
         ranges = [(at, min(CHUNK_BYTES, size - at)) for at in (chunk * CHUNK_BYTES for chunk in chunks)]
         with self._images.open_export(export) as image:
-            for begin in range(0, len(ranges), _AT_ONCE):
+            for one in ranges:
                 if self._enough.is_set():
                     return
-                for _ in image.each(ranges[begin : begin + _AT_ONCE], len):
+                for _ in image.each([one], len):
                     pass

@@ -24,6 +24,7 @@ class Disks:
         self.room = room
         self.reads: list[tuple[str, int, int]] = []
         self.open: list[str] = []
+        self.most_at_once = 0
         self.while_reading: Callable[[], None] = lambda: None
 
     def room_nearer(self, name: str) -> int:
@@ -40,6 +41,8 @@ class Disks:
     @contextmanager
     def open_export(self, export: NbdExport) -> Iterator[Any]:
         def each(ranges: Iterable[tuple[int, int]], work: object) -> Iterator[int]:
+            ranges = list(ranges)
+            self.most_at_once = max(self.most_at_once, len(ranges))
             for offset, length in ranges:
                 self.reads.append((export.name, offset, length))
                 self.while_reading()
@@ -72,6 +75,12 @@ def test_the_most_read_come_first_in_whole_chunks_but_for_the_end_of_the_disk() 
     ]
 
 
+def test_no_more_than_one_chunk_is_under_way_for_the_guest_waits_behind_it() -> None:
+    disks = Disks(room=40 * MIB)
+    assert len(brought(disks, {"root": list(range(40))})) == 40
+    assert disks.most_at_once == 1
+
+
 def test_without_room_or_with_nothing_popular_nothing_is_read() -> None:
     assert brought(Disks(room=MIB - 1), {"root": [0]}) == []
     assert brought(Disks(room=9 * MIB), {}) == []
@@ -94,7 +103,7 @@ def test_it_ends_soon_after_it_is_told_to() -> None:
         disks.while_reading = nearing._enough.set
         nearing.start({"root": list(range(40))})
         await nearing.stop()
-        assert len(disks.reads) <= 16
+        assert len(disks.reads) <= 1
         await nearing.stop()
 
     asyncio.run(story())
