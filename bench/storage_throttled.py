@@ -24,15 +24,27 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from bench import machine as this_machine
-from bench.figures import Spread, spread
 from bench.lab import accelerator, ended, say, two_hosts
+from bench.slow_figures import (
+    AUTO,
+    LOADS,
+    OUTSOURCED,
+    PEER,
+    WAYS,
+    Report,
+    Slow,
+    figures_of,
+    goals_of,
+    ratios_of,
+    table,
+)
 from bench.storage_guest import Boot, definition, random_disk
 from bench.storage_movers import IDLE_S, ByKorora, ByQemu, Move
 from bench.throttled_folder import SMALL_BYTES
@@ -44,92 +56,10 @@ from korora.lab.interruption import undisturbed
 from korora.lab.layout import Layout
 from korora.lab.lifecycle import restart_daemon
 
-PEER: Final = "qemu-shallow"
-OUTSOURCED: Final = "korora-outsource"
-AUTO: Final = "korora-auto"
-WAYS: Final = (PEER, "korora-mirror", OUTSOURCED, AUTO)
-LOADS: Final = ("zones", "flat")
 WATCHED_S: Final = 2.7
 """Three samples of a second."""
 _WATCHED_WITHIN_S: Final = 120.0
 _QEMU: Final = "qemu-system-x86"
-
-
-class Slow(msgspec.Struct, frozen=True):
-    """One move from slow storage."""
-
-    load: str
-    move: Move
-    reads_mib: dict[str, float]
-
-
-class Report(msgspec.Struct, frozen=True):
-    machine: this_machine.Machine
-    disk_mib: int
-    iops: int
-    bytes_per_s: int
-    moves: list[Slow]
-    figures: dict[str, dict[str, Spread]]
-    ratios: dict[str, float]
-    goals: dict[str, bool]
-
-
-# -- what follows from the moves ---------------------------------------------------------------------------
-
-
-def figures_of(moves: Sequence[Slow]) -> dict[str, dict[str, Spread]]:
-    """Of each way and load: what the guest got, as a multiple of what it got idle just before."""
-    found: dict[str, dict[str, Spread]] = {}
-    for name in dict.fromkeys((one.load, one.move.way) for one in moves):
-        of = [_figures(one) for one in moves if (one.load, one.move.way) == name]
-        found[", ".join(name)] = {figure: spread(one[figure] for one in of) for figure in of[0]}
-    return found
-
-
-def _figures(one: Slow) -> dict[str, float]:
-    idle, here = one.move.idle, one.move.here or one.move.moving
-    return {
-        "idle_iops": idle.iops,
-        "iops": here.iops,
-        "iops_vs_idle": here.iops / max(idle.iops, 1e-3),
-        "read_p50_ms": here.read_p50_ms,
-        "read_p99_ms": here.read_p99_ms,
-        "write_p99_ms": here.write_p99_ms,
-        "read_p99_vs_idle": here.read_p99_ms / max(idle.read_p99_ms, 1e-3),
-        "write_p99_vs_idle": here.write_p99_ms / max(idle.write_p99_ms, 1e-3),
-        "copied_s": one.move.here_s,
-        "total_s": one.move.wall_s,
-        "downtime_s": (one.move.downtime_ms or 0.0) / 1000,  # 0: nobody counted
-    }
-
-
-def ratios_of(figures: Mapping[str, Mapping[str, Spread]]) -> dict[str, float]:
-    """Without a name: outsourced, under a load with zones. A mirror is QEMU's own, shallow and uncapped."""
-    ratios: dict[str, float] = {}
-    for name, of in figures.items():
-        load, way = name.split(", ")
-        more = "" if (load, way) == (LOADS[0], OUTSOURCED) else f", {way}, {load}"
-        ratios[f"iops_vs_idle{more}"] = of["iops_vs_idle"].median
-        ratios[f"p99_vs_idle{more}"] = of["read_p99_vs_idle"].median
-        ratios[f"write_p99_vs_idle{more}"] = of["write_p99_vs_idle"].median
-        peer = figures.get(f"{load}, {PEER}")
-        if peer is not None and way != PEER:
-            ratios[f"iops_vs_mirror{more}"] = of["iops"].median / max(peer["iops"].median, 1e-3)
-            ratios[f"time_vs_mirror{more}"] = of["copied_s"].median / peer["copied_s"].median
-    return {name: round(ratio, 3) for name, ratio in ratios.items()}
-
-
-def goals_of(ratios: Mapping[str, float]) -> dict[str, bool]:
-    """Those that were measured."""
-    flat = f"iops_vs_idle, {AUTO}, {LOADS[1]}"
-    wanted: dict[str, Callable[[float], bool]] = {
-        "iops_vs_idle": lambda ratio: ratio >= 1.5,
-        "iops_vs_mirror": lambda ratio: ratio >= 4,
-        "p99_vs_idle": lambda ratio: ratio <= 3,
-        "write_p99_vs_idle": lambda ratio: ratio <= 1,
-        flat: lambda ratio: ratio >= 0.9,
-    }
-    return {name: reached(ratios[name]) for name, reached in wanted.items() if name in ratios}
 
 
 # -- the session -------------------------------------------------------------------------------------------
@@ -230,22 +160,6 @@ def _told(asked: argparse.Namespace) -> None:
     print(table(report))
     if asked.json:
         asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
-
-
-def table(report: Report) -> str:
-    titles = ("load, way", "IOPS", "of idle", "read p50 ms", "read p99 ms", "of idle", "write p99 ms",
-              "of idle", "copied s", "pause s", "total s")  # fmt: skip
-    names = ("iops", "iops_vs_idle", "read_p50_ms", "read_p99_ms", "read_p99_vs_idle", "write_p99_ms",
-             "write_p99_vs_idle", "copied_s", "downtime_s", "total_s")  # fmt: skip
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    for name, of in report.figures.items():
-        lines.append(f"| {name} | {' | '.join(_shown(of[one]) for one in names)} |")
-    ratios = " ".join(f"{name}={ratio}" for name, ratio in report.ratios.items())
-    return "\n".join([*lines, ratios, str(report.goals)])
-
-
-def _shown(spread: Spread) -> str:
-    return f"{spread.median:.4g} ({spread.least:.4g}–{spread.most:.4g})"
 
 
 def _session(asked: argparse.Namespace) -> Report:

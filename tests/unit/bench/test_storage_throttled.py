@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bench.slow_figures import AUTO, OUTSOURCED, PEER, Slow, figures_of, goals_of, ratios_of
 from bench.storage_guest import Load
 from bench.storage_movers import Move
-from bench.storage_throttled import AUTO, OUTSOURCED, PEER, Slow, figures_of, goals_of, main, ratios_of
+from bench.storage_throttled import main
 from bench.throttled_folder import BURST_S, Throttle
 from bench.throttled_storage import ThrottledStorage
 from hypothesis import given
