@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -23,7 +23,7 @@ from korora.lab.guest import image
 
 MIB: Final = 1 << 20
 READY_S: Final = 180.0
-_SAID: Final = re.compile(rb"load (\d+) (\d+) (\d+) (\d+)\r?\n")
+_SAID: Final = re.compile(rb"load \d+ (\d+) (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)\r?\n")
 _WRITTEN: Final = re.compile(rb"written\r?\n")
 _LOOKS_EVERY_S: Final = 0.05
 
@@ -34,6 +34,19 @@ class Load(msgspec.Struct, frozen=True):
     iops: float
     p50_ms: float
     p99_ms: float
+    read_p50_ms: float = 0.0
+    read_p99_ms: float = 0.0
+    write_p50_ms: float = 0.0
+    write_p99_ms: float = 0.0
+
+
+class Said(NamedTuple):
+    """A second of the guest's: when it was seen, and in which file; latencies in µs, in the order of Load."""
+
+    when: float
+    file: Path
+    requests: int
+    latencies: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +97,7 @@ class Console:
 
     def __init__(self, *files: Path) -> None:
         self._files = files
-        self._seen: list[tuple[float, int, float, float]] = []
+        self._seen: list[Said] = []
         self._written = 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -96,23 +109,29 @@ class Console:
 
     def wait_for_load(self, after_s: float = 0.0) -> None:
         """Until it has said something later than this moment (monotonic seconds)."""
-        _until(lambda: any(when > after_s for when, *_ in self._seen))
+        _until(lambda: any(said.when > after_s for said in self._seen))
 
     def wait_for_writing(self) -> None:
         """Until a guest that writes rarely has written once more."""
         now = time.monotonic()
         _until(lambda: self._written > now)
 
+    def last(self, file: Path) -> float:
+        """When it last said something in this file (monotonic seconds); 0.0: never."""
+        return max((said.when for said in self._seen if said.file == file), default=0.0)
+
+    def seconds(self, began: float, ended: float) -> list[Said]:
+        return [said for said in self._seen if began < said.when <= ended]
+
     def between(self, began: float, ended: float) -> Load:
         """All requests that it told of in this time, by its length: a pause counts in full."""
-        told = [one for one in self._seen if began < one[0] <= ended]
+        told = self.seconds(began, ended)
         if not told:
             return Load(0.0, 0.0, 0.0)
-        return Load(
-            round(sum(one[1] for one in told) / (ended - began), 1),
-            round(statistics.median(one[2] for one in told), 2),
-            round(statistics.median(one[3] for one in told), 2),
-        )
+        medians = [
+            round(statistics.median(one) / 1000, 2) for one in zip(*(s.latencies for s in told), strict=True)
+        ]
+        return Load(round(sum(said.requests for said in told) / (ended - began), 1), *medians)
 
     def _watch(self) -> None:
         read = dict.fromkeys(self._files, 0)
@@ -133,8 +152,8 @@ class Console:
                 if _WRITTEN.search(text[:end]):
                     self._written = time.monotonic()
                 for found in _SAID.finditer(text[:end]):
-                    _, count, p50, p99 = map(int, found.groups())
-                    self._seen.append((time.monotonic(), count, p50 / 1000, p99 / 1000))
+                    requests, *latencies = map(int, found.groups())
+                    self._seen.append(Said(time.monotonic(), file, requests, tuple(latencies)))
 
 
 def _until(true: Callable[[], bool]) -> None:

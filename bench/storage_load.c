@@ -1,7 +1,8 @@
 /* The guest's load: direct reads and writes of 4 KiB on /dev/vda, several at a time, 90 % of them in ten zones that
    are a tenth of the disk; seven reads to three writes. Says each second how many were done, and in how many
-   microseconds half of them and 99 of 100 were: "load SECOND REQUESTS P50 P99" (a step of a quarter of an octave).
-   With "load=rare" on the kernel's command line it only writes to every fiftieth MiB of the disk, once in half a
+   microseconds half of them and 99 of 100 were, of all, of the reads, of the writes (a step of a quarter of an
+   octave): "load SECOND REQUESTS P50 P99 P50 P99 P50 P99". With "load=flat" on the kernel's command line all parts
+   of the disk are as likely; with "load=rare" it only writes to every fiftieth MiB of the disk, once in half a
    minute, and says "written". */
 
 #define _GNU_SOURCE
@@ -18,9 +19,10 @@
 #include <unistd.h>
 
 enum { THREADS = 8, BLOCK = 4096, ZONES = 10, STEPS = 128, MIB = 1 << 20, EVERY_MIB = 50, EVERY_S = 30 };
-static volatile uint64_t done[THREADS][STEPS];
+enum { READS, WRITES, KINDS };
+static volatile uint64_t done[THREADS][KINDS][STEPS];
 static uint64_t blocks;
-static int disk;
+static int disk, flat;
 
 static uint64_t drawn(uint64_t *state)
 {
@@ -47,7 +49,7 @@ static void *ask(void *number)
         exit(1);
     for (;;) {
         uint64_t block = drawn(&state) % blocks;
-        if (drawn(&state) % 10) { /* in a zone: the first tenth of a tenth of the disk */
+        if (drawn(&state) % 10 && !flat) { /* in a zone: the first tenth of a tenth of the disk */
             uint64_t zone = blocks / ZONES;
             block = block / zone * zone + block % zone / ZONES;
             if (block >= blocks)
@@ -55,13 +57,14 @@ static void *ask(void *number)
         }
         struct timespec began;
         clock_gettime(CLOCK_MONOTONIC, &began);
-        ssize_t moved = drawn(&state) % 10 < 7 ? pread(disk, buffer, BLOCK, block * BLOCK)
-                                               : pwrite(disk, buffer, BLOCK, block * BLOCK);
+        int kind = drawn(&state) % 10 < 7 ? READS : WRITES;
+        ssize_t moved = kind == READS ? pread(disk, buffer, BLOCK, block * BLOCK)
+                                      : pwrite(disk, buffer, BLOCK, block * BLOCK);
         if (moved != BLOCK) {
             perror("load");
             exit(1);
         }
-        done[(uintptr_t)number][step_since(&began)]++;
+        done[(uintptr_t)number][kind][step_since(&began)]++;
     }
 }
 
@@ -75,23 +78,41 @@ static unsigned reached(const uint64_t *steps, double wanted)
     return (unsigned)exp2((step + 1) / 4.0);
 }
 
-static void say(unsigned second, uint64_t before[STEPS])
+static uint64_t sum_of(const uint64_t *steps)
 {
-    uint64_t steps[STEPS], all = 0;
-    for (int step = 0; step < STEPS; step++) {
-        uint64_t sum = 0;
-        for (int number = 0; number < THREADS; number++)
-            sum += done[number][step];
-        steps[step] = sum - before[step];
-        before[step] = sum;
-        all += steps[step];
-    }
-    printf("load %u %llu %u %u\n", second, (unsigned long long)all, all ? reached(steps, all * 0.5) : 0,
-           all ? reached(steps, all * 0.99) : 0);
+    uint64_t sum = 0;
+    for (int step = 0; step < STEPS; step++)
+        sum += steps[step];
+    return sum;
+}
+
+static void say_reached(const uint64_t *steps)
+{
+    uint64_t all = sum_of(steps);
+    printf(" %u %u", all ? reached(steps, all * 0.5) : 0, all ? reached(steps, all * 0.99) : 0);
+}
+
+static void say(unsigned second, uint64_t before[KINDS][STEPS])
+{
+    uint64_t steps[KINDS][STEPS], both[STEPS] = {0};
+    for (int kind = 0; kind < KINDS; kind++)
+        for (int step = 0; step < STEPS; step++) {
+            uint64_t sum = 0;
+            for (int number = 0; number < THREADS; number++)
+                sum += done[number][kind][step];
+            steps[kind][step] = sum - before[kind][step];
+            before[kind][step] = sum;
+            both[step] += steps[kind][step];
+        }
+    printf("load %u %llu", second, (unsigned long long)sum_of(both));
+    say_reached(both);
+    say_reached(steps[READS]);
+    say_reached(steps[WRITES]);
+    putchar('\n');
     fflush(stdout);
 }
 
-static int wanted_rarely(void)
+static int wanted(const char *word)
 {
     char words[4096] = "";
     FILE *line = fopen("/proc/cmdline", "r");
@@ -99,7 +120,7 @@ static int wanted_rarely(void)
         words[0] = 0;
     if (line)
         fclose(line);
-    return strstr(words, "load=rare") != NULL;
+    return strstr(words, word) != NULL;
 }
 
 static void write_rarely(uint64_t bytes)
@@ -120,14 +141,15 @@ static void write_rarely(uint64_t bytes)
 
 int main(void)
 {
-    uint64_t bytes, before[STEPS] = {0};
+    uint64_t bytes, before[KINDS][STEPS] = {0};
     disk = open("/dev/vda", O_RDWR | O_DIRECT);
     if (disk < 0 || ioctl(disk, BLKGETSIZE64, &bytes)) {
         perror("/dev/vda");
         return 1;
     }
     blocks = bytes / BLOCK;
-    int rarely = wanted_rarely();
+    flat = wanted("load=flat");
+    int rarely = wanted("load=rare");
     if (!rarely)
         for (uintptr_t number = 0; number < THREADS; number++) {
             pthread_t thread;

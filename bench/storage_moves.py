@@ -4,7 +4,7 @@ Two guests of the same definition, each with a disk of random content, on the sa
 take turns: while one is measured the other stands still. The load (bench/storage_load.c) asks the disk for
 all that it answers, so on a small machine guest and copying want the same CPUs; that is in every figure.
 
-idle         the rate of each guest before each of its moves, over IDLE_S.
+idle         the rate of each guest before each of its moves, over 8 s.
 korora-…     `korora migrate --disks all` in a storage mode: the whole command, from its start to its end.
 nbd, nbd-tls `blockdev-mirror` to an NBD export, in the background, then QEMU's own migration of memory, both
              plain or both with TLS; from the order (its destination is started then) until the guest runs
@@ -18,14 +18,8 @@ Run: script/bench storage --moves [--mib 1024] [--return-mib 4096] [--runs 3] [-
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
-import os
-import signal
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -36,32 +30,12 @@ import msgspec
 from bench import machine as this_machine
 from bench.certificates import make_certificates
 from bench.lab import accelerator, ended, say, two_hosts
-from bench.plain_vm import PlainVm
-from bench.storage_guest import Boot, Console, Load, definition, random_disk
+from bench.storage_guest import Boot, definition, random_disk
+from bench.storage_movers import ByKorora, ByQemu, Move
 
-from korora.client import Daemon
-from korora.errors import ToolError
-from korora.lab.layout import LabHost, Layout
-from korora.lab.lifecycle import korora_command
-from korora.model.definition import parse_definition
-from korora.ports.hypervisor import StreamSettings
+from korora.lab.layout import Layout
 
-IDLE_S: Final = 8.0
 MODES: Final = ("auto", "mirror", "outsource")
-_NBD_PORT: Final = 10809
-_PORT: Final = 7100
-_READY_S: Final = 600.0
-
-
-class Move(msgspec.Struct, frozen=True):
-    """`moving`: the guest meanwhile; `idle`: just before. `bytes_sent` None: nobody counted them."""
-
-    way: str
-    number: int
-    wall_s: float
-    idle: Load
-    moving: Load
-    bytes_sent: int | None = None
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -71,167 +45,6 @@ class Report(msgspec.Struct, frozen=True):
     moves: list[Move]
     medians: dict[str, dict[str, float]]
     ratios: dict[str, float]
-
-
-# -- Korora ------------------------------------------------------------------------------------------------
-
-
-class ByKorora:
-    def __init__(self, layout: Layout, name: str, text: str) -> None:
-        self._layout = layout
-        self._name = name
-        self._at, self._there = layout.hosts(2)
-        path = layout.machines / f"{name}.toml"
-        path.write_text(text)
-        with Daemon(self._at.api, self._at.name) as daemon:
-            self._pid = daemon.define(text, start=True).pid or 0
-        self.console = Console(*(host.state / "vms" / name / "console.log" for host in layout.hosts(2)))
-
-    def hold(self) -> None:
-        os.kill(self._pid, signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        os.kill(self._pid, signal.SIGCONT)
-
-    def move(self, number: int, *, way: str, words: Sequence[str]) -> Move:
-        idle, began = _idle(self.console), time.monotonic()
-        configuration = ["--config", str(self._layout.configuration)]
-        order = ["migrate", self._name, "--to", self._there.name, "--disks", "all", *words, "--json"]
-        done = subprocess.run(
-            [*korora_command(), *configuration, *order], capture_output=True, text=True, check=False
-        )
-        ended = time.monotonic()
-        lines = done.stdout.strip().splitlines()
-        if done.returncode:
-            raise ToolError(f"{way} did not move it: {lines[-1:]} {done.stderr[-500:]}", kind="bench-korora")
-        self._at, self._there = self._there, self._at
-        with Daemon(self._at.api, self._at.name) as daemon:
-            self._pid = daemon.vm(self._name).pid or 0
-        return Move(
-            way, number, round(ended - began, 2), idle, self.console.between(began, ended),
-            json.loads(lines[-1])["bytes_sent"],
-        )  # fmt: skip
-
-    def end(self) -> None:
-        """The VM ends with the lab."""
-        self.console.close()
-
-
-# -- QEMU --------------------------------------------------------------------------------------------------
-
-
-class ByQemu:
-    def __init__(
-        self, layout: Layout, folder: Path, name: str, text: Callable[[Path], str], disk: Path,
-        certificates: Mapping[str, Path],
-    ) -> None:  # fmt: skip
-        self._folder = folder
-        self._name = name
-        self._text = text
-        self._disk = disk
-        self._size = disk.stat().st_size
-        self._certificates = certificates
-        self._numbers = itertools.count()
-        self._hosts = layout.hosts(2)
-        self._vm, place = self._start(self._hosts[0], disk, incoming=False)
-        self.console = Console(place / "console.log")
-
-    def hold(self) -> None:
-        self._vm.qmp("stop")
-
-    def go_on(self) -> None:
-        self._vm.qmp("cont")
-
-    def move(self, number: int, *, way: str, tls: bool) -> Move:
-        idle, began = _idle(self.console), time.monotonic()
-        before, source, old = self.console, self._vm, self._disk
-        source.qmp.forget_events()
-        there = self._hosts[1] if source.host is self._hosts[0] else self._hosts[0]
-        self._disk = old.with_name(f"{self._name}-{next(self._numbers)}.raw")
-        self._disk.touch(mode=0o600)
-        os.truncate(self._disk, self._size)
-        destination, place = self._start(there, self._disk, incoming=True)
-        self._vm, self.console = destination, Console(place / "console.log")
-        self._mirror(source, destination, there, tls=tls)
-        self._migrate(source, destination, there, tls=tls)
-        source.end()
-        ended = time.monotonic()
-        moving = _together(before, self.console, began, ended)
-        before.close()
-        old.unlink()
-        return Move(way, number, round(ended - began, 2), idle, moving)
-
-    def end(self) -> None:
-        self._vm.end()
-        self.console.close()
-
-    def _mirror(self, source: PlainVm, destination: PlainVm, there: LabHost, *, tls: bool) -> None:
-        """Until both disks are the same and the guest's writes follow."""
-        address = {"host": there.ip, "port": str(_NBD_PORT)}
-        served: dict[str, Any] = {"addr": {"type": "inet", "data": address}}
-        node = {"driver": "nbd", "node-name": "there", "server": {"type": "inet", **address}, "export": "d"}
-        if tls:
-            served["tls_creds"] = self._credentials(destination, server=True)
-            node["tls-creds"] = self._credentials(source, server=False)
-        destination.qmp("nbd-server-start", **served)
-        exported = {"type": "nbd", "id": "e", "node_name": "system-node", "name": "d", "writable": True}
-        destination.qmp("block-export-add", **exported)
-        source.qmp("blockdev-add", **node)
-        source.qmp(
-            "blockdev-mirror", job_id="copying", device="system-node", target="there", sync="full",
-            copy_mode="background",
-        )  # fmt: skip
-        source.qmp.wait_for("BLOCK_JOB_READY")
-
-    def _migrate(self, source: PlainVm, destination: PlainVm, there: LabHost, *, tls: bool) -> None:
-        settings = StreamSettings()
-        for vm, server in ((destination, True), (source, False)):
-            wanted = {"events": True, "late-block-activate": server, "pause-before-switchover": not server}
-            vm.qmp(
-                "migrate-set-capabilities",
-                capabilities=[{"capability": name, "state": on} for name, on in wanted.items()],
-            )
-            vm.qmp(
-                "migrate-set-parameters",
-                max_bandwidth=settings.max_bandwidth_bytes_per_s,
-                downtime_limit=settings.downtime_limit_ms,
-                tls_creds=self._credentials(vm, server=server) if tls else "",
-            )
-        destination.qmp("migrate-incoming", uri=f"tcp:{there.ip}:{_PORT}")
-        source.qmp("migrate", uri=f"tcp:{there.ip}:{_PORT}")
-        source.qmp.wait_for("MIGRATION", status="pre-switchover")
-        source.qmp("block-job-cancel", device="copying")
-        source.qmp.wait_for("BLOCK_JOB_COMPLETED")
-        source.qmp("blockdev-del", node_name="there")
-        destination.qmp("nbd-server-stop")
-        source.qmp("migrate-continue", state="pre-switchover")
-        destination.qmp.wait_for("RESUME")
-
-    def _start(self, host: LabHost, disk: Path, *, incoming: bool) -> tuple[PlainVm, Path]:
-        folder = self._folder / f"{host.name}{next(self._numbers)}"
-        definition = parse_definition(self._text(disk), self._name)
-        return PlainVm(folder, host, definition, incoming=incoming), folder
-
-    def _credentials(self, vm: PlainVm, *, server: bool) -> str:
-        name = f"tls{next(self._numbers)}"
-        vm.qmp(
-            "object-add", qom_type="tls-creds-x509", id=name, endpoint="server" if server else "client",
-            dir=str(self._certificates[vm.host.name]), verify_peer=True,
-        )  # fmt: skip
-        return name
-
-
-def _idle(console: Console) -> Load:
-    """The guest alone, once it is under way again."""
-    console.wait_for_load(time.monotonic() + 2.0)
-    began = time.monotonic()
-    time.sleep(IDLE_S)
-    return console.between(began, time.monotonic())
-
-
-def _together(before: Console, after: Console, began: float, ended: float) -> Load:
-    one, other = before.between(began, ended), after.between(began, ended)
-    return Load(round(one.iops + other.iops, 1), max(one.p50_ms, other.p50_ms), max(one.p99_ms, other.p99_ms))
 
 
 # -- the session -------------------------------------------------------------------------------------------

@@ -46,6 +46,28 @@ def test_a_quick_benchmark_completes_every_way_and_writes_what_is_promised(tmp_p
             assert run["phases_ms"]["transfer"] > 0
 
 
+@pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="no FUSE")
+def test_a_guest_on_slow_storage_is_moved_each_way_and_what_it_got_is_written(tmp_path: Path) -> None:
+    results, trace = tmp_path / "results.json", tmp_path / "trace"
+    words = ["--mib", "64", "--iops", "20000", "--mb-per-s", "400", "--runs", "1", "--loads", "zones"]
+    words += ["--ways", "qemu-shallow,korora-outsource", "--trace", str(trace), "--json", str(results)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.storage_throttled", *words],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(results.read_text())
+    assert {"iops_vs_idle", "iops_vs_mirror", "p99_vs_idle", "write_p99_vs_idle"} <= set(told["ratios"])
+    for one in told["moves"]:
+        assert one["move"]["idle"]["iops"] > 0
+        assert sum(one["reads_mib"].values()) >= 60
+    assert trace.read_text().count(" idle ") > 5
+
+
 def test_an_unknown_benchmark_is_a_usage_error() -> None:
     done = subprocess.run(
         [PROJECT / "script" / "bench", "nothing"], capture_output=True, text=True, check=False
