@@ -36,7 +36,7 @@ def _silent(_: FileRecord) -> None:
 @dataclass(slots=True)
 class FilesInside:
     """`paths`: shell patterns of the files to look at; none: all. `contents`: of the paths whose content is
-    kept in the reading, for the packages' databases.
+    kept in the reading, for the packages' databases. Without `digests` the reading has none.
     """
 
     disk: ImageFiles | NbdExport
@@ -45,6 +45,7 @@ class FilesInside:
     paths: Sequence[str] = ()
     tell: Tell = _silent
     contents: Sequence[bytes] = packages.WANTED
+    digests: bool = True
     reader: FileReader = field(default_factory=SandboxedFiles)
     _reading: Reading | None = None
 
@@ -80,6 +81,7 @@ class FilesInside:
             self.disk,
             self.contents,
             pieces=bool(takers),
+            digests=self.digests,
             stopped=lambda: passage is not None and passage.stopped,
         )
         with (

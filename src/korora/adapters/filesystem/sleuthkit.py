@@ -15,8 +15,9 @@ import pyfsext
 import pytsk3
 
 from korora.adapters.filesystem import ntfs
-from korora.adapters.filesystem.contents import Contents, Digests, Run, Walked
+from korora.adapters.filesystem.contents import Contents, Run, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, ForSleuthKit, words_of
+from korora.adapters.filesystem.hashing import Digests
 from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
 
 MAX_DEPTH: Final = 1024
@@ -114,7 +115,9 @@ class SleuthKitVolume:
         if kind == "file" and not problem:
             digests, problem = contents.digested(entry.read_random, int(meta.size), path)
         xattrs, device, more = (
-            self._extras.of(int(meta.addr), kind, int(meta.nlink)) if self._extras else (None, None, "")
+            self._extras.of(int(meta.addr), kind, int(meta.nlink))
+            if self._extras and contents.digests
+            else (None, None, "")
         )
         return FileRecord(
             volume=self._number,

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from blake3 import blake3
 from hypothesis import given, settings
@@ -28,6 +29,7 @@ from korora.model.files import (
     Content,
     Done,
     Ended,
+    Entire,
     FileRecord,
     Piece,
     Problem,
@@ -366,11 +368,16 @@ def test_an_empty_disk_has_no_files(tmp_path: Path) -> None:
 # -- contents in pieces -------------------------------------------------------------------------------------
 
 
-def in_pieces(image: Path) -> dict[bytes, tuple[bytes, str, FileRecord]]:
+def in_pieces(image: Path, *, digests: bool = True) -> dict[bytes, tuple[bytes, str, FileRecord]]:
     """What came of each file, how it ended, and the record right after it."""
-    told = list(SandboxedFiles(120.0).walk(ImageFiles(image, Format.RAW), pieces=True))
+    told = list(SandboxedFiles(120.0).walk(ImageFiles(image, Format.RAW), pieces=True, digests=digests))
     found: dict[bytes, tuple[bytes, str, FileRecord]] = {}
     for at, one in enumerate(told):
+        if isinstance(one, Entire):
+            record = told[at + 1]
+            assert isinstance(record, FileRecord)
+            assert (record.path, record.size) == (one.path, len(one.data))
+            found[one.path] = (one.data, "", record)
         if not isinstance(one, Begun):
             continue
         came = b""
@@ -397,8 +404,17 @@ def test_the_content_of_every_file_comes_in_pieces_before_its_record(tree: Path,
         assert record.blake3 == blake3(came).hexdigest()
 
 
+def test_who_wants_no_digests_has_the_same_content_and_the_rest_of_the_record(ext4: Path) -> None:
+    bare = msgspec.structs.replace
+    found, all_of_it = in_pieces(ext4, digests=False), in_pieces(ext4)
+    assert found == {
+        path: (came, problem, bare(record, blake3=None, md5=None, sha256=None, xattrs=None))
+        for path, (came, problem, record) in all_of_it.items()
+    }
+
+
 def test_without_being_asked_no_content_is_told(ext4: Path) -> None:
-    assert not [one for one in walked(ext4) if isinstance(one, Begun | Piece | Ended)]
+    assert not [one for one in walked(ext4) if isinstance(one, Begun | Piece | Ended | Entire)]
 
 
 @pytest.mark.parametrize("seed", range(6))
