@@ -32,6 +32,6 @@ class FileReader(Protocol):
 class FileLocator(Protocol):
     def locate(self, disk: ImageFiles | NbdExport) -> Generator[Told, None, None]:
         """Where the volumes and the files in them lie, without reading any content: `Volume`, `Located`; ends
-        with Done, or with a Problem. Not where a logical volume lies, nor a folder of XFS.
+        with Done, or with a Problem. Not where a folder of XFS lies.
         """
         ...

@@ -53,7 +53,9 @@ class FilesInside:
         """What is unknown beside single files: volumes, tables of partitions, the reader's end, or all of it
         where there was nothing to look at."""
         digest = self.reading.digest
-        files = {shown(file.path) for file in self.reading.files.values() if file.problem}
+        files = {
+            shown(file.path) for file in self.reading.files.values() if file.problem and file.kind == "file"
+        }
         unread = [one for one in digest.problems if one.where not in files]
         if not digest.files and not unread:
             why = "no file in it fits the patterns" if self.paths else "there is no file in it"
