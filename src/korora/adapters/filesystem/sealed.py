@@ -1,4 +1,4 @@
-"""Which inodes of ext4 hold what nobody can read here: encrypted (fscrypt) or compressed (e2compr) by the guest.
+"""Which inodes of ext4 hold what nobody can read here: encrypted (fscrypt) or compressed (e2compr) ones.
 
 Promise: nothing is read for a file system that says that it has neither. Limit: where its descriptors of
 groups are spread over the disk (meta_bg) that is not known, and said.
