@@ -19,6 +19,8 @@ from typing import Final
 REPLY_MAX_BYTES: Final = 64 << 10
 SENT_BYTES: Final = 128 << 10
 """At once, where there is so much."""
+_LATELY_S: Final = 1.0
+"""What was used so lately is not looked at: clamd leaves such a session, and answers are numbered."""
 _END: Final = struct.pack(">I", 0)
 
 
@@ -28,9 +30,11 @@ class Session:
     def __init__(self, place: Path, within_s: float) -> None:
         self._count = 0
         self._usable = True
+        self._last = time.monotonic()
         self._connection = connected(place, within_s)
         try:
             self._connection.sendall(b"zIDSESSION\0")
+            self._connection.setblocking(False)
         except BaseException:
             self._connection.close()
             raise
@@ -38,7 +42,9 @@ class Session:
     @property
     def usable(self) -> bool:
         """Nothing is left over, and clamd has not ended it: it ends those that are idle for long."""
-        return self._usable and not select.select([self._connection], [], [], 0)[0]
+        return self._usable and (
+            time.monotonic() - self._last < _LATELY_S or not waits(self._connection, select.POLLIN, 0)
+        )
 
     def scan(self, blocks: Iterator[bytes], deadline: float) -> bytes:
         """clamd's sentence on this content."""
@@ -51,13 +57,13 @@ class Session:
             if number.isdigit():
                 raise OSError("it answered to another file")
             return number + separator + said
-        self._usable = whole
+        self._usable, self._last = whole, time.monotonic()
         return said
 
     def close(self) -> None:
         if self._usable:
             with suppress(OSError):
-                self._connection.sendall(b"zEND\0")
+                self._connection.send(b"zEND\0")
         self._connection.close()
 
     def _pour(self, blocks: Iterator[bytes], deadline: float) -> bool:
@@ -73,7 +79,7 @@ class Session:
                     continue
                 waiting += struct.pack(">I", len(block)) + block
                 if len(waiting) >= SENT_BYTES:
-                    if select.select([self._connection], [], [], 0)[0]:
+                    if waits(self._connection, select.POLLIN, 0):
                         return False
                     self._send(waiting, deadline)
                     waiting.clear()
@@ -83,8 +89,13 @@ class Session:
         return True
 
     def _send(self, data: bytearray, deadline: float) -> None:
-        self._connection.settimeout(left(deadline))
-        self._connection.sendall(data)
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._connection.send(rest) :]
+            except BlockingIOError:
+                waits(self._connection, select.POLLOUT, left(deadline))
+        rest.release()
 
 
 class Sessions:
@@ -135,7 +146,8 @@ def reply(connection: socket.socket, deadline: float) -> bytes:
     """One sentence, without the zero byte that ends it. OSError when there is no whole one."""
     said = b""
     while len(said) < REPLY_MAX_BYTES:
-        connection.settimeout(left(deadline))
+        if not waits(connection, select.POLLIN, left(deadline)):
+            raise TimeoutError
         piece = connection.recv(4096)
         if not piece:
             break
@@ -143,6 +155,13 @@ def reply(connection: socket.socket, deadline: float) -> bytes:
         if b"\0" in piece:
             return said.split(b"\0")[0]
     raise OSError(f"it ended in the middle of its answer ({said[:80]!r})" if said else "it ended unheard")
+
+
+def waits(connection: socket.socket, until: int, within_s: float) -> bool:
+    """Whether it can be read from or written to within that time."""
+    ready = select.poll()
+    ready.register(connection, until)
+    return bool(ready.poll(1000 * within_s))
 
 
 def left(deadline: float) -> float:
