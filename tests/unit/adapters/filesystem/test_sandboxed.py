@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from korora.adapters.filesystem import sandboxed
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
+from korora.errors import IntegrityError
 from korora.model.files import (
     MAX_CONTENT_BYTES,
     MAX_GATHERED_BYTES,
@@ -357,6 +358,28 @@ def test_a_reader_that_takes_too_long_is_ended_and_the_rest_is_unknown(ext4: Pat
     told = walked(ext4, within_s=0.0)
     assert [type(one) for one in told] == [Problem]
     assert "in time" in problems_of(told)[0].problem
+
+
+def children() -> set[str]:
+    return {pid for one in Path("/proc/self/task").glob("*/children") for pid in one.read_text().split()}
+
+
+def test_an_image_that_qemu_cannot_open_leaves_no_reader_behind(tmp_path: Path) -> None:
+    """The reader has started by then, and waits to be told where the disk is."""
+    before = children()
+    (tmp_path / "disk.qcow2").write_bytes(b"QFI\xfb" + bytes(4096))
+    with pytest.raises(IntegrityError, match="cannot be read as qcow2"):
+        next(SandboxedFiles(120.0).walk(ImageFiles(tmp_path / "disk.qcow2", Format.QCOW2)))
+    assert children() <= before
+
+
+def test_a_disk_of_which_not_all_bytes_lie_in_its_file_is_read_through_qemu(
+    tmp_path: Path, tree: Path, ext4: Path
+) -> None:
+    run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", ext4, tmp_path / "packed.qcow2")
+    told = list(SandboxedFiles(120.0).walk(ImageFiles(tmp_path / "packed.qcow2", Format.QCOW2)))
+    assert problems_of(told) == []
+    assert told[1:] == walked(ext4)[1:]
 
 
 def test_an_empty_disk_has_no_files(tmp_path: Path) -> None:
