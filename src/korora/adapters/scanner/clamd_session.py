@@ -2,16 +2,22 @@
 
 Promise: an answer is the one to the file that was sent, by its number; a session in which anything went
 otherwise is never used again. Limit: one file at a time in each session.
+
+A file goes as a stream (INSTREAM), which clamd writes to a file of its own; or, if it is small and in memory,
+as the descriptor of memory of this session (FILDES), of which clamd makes no copy. What clamd has answered to
+it reads no more, so the next file is written there; where no answer came, it is left as it is.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import select
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -22,6 +28,8 @@ SENT_BYTES: Final = 128 << 10
 _LATELY_S: Final = 1.0
 """What was used so lately is not looked at: clamd leaves such a session, and answers are numbered."""
 _END: Final = struct.pack(">I", 0)
+_FILDES: Final = b"zFILDES\0\0"
+_DESCRIPTOR: Final = re.compile(rb"^fd\[[0-9]{1,10}\]: ")
 
 
 class Session:
@@ -30,6 +38,7 @@ class Session:
     def __init__(self, place: Path, within_s: float) -> None:
         self._count = 0
         self._usable = True
+        self._memory = -1
         self._last = time.monotonic()
         self._connection = connected(place, within_s)
         try:
@@ -50,7 +59,26 @@ class Session:
         """clamd's sentence on this content."""
         self._usable = False
         self._count += 1
-        whole = self._pour(blocks, deadline)
+        return self._said(self._pour(blocks, deadline), deadline)
+
+    def hand_over(self, blocks: Sequence[bytes], deadline: float) -> bytes:
+        """clamd's sentence on this content, of few blocks, in the words that it has for a stream."""
+        self._usable = False
+        self._count += 1
+        if self._memory < 0:
+            self._memory = os.memfd_create("korora")
+        size = sum(map(len, blocks))
+        if os.pwritev(self._memory, blocks, 0) != size:
+            raise OSError("there was no memory for the file")
+        os.ftruncate(self._memory, size)
+        if socket.send_fds(self._connection, [_FILDES], [self._memory]) != len(_FILDES):
+            raise OSError("it took no descriptor")
+        said = _DESCRIPTOR.sub(b"stream: ", self._said(True, deadline))
+        self._usable = self._usable and is_verdict(said)
+        return said
+
+    def _said(self, whole: bool, deadline: float) -> bytes:
+        """`whole`: clamd took all that was sent, so that the session can be used again."""
         number, separator, said = reply(self._connection, deadline).partition(b": ")
         if not separator or number != str(self._count).encode():
             # Before it takes a command clamd speaks without a number; an answer to another file is none.
@@ -65,6 +93,9 @@ class Session:
             with suppress(OSError):
                 self._connection.send(b"zEND\0")
         self._connection.close()
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
 
     def _pour(self, blocks: Iterator[bytes], deadline: float) -> bool:
         """Pieces, each after its length in four bytes, then a length of none; whether all of it was taken.
@@ -129,6 +160,11 @@ class Sessions:
             idle, self._idle = self._idle, []
         for session in idle:
             session.close()
+
+
+def is_verdict(said: bytes) -> bool:
+    """Whether it is a sentence on the content, and not on why there is none."""
+    return said == b"stream: OK" or said.endswith(b" FOUND")
 
 
 def connected(place: Path, within_s: float) -> socket.socket:
