@@ -198,9 +198,12 @@ class _Reading:
         return told
 
     def _wait(self) -> None:
-        while not self._ready.select(max(0.0, min(_ASKED_EVERY_S, self._deadline - time.monotonic()))):
-            if time.monotonic() >= self._deadline:
+        while True:
+            within_s = self._deadline - time.monotonic()
+            if within_s <= 0:  # also when there is always more to read
                 raise TimeoutError("it did not end in time")
+            if self._ready.select(min(_ASKED_EVERY_S, within_s)):
+                return
             if self._stopped():
                 raise EOFError("nobody wants any more")
 

@@ -487,8 +487,11 @@ class Writer:
             while at < len(content):
                 at += out.write(content[at:]) or 0
 
-    def end(self) -> None:
+    def end_of_writing(self) -> None:
         self._thread.join(30)
+
+    def end(self) -> None:
+        self.end_of_writing()
         self.stdout.close()
 
 
@@ -508,6 +511,15 @@ def test_records_come_out_of_the_pipe_as_they_went_in(sizes: list[int], portions
     reading = reading_of(writer)
     assert [bytes(reading.exactly(reading.length())) for _ in records] == records
     with pytest.raises(EOFError):
+        reading.length()
+    writer.end()
+
+
+def test_what_always_has_more_to_tell_is_over_in_time_as_well() -> None:
+    writer = Writer(bytes(1000), [])
+    writer.end_of_writing()
+    reading = sandboxed._Reading(writer, time.monotonic() - 1, lambda: False)  # type: ignore[arg-type]
+    with pytest.raises(TimeoutError):
         reading.length()
     writer.end()
 
