@@ -81,6 +81,14 @@ def test_other_files_are_clean(engine: Scanner, content: bytes) -> None:
     assert engine.scan(stream(content), 20).answer is Answer.CLEAN
 
 
+def test_a_file_that_is_in_memory_has_the_same_answers(engine: Scanner) -> None:
+    contents = [CLEAN, eicar(), b"", eicar() + bytes(3 * BLOCK_BYTES), CLEAN, eicar()]
+    for content in contents:
+        streamed = engine.scan(stream(content), 30)
+        blocks = stream(content).blocks
+        assert engine.scan(Stream(len(content), blocks, at_hand=True), 30) == streamed
+
+
 @pytest.mark.parametrize("piece", [1, 7, 67])
 def test_how_a_file_is_cut_into_blocks_means_nothing(engine: Scanner, piece: int) -> None:
     assert engine.scan(stream(eicar(), piece), 20).answer is Answer.INFECTED

@@ -6,7 +6,8 @@ import google_crc32c
 
 from korora.adapters.filesystem.btrfs.trees import Trees
 from korora.adapters.filesystem.btrfs.volume import BtrfsVolume
-from korora.adapters.filesystem.contents import Contents, Digests, Read, Walked
+from korora.adapters.filesystem.contents import Contents, Read, Walked
+from korora.adapters.filesystem.hashing import Digests
 from korora.model.files import Problem
 
 SUPERBLOCK, SUPERBLOCK_BYTES = 0x10000, 4096

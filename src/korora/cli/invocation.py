@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from korora.errors import KororaError, ToolError, UsageError
-from korora.model.site import SiteConfiguration, SiteHost
 
 if TYPE_CHECKING:
     from korora.client import Daemon
     from korora.client.views import VmView
+    from korora.model.site import SiteConfiguration, SiteHost
 
 
 @dataclass(frozen=True)

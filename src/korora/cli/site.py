@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from korora.errors import UsageError
-from korora.model.site import SiteConfiguration, parse_site
+
+if TYPE_CHECKING:
+    from korora.model.site import SiteConfiguration
 
 VARIABLE = "KORORA_CONFIG"
 SYSTEM = Path("/etc/korora/korora.toml")
@@ -14,6 +17,8 @@ SYSTEM = Path("/etc/korora/korora.toml")
 
 def load_site(given: Path | None) -> SiteConfiguration:
     """The site as configured, with every path absolute. UsageError when there is no file, or a bad one."""
+    from korora.model.site import parse_site  # not for who only reads some other file
+
     path = given or found()
     return parse_site(read_text(path, "the configuration"), str(path)).placed(path.absolute().parent)
 

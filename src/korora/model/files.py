@@ -31,7 +31,7 @@ class FileRecord(msgspec.Struct, frozen=True, tag="file"):
     """One name in a volume. `mode`: permission bits, setuid and setgid and sticky among them.
 
     `blake3`, `md5`, `sha256`: of a file's whole content, or None where `problem` says why not. `xattrs`: name
-    → SHA-256 of the value, in hex; None where this file system's are not read.
+    → SHA-256 of the value, in hex; None where this file system's are not read. All None where nobody asked.
     """
 
     volume: int
@@ -81,6 +81,14 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     problem: Words = ""
 
 
+class Entire(msgspec.Struct, frozen=True, tag="entire"):
+    """All of a file in one piece, before its record: as `Begun`, `Piece` and `Ended` together."""
+
+    volume: int
+    path: Path
+    data: Annotated[bytes, msgspec.Meta(max_length=MAX_PIECE_BYTES)]
+
+
 class Located(msgspec.Struct, frozen=True, tag="located"):
     """Where a name's content lies on the disk: (offset, length) in bytes; more records may follow for it.
 
@@ -106,4 +114,4 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     files: int
 
 
-Told: TypeAlias = Volume | FileRecord | Content | Begun | Piece | Ended | Located | Problem | Done
+Told: TypeAlias = Volume | FileRecord | Content | Begun | Piece | Ended | Entire | Located | Problem | Done

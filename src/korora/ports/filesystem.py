@@ -16,12 +16,14 @@ class FileReader(Protocol):
         contents: Sequence[bytes] = (),
         *,
         pieces: bool = False,
+        digests: bool = True,
         stopped: Callable[[], bool] = ...,
     ) -> Generator[Told, None, None]:
         """Everything in all volumes, a directory before what is in it; ends with Done, or with a Problem.
 
         `contents`: shell patterns of paths whose whole content is told as well, right after their record.
-        `pieces`: the content of every file is told, as it is read, before its record.
+        `pieces`: the content of every file is told, as it is read, before its record. Without `digests` the
+        records have none, and no extended attributes: who takes the pieces wants no more of them.
         `stopped`: asked now and then while nothing comes; once it says so, the reading ends with a Problem.
         """
         ...
@@ -30,6 +32,6 @@ class FileReader(Protocol):
 class FileLocator(Protocol):
     def locate(self, disk: ImageFiles | NbdExport) -> Generator[Told, None, None]:
         """Where the volumes and the files in them lie, without reading any content: `Volume`, `Located`; ends
-        with Done, or with a Problem. Not where a logical volume lies, nor a folder of XFS.
+        with Done, or with a Problem. Not where a folder of XFS lies.
         """
         ...

@@ -10,6 +10,7 @@ from korora.model.scan import EngineAnswer, EngineFacts
 
 BLOCK_BYTES = 256 << 10
 """No block is larger."""
+AT_HAND_BYTES = 1 << 20
 
 
 class BrokenStreamError(Exception):
@@ -18,10 +19,14 @@ class BrokenStreamError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One file, to be read once, from its first byte on. `size` is None where nobody knows it before."""
+    """One file, to be read once, from its first byte on. `size` is None where nobody knows it before.
+
+    `at_hand`: all of it is in memory, at most `AT_HAND_BYTES`: reading it waits for nobody.
+    """
 
     size: int | None
     blocks: Iterator[bytes]
+    at_hand: bool = False
 
 
 class Scanner(Protocol):

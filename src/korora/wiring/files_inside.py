@@ -36,7 +36,7 @@ def _silent(_: FileRecord) -> None:
 @dataclass(slots=True)
 class FilesInside:
     """`paths`: shell patterns of the files to look at; none: all. `contents`: of the paths whose content is
-    kept in the reading, for the packages' databases.
+    kept in the reading, for the packages' databases. Without `digests` the reading has none.
     """
 
     disk: ImageFiles | NbdExport
@@ -45,6 +45,7 @@ class FilesInside:
     paths: Sequence[str] = ()
     tell: Tell = _silent
     contents: Sequence[bytes] = packages.WANTED
+    digests: bool = True
     reader: FileReader = field(default_factory=SandboxedFiles)
     _reading: Reading | None = None
 
@@ -52,7 +53,9 @@ class FilesInside:
         """What is unknown beside single files: volumes, tables of partitions, the reader's end, or all of it
         where there was nothing to look at."""
         digest = self.reading.digest
-        files = {shown(file.path) for file in self.reading.files.values() if file.problem}
+        files = {
+            shown(file.path) for file in self.reading.files.values() if file.problem and file.kind == "file"
+        }
         unread = [one for one in digest.problems if one.where not in files]
         if not digest.files and not unread:
             why = "no file in it fits the patterns" if self.paths else "there is no file in it"
@@ -80,6 +83,7 @@ class FilesInside:
             self.disk,
             self.contents,
             pieces=bool(takers),
+            digests=self.digests,
             stopped=lambda: passage is not None and passage.stopped,
         )
         with (

@@ -34,7 +34,6 @@ from korora.model.scan_configuration import (
 )
 from korora.ports.scanner import BLOCK_BYTES, BrokenStreamError, Scanner
 from korora.wiring.files import PASSED_OVER, files_below
-from korora.wiring.reputation import reputation
 
 __all__ = ["Engines", "Scanned", "files", "opened", "weaknesses"]
 
@@ -81,6 +80,8 @@ def opened(settings: ScanSettings, folder: Path, rule: Rule | None = None) -> It
 
 def _engines(settings: ScanSettings, folder: Path) -> Iterator[Scanner]:
     if settings.reputation is not None:  # first: it alone may be configured wrongly
+        from korora.wiring.reputation import reputation  # a tenth of a second, for who needs it
+
         yield reputation(settings.reputation, folder)
     if settings.clamav is not None:
         yield _clamav(settings.clamav, folder, settings)

@@ -44,6 +44,7 @@ class Scripted:
         contents: Sequence[bytes] = (),
         *,
         pieces: bool = False,
+        digests: bool = True,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Generator[Told, None, None]:
         self.walks += 1
@@ -59,6 +60,7 @@ class Silent(Scripted):
         contents: Sequence[bytes] = (),
         *,
         pieces: bool = False,
+        digests: bool = True,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Generator[Told, None, None]:
         yield from self._told

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fnmatch import translate
 from typing import Final
 
-from blake3 import blake3
-
 from korora.adapters.filesystem.disk import words_of
+from korora.adapters.filesystem.hashing import NONE, Digests, Hashing
 from korora.model.files import (
     MAX_CONTENT_BYTES,
     MAX_GATHERED_BYTES,
@@ -19,6 +18,7 @@ from korora.model.files import (
     Begun,
     Content,
     Ended,
+    Entire,
     FileRecord,
     Located,
     Piece,
@@ -26,38 +26,51 @@ from korora.model.files import (
 )
 
 PIECE_BYTES: Final = MAX_PIECE_BYTES
-_APART_BYTES: Final = 1 << 18
-"""So much and more is worth another thread."""
 Read = Callable[[int, int], bytes]
 Run = tuple[int, int]
 """(offset, length) in bytes."""
 Walked = FileRecord | Content | Located | Problem
-Digests = tuple[str | None, str | None, str | None]
+Tell = Callable[[Begun | Piece | Ended | Entire], None]
+FAILURES: Final = (OSError, RuntimeError, ValueError, TypeError, OverflowError)
+"""Of readers, on a file system that nobody vouches for."""
 
 
 class Contents:
     """`patterns`: of the paths whose content is wanted whole. `tell`: takes every file's content in pieces,
     while it is read, before its record; None where nobody wants it. `volume`: the number they are told with.
+    `digests`: whether anybody wants them, and what else is in a record beside a file's own facts.
     """
 
     def __init__(
         self,
         patterns: Sequence[bytes],
         volume: int = 0,
-        tell: Callable[[Begun | Piece | Ended], None] | None = None,
+        tell: Tell | None = None,
+        *,
+        digests: bool = True,
     ) -> None:
         self._patterns = re.compile("|".join(translate(one.decode("latin-1")) for one in patterns) or r"(?!)")
         self._volume = volume
         self._tell = tell
+        self.digests = digests
         self._held: list[bytes] | None = None
         self._beside = ThreadPoolExecutor(1, "hash")
 
     def digested(self, read: Read, size: int, path: bytes) -> tuple[Digests, str]:
         """(BLAKE3, MD5, SHA-256) of all of it, or why there is none."""
+        self._held = None
         if self._tell is None:
             return self._digested(read, size, path)
-        tell = self._tell
+        if size <= PIECE_BYTES:
+            whole = b""
+            with suppress(*FAILURES):  # it is tried again, piece by piece, and told
+                whole = read(0, size) if size else b""
+            if len(whole) == size:
+                self._tell(Entire(self._volume, path, whole))
+                return self._digested(lambda *_: whole, size, path)
+        return self._in_pieces(self._tell, read, size, path)
 
+    def _in_pieces(self, tell: Tell, read: Read, size: int, path: bytes) -> tuple[Digests, str]:
         def read_and_told(offset: int, length: int) -> bytes:
             piece = read(offset, length)
             if piece:
@@ -70,34 +83,24 @@ class Contents:
         return digests, problem
 
     def _digested(self, read: Read, size: int, path: bytes) -> tuple[Digests, str]:
-        self._held = None
         wanted = size <= MAX_GATHERED_BYTES and self._is_wanted(path)
         parts: list[bytes] = []
-        whole = blake3()
-        md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()  # what package databases have
-        slowest: Future[None] | None = None
+        hashing = Hashing(self._beside) if self.digests else None
         offset = 0
         try:
             while offset < size:
                 piece = read(offset, min(PIECE_BYTES, size - offset))
                 if not piece:
-                    return (None, None, None), f"only {offset} of {size} bytes can be read"
-                if slowest is not None:
-                    slowest.result()
-                slowest = self._beside.submit(md5.update, piece) if len(piece) >= _APART_BYTES else None
-                if slowest is None:
-                    md5.update(piece)
-                whole.update(piece)
-                sha256.update(piece)
+                    return NONE, f"only {offset} of {size} bytes can be read"
+                if hashing is not None:
+                    hashing.update(piece)
                 offset += len(piece)
                 if wanted:
                     parts.append(piece)
-        except (OSError, RuntimeError, ValueError, TypeError, OverflowError) as error:
-            return (None, None, None), words_of(error)
-        if slowest is not None:
-            slowest.result()
+        except FAILURES as error:
+            return NONE, words_of(error)
         self._held = parts if wanted else None
-        return (whole.hexdigest(), md5.hexdigest(), sha256.hexdigest()), ""
+        return (hashing.digests() if hashing is not None else NONE), ""
 
     def wanted(self, record: FileRecord) -> Iterator[Content | Problem]:
         """The content of what was digested last, if it is asked for."""

@@ -6,8 +6,9 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from korora.adapters.filesystem.contents import Contents, Digests, Read, Run
+from korora.adapters.filesystem.contents import Contents, Read, Run
 from korora.adapters.filesystem.disk import words_of
+from korora.adapters.filesystem.hashing import Digests
 from korora.adapters.filesystem.volumes import Stretch
 from korora.model.files import MAX_RUNS, FileRecord, Kind, Located, Problem
 

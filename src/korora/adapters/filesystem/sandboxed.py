@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
@@ -33,6 +33,8 @@ WITHIN_S: Final = 6 * 3600.0
 _ASKED_EVERY_S: Final = 0.2
 _DIRECTLY_BYTES: Final = 1 << 16
 _PIPE_BYTES: Final = 1 << 20
+Words = tuple[str, str, str]
+"""How, and by what two names, the walker finds a disk."""
 _DECODER: Final = msgspec.msgpack.Decoder(Told)
 
 
@@ -52,9 +54,11 @@ class SandboxedFiles:
         contents: Sequence[bytes] = (),
         *,
         pieces: bool = False,
+        digests: bool = True,
         stopped: Callable[[], bool] = _never,
     ) -> Generator[Told, None, None]:
-        return self._told(disk, "pieces" if pieces else "files", contents, stopped)
+        what = ("pieces" if digests else "content") if pieces else "files"
+        return self._told(disk, what, contents, stopped)
 
     def locate(self, disk: ImageFiles | NbdExport) -> Generator[Told, None, None]:
         return self._told(disk, "places", (), _never)
@@ -63,42 +67,66 @@ class SandboxedFiles:
         self, disk: ImageFiles | NbdExport, what: str, contents: Sequence[bytes], stopped: Callable[[], bool]
     ) -> Generator[Told, None, None]:
         deadline = time.monotonic() + self.within_s
-        with _shown(disk) as shown, tempfile.TemporaryFile() as errors:
-            command = [sys.executable, "-I", "-m", "korora.adapters.filesystem.walker", *shown.words, what]
-            words = [*command, *(os.fsdecode(pattern) for pattern in contents)]
-            process = Sandbox(_python() | shown.files, shown.folder).start(words, subprocess.PIPE, errors)
-            try:
-                yield from _records(_Reading(process, deadline, stopped), process, errors)
-            finally:
-                end(process)
-                if process.stdout is not None:
-                    process.stdout.close()
+        command = [sys.executable, "-I", "-m", "korora.adapters.filesystem.walker", what]
+        words = [*command, *(os.fsdecode(pattern) for pattern in contents)]
+        with ExitStack() as undone:
+            errors = undone.enter_context(tempfile.TemporaryFile())
+            shown = _shown(disk, undone)
+            box = Sandbox(_python() | shown.files, shown.folder)
+            process = box.start(words, subprocess.PIPE, errors, subprocess.PIPE)
+            undone.callback(_left, process)
+            # It starts, which takes a while, while the disk is made ready for it.
+            _order(process, undone.enter_context(_ready(disk, shown.folder)))
+            yield from _records(_Reading(process, deadline, stopped), process, errors)
+
+
+def _left(process: subprocess.Popen[bytes]) -> None:
+    end(process)
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(BrokenPipeError):
+                pipe.close()
+
+
+def _order(process: subprocess.Popen[bytes], words: Words) -> None:
+    """If it has ended by then, that is seen where it tells nothing."""
+    assert process.stdin is not None  # noqa: S101  it is a pipe
+    with suppress(BrokenPipeError):
+        process.stdin.write("\0".join(words).encode())
+        process.stdin.close()
 
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A disk, as the walker sees it in its sandbox: its words for it, and what it needs there."""
+    """What the walker sees of a disk in its sandbox."""
 
-    words: tuple[str, str, str]
     folder: Path
     files: dict[str, Path] = field(default_factory=dict)
 
 
-@contextmanager
-def _shown(disk: ImageFiles | NbdExport) -> Iterator[_Shown]:
+def _shown(disk: ImageFiles | NbdExport, undone: ExitStack) -> _Shown:
     if isinstance(disk, NbdExport):
-        yield _Shown(("nbd", f"/run/{disk.socket.name}", disk.name), disk.socket.parent)
+        return _Shown(disk.socket.parent)
+    folder = Path(undone.enter_context(tempfile.TemporaryDirectory(prefix="korora-files-")))
+    alone = not disk.others and disk.slice is None
+    return _Shown(folder, {ITSELF: disk.path.resolve()} if alone else {})
+
+
+@contextmanager
+def _ready(disk: ImageFiles | NbdExport, folder: Path) -> Iterator[Words]:
+    """Where the walker finds it, for as long as this lasts."""
+    if isinstance(disk, NbdExport):
+        yield "nbd", f"/run/{disk.socket.name}", disk.name
         return
-    temporary = tempfile.TemporaryDirectory(prefix="korora-files-")
-    with temporary as folder, ThreadPoolExecutor(1, "layout") as looking:
+    with ThreadPoolExecutor(1, "layout") as looking:
         where = looking.submit(in_file, disk)
-        with served(disk, Path(folder)) as handles:
+        with served(disk, folder) as handles:
             found = where.result()
             if found is None or found.size != handles[0].get_size():
-                yield _Shown(("nbd", "/run/nbd", ""), Path(folder))
+                yield "nbd", "/run/nbd", ""
                 return
-            (Path(folder) / "layout").write_bytes(found.whole().encoded())
-            yield _Shown(("file", ITSELF, "/run/layout"), Path(folder), {ITSELF: disk.path.resolve()})
+            (folder / "layout").write_bytes(found.whole().encoded())
+            yield "file", ITSELF, "/run/layout"
 
 
 def _python() -> dict[str, Path]:
@@ -170,9 +198,12 @@ class _Reading:
         return told
 
     def _wait(self) -> None:
-        while not self._ready.select(max(0.0, min(_ASKED_EVERY_S, self._deadline - time.monotonic()))):
-            if time.monotonic() >= self._deadline:
+        while True:
+            within_s = self._deadline - time.monotonic()
+            if within_s <= 0:  # also when there is always more to read
                 raise TimeoutError("it did not end in time")
+            if self._ready.select(min(_ASKED_EVERY_S, within_s)):
+                return
             if self._stopped():
                 raise EOFError("nobody wants any more")
 

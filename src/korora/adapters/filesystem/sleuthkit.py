@@ -15,8 +15,10 @@ import pyfsext
 import pytsk3
 
 from korora.adapters.filesystem import ntfs
-from korora.adapters.filesystem.contents import Contents, Digests, Run, Walked
+from korora.adapters.filesystem.contents import Contents, Run, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, ForSleuthKit, words_of
+from korora.adapters.filesystem.hashing import Digests
+from korora.adapters.filesystem.sealed import Sealed
 from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
 
 MAX_DEPTH: Final = 1024
@@ -54,7 +56,9 @@ class SleuthKitVolume:
         self.filesystem = _NAMES.get(self._files.info.ftype, "")
         if not self.filesystem:
             raise OSError("a file system that is not read")
-        self._extras = _Extras(part) if self.filesystem.startswith("ext") else None
+        is_ext = self.filesystem in {"ext2", "ext3", "ext4"}
+        self._extras = _Extras(part) if is_ext else None
+        self._sealed = Sealed(part) if is_ext else None
         self._above: set[int] = set()
 
     def walk(self, contents: Contents) -> Iterator[Walked]:
@@ -108,13 +112,13 @@ class SleuthKitVolume:
     def _record(self, entry: Any, path: bytes, meta: Any, contents: Contents) -> FileRecord:
         kind: Kind = _KINDS.get(meta.type, "other")
         digests: Digests = (None, None, None)
-        problem = ""
-        if kind == "file":
-            problem = ntfs.unreadable(entry) if self.filesystem == "ntfs" else ""
+        problem = self._unreadable(entry, kind, int(meta.addr))
         if kind == "file" and not problem:
             digests, problem = contents.digested(entry.read_random, int(meta.size), path)
         xattrs, device, more = (
-            self._extras.of(int(meta.addr), kind, int(meta.nlink)) if self._extras else (None, None, "")
+            self._extras.of(int(meta.addr), kind, int(meta.nlink))
+            if self._extras and contents.digests and not problem
+            else (None, None, "")
         )
         return FileRecord(
             volume=self._number,
@@ -125,7 +129,7 @@ class SleuthKitVolume:
             group=int(meta.gid),
             size=int(meta.size) if kind in {"file", "symlink"} else 0,
             links=int(meta.nlink),
-            target=_target(entry, meta) if kind == "symlink" else b"",
+            target=_target(entry, meta) if kind == "symlink" and not problem else b"",
             device=device,
             xattrs=xattrs,
             blake3=digests[0],
@@ -133,6 +137,15 @@ class SleuthKitVolume:
             sha256=digests[2],
             problem=problem or more,
         )
+
+    def _unreadable(self, entry: Any, kind: Kind, inode: int) -> str:
+        """Why what stands there says nothing; "" otherwise."""
+        if self._sealed is not None and kind in {"file", "directory", "symlink"}:
+            try:
+                return self._sealed.why(inode)
+            except (OSError, ValueError) as error:
+                return words_of(error)
+        return ntfs.unreadable(entry) if kind == "file" and self.filesystem == "ntfs" else ""
 
     def _streams(self, entry: Any, of: FileRecord, contents: Contents) -> Iterator[Walked]:
         """Each as a file of its own, with the name of the file or folder before a colon."""

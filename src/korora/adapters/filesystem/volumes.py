@@ -12,8 +12,8 @@ from typing import Final
 
 import pytsk3
 
-from korora.adapters.filesystem import lvm
 from korora.adapters.filesystem.disk import Bytes, ForSleuthKit, Part
+from korora.adapters.filesystem.lvm import volumes as lvm
 from korora.model.files import Problem
 
 MAX_PARTS: Final = 1024
@@ -24,7 +24,7 @@ Stretch = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A part, and where it lies on the disk; a logical volume lies in its partition.
+    """A part, and where it lies on the disk; a logical volume starts where its first partition does.
 
     `lies`: where its bytes are, as (offset in it, offset on the disk, length). OSError where nobody can say.
     """
@@ -37,11 +37,13 @@ class Found:
 def found_in(disk: Bytes) -> Iterator[Found | Problem]:
     parts = list(_partitions(disk))
     yield from _overlaps(parts)
-    for part in parts or [_plain(0, disk)]:
-        if isinstance(part, Found) and lvm.is_one(part.content):
-            yield from _logical(part)
-        else:
+    parts = parts or [_plain(0, disk)]
+    physical = [part for part in parts if isinstance(part, Found) and lvm.is_one(part.content)]
+    for part in parts:
+        if part not in physical:
             yield part
+        elif part is physical[0]:  # all of them together
+            yield from _logical(physical)
 
 
 def _plain(start: int, content: Bytes) -> Found:
@@ -77,6 +79,6 @@ def _overlaps(parts: list[Found | Problem]) -> Iterator[Problem]:
         end = max(end, part.start + part.content.size)
 
 
-def _logical(part: Found) -> Iterator[Found | Problem]:
-    for one in lvm.volumes(part.content, part.start, MAX_PARTS):
-        yield one if isinstance(one, Problem) else Found(part.start, one, one.lies)
+def _logical(parts: list[Found]) -> Iterator[Found | Problem]:
+    for one in lvm.volumes([(part.start, part.content) for part in parts], MAX_PARTS):
+        yield one if isinstance(one, Problem) else Found(one.start, one, one.lies)

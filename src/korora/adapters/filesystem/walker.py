@@ -3,8 +3,9 @@
 Records are MessagePack, each after its length (4 bytes, big-endian). Whatever a hostile file system does to
 it, it can write records, and end.
 
-Run: python -m korora.adapters.filesystem.walker nbd SOCKET EXPORT files|pieces|places [PATTERN ...]
-or with `file FILE LAYOUT` instead of an export: a file in which the disk's bytes lie, and where.
+Run: python -m korora.adapters.filesystem.walker files|pieces|content|places [PATTERN ...]
+It begins once it has read, on its input, three words with zero bytes between: `nbd`, SOCKET, EXPORT; or
+`file`, FILE, LAYOUT: a file in which the disk's bytes lie, and where. `content`: pieces without digests.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import BinaryIO, Final, Protocol
 
 import msgspec
 
-from korora.adapters.filesystem.contents import Contents, Walked
+from korora.adapters.filesystem.contents import Contents, Tell, Walked
 from korora.adapters.filesystem.disk import Bytes, Disk, exported, in_file, words_of
 from korora.adapters.filesystem.names import name_of
 from korora.adapters.filesystem.places import Places
 from korora.adapters.filesystem.sleuthkit import SleuthKitVolume
 from korora.adapters.filesystem.volumes import Found, found_in
-from korora.model.files import Begun, Done, Ended, FileRecord, Piece, Problem, Told, Volume
+from korora.model.files import Begun, Done, Ended, FileRecord, Problem, Told, Volume
 
 
 class Reader(Protocol):
@@ -32,7 +33,7 @@ class Reader(Protocol):
     def walk(self, contents: Contents) -> Iterator[Walked]: ...
 
 
-Tell = Callable[[Begun | Piece | Ended], None]
+OUTPUT_BYTES: Final = 1 << 16
 UNREAD = {"swap": "", "luks": "it is encrypted"}
 """What is no problem, and why others are."""
 
@@ -52,14 +53,16 @@ def _xfs(number: int, part: Bytes) -> Reader:
 READERS: Final[dict[str, Callable[[int, Bytes], Reader]]] = {"btrfs": _btrfs, "xfs": _xfs}
 
 
-def told_of(disk: Disk, patterns: Sequence[bytes], tell: Tell | None = None) -> Iterator[Told]:
+def told_of(
+    disk: Disk, patterns: Sequence[bytes], tell: Tell | None = None, *, digests: bool = True
+) -> Iterator[Told]:
     """`tell` takes the pieces of files' contents; they belong before the record that comes next."""
     files = 0
     for number, found in _numbered(disk):
         if isinstance(found, Problem):
             yield found
             continue
-        for told in _volume(number, found, Contents(patterns, number, tell)):
+        for told in _volume(number, found, Contents(patterns, number, tell, digests=digests)):
             files += isinstance(told, FileRecord)
             yield told
     yield Done(files)
@@ -114,7 +117,7 @@ def _is_empty(found: Found, called: str) -> bool:
     return not called and not any(found.content.read(0, 1 << 17))
 
 
-def main(words: Sequence[str], output: BinaryIO) -> int:
+def main(words: Sequence[str], orders: BinaryIO, output: BinaryIO) -> None:
     sys.setrecursionlimit(20_000)
     encoder = msgspec.msgpack.Encoder()
 
@@ -122,20 +125,22 @@ def main(words: Sequence[str], output: BinaryIO) -> int:
         record = encoder.encode(told)
         output.write(len(record).to_bytes(4, "big"))
         output.write(record)
-        if isinstance(told, Volume | Ended):  # who waits for these knows them before a long file begins
+        if isinstance(told, Volume | Begun | Ended):  # before a long file begins, and once it is over
             output.flush()
 
-    how, one, other, what, *patterns = words
+    what, *patterns = words
+    how, one, other = orders.read().decode().split("\0")
     disk = (in_file if how == "file" else exported)(one, other)
     wanted = [word.encode() for word in patterns]
-    all_of_it = (
-        located_in(disk) if what == "places" else told_of(disk, wanted, tell if what == "pieces" else None)
-    )
+    if what == "places":
+        all_of_it = located_in(disk)
+    else:
+        all_of_it = told_of(disk, wanted, None if what == "files" else tell, digests=what != "content")
     for told in all_of_it:
         tell(told)
     output.flush()
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], sys.stdout.buffer))
+    with open(1, "wb", OUTPUT_BYTES, closefd=False) as told:
+        main(sys.argv[1:], sys.stdin.buffer, told)

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import pyfsxfs
 
-from korora.adapters.filesystem.contents import Contents, Digests, Run, Walked
+from korora.adapters.filesystem.contents import Contents, Run, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, words_of
+from korora.adapters.filesystem.hashing import Digests
 from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
 
 MAX_DEPTH: Final = 1024
@@ -109,9 +110,6 @@ class XfsVolume:
             digests, problem = contents.digested(
                 lambda offset, length: entry.read_buffer_at_offset(length, offset), size, path
             )
-        values = (
-            entry.get_extended_attribute(number) for number in range(entry.number_of_extended_attributes)
-        )
         device = entry.device_number if kind.endswith("-device") else None
         return FileRecord(
             volume=self._number,
@@ -124,7 +122,7 @@ class XfsVolume:
             links=int(entry.number_of_links),
             target=str(entry.symbolic_link_target or "").encode() if kind == "symlink" else b"",
             device=(int(device[0]), int(device[1])) if isinstance(device, tuple) else None,
-            xattrs={str(one.name): hashlib.sha256(one.read(1 << 16) or b"").hexdigest() for one in values},
+            xattrs=_attributes(entry) if contents.digests else None,
             blake3=digests[0],
             md5=digests[1],
             sha256=digests[2],
@@ -144,3 +142,8 @@ class XfsVolume:
         return Problem(
             f"volume {self._number}: {path.decode('utf-8', 'backslashreplace')[:2000] or '/'}", words
         )
+
+
+def _attributes(entry: Any) -> dict[str, str]:
+    values = (entry.get_extended_attribute(number) for number in range(entry.number_of_extended_attributes))
+    return {str(one.name): hashlib.sha256(one.read(1 << 16) or b"").hexdigest() for one in values}

@@ -73,6 +73,7 @@ class Sandbox:
         command: Iterable[str],
         output: int | IO[bytes] = subprocess.DEVNULL,
         errors: int | IO[bytes] = subprocess.DEVNULL,
+        orders: int | IO[bytes] = subprocess.DEVNULL,
     ) -> subprocess.Popen[bytes]:
         """ToolError(kind="sandbox") when bubblewrap is not there. What it writes goes to files: a pipe that
         nobody empties would stop it.
@@ -85,7 +86,7 @@ class Sandbox:
             )
         return subprocess.Popen(
             [*self._bubble(), "--", *self._bounded(), *command],
-            stdin=subprocess.DEVNULL,
+            stdin=orders,
             stdout=output,
             stderr=errors,
             process_group=0,

@@ -1,4 +1,5 @@
-"""ClamAV, through its daemon's socket: a file goes over it in counted pieces, and comes back as a sentence.
+"""ClamAV, through its daemon's socket: a file goes over it in counted pieces, or as a descriptor, and comes
+back as a sentence.
 
 Promise: whatever clamd does (silence, half a sentence, an end in the middle, limits of its own) is *unknown*
 with clamd's words. Limit: what clamd calls OK is believed; its limits for what lies inside archives are
@@ -10,11 +11,13 @@ from __future__ import annotations
 import calendar
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from korora.adapters.scanner.clamd_process import Clamd
-from korora.adapters.scanner.clamd_session import Sessions, connected, reply
+from korora.adapters.scanner.clamd_session import Session, Sessions, connected, is_verdict, left, reply
 from korora.adapters.scanner.signature_folder import Signatures
 from korora.model.scan import Answer, EngineAnswer, EngineFacts
 from korora.ports.scanner import Stream
@@ -43,6 +46,7 @@ class ClamAv:
         self._process = process
         self._note = note
         self._closed = False
+        self._takes_descriptors = True
 
     @property
     def name(self) -> str:
@@ -69,14 +73,42 @@ class ClamAv:
         deadline = time.monotonic() + within_s
         if self._closed:
             return EngineAnswer(NAME, Answer.UNKNOWN, "it is closed")
+        blocks = stream.blocks
         try:
-            session = self._sessions.take(within_s)
-            try:
-                return understood(session.scan(stream.blocks, deadline))
-            finally:
-                self._sessions.give_back(session)
+            if stream.at_hand and self._takes_descriptors:
+                held = list(blocks)
+                if (said := self._handed_over(held, deadline)) is not None:
+                    return understood(said)
+                blocks = iter(held)
+            with self._session(deadline) as session:
+                return understood(session.scan(blocks, deadline))
         except OSError as error:
             return EngineAnswer(NAME, Answer.UNKNOWN, self._silent(error))
+
+    def _handed_over(self, blocks: list[bytes], deadline: float) -> bytes | None:
+        """clamd's sentence on a descriptor; None where it is no verdict, and what it says of a stream counts.
+
+        It may not be allowed to take any (AppArmor), so it is given none any more.
+        """
+        try:
+            with self._session(deadline) as session:
+                said = session.hand_over(blocks, deadline)
+        except TimeoutError:
+            raise
+        except OSError:
+            said = b""
+        if is_verdict(said):
+            return said
+        self._takes_descriptors = False
+        return None
+
+    @contextmanager
+    def _session(self, deadline: float) -> Iterator[Session]:
+        session = self._sessions.take(left(deadline))
+        try:
+            yield session
+        finally:
+            self._sessions.give_back(session)
 
     def close(self) -> None:
         self._closed = True

@@ -2,16 +2,22 @@
 
 Promise: an answer is the one to the file that was sent, by its number; a session in which anything went
 otherwise is never used again. Limit: one file at a time in each session.
+
+A file goes as a stream (INSTREAM), which clamd writes to a file of its own; or, if it is small and in memory,
+as the descriptor of memory of this session (FILDES), of which clamd makes no copy. What clamd has answered to
+it reads no more, so the next file is written there; where no answer came, it is left as it is.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import select
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -19,7 +25,11 @@ from typing import Final
 REPLY_MAX_BYTES: Final = 64 << 10
 SENT_BYTES: Final = 128 << 10
 """At once, where there is so much."""
+_LATELY_S: Final = 1.0
+"""What was used so lately is not looked at: clamd leaves such a session, and answers are numbered."""
 _END: Final = struct.pack(">I", 0)
+_FILDES: Final = b"zFILDES\0\0"
+_DESCRIPTOR: Final = re.compile(rb"^fd\[[0-9]{1,10}\]: ")
 
 
 class Session:
@@ -28,9 +38,12 @@ class Session:
     def __init__(self, place: Path, within_s: float) -> None:
         self._count = 0
         self._usable = True
+        self._memory = -1
+        self._last = time.monotonic()
         self._connection = connected(place, within_s)
         try:
             self._connection.sendall(b"zIDSESSION\0")
+            self._connection.setblocking(False)
         except BaseException:
             self._connection.close()
             raise
@@ -38,27 +51,51 @@ class Session:
     @property
     def usable(self) -> bool:
         """Nothing is left over, and clamd has not ended it: it ends those that are idle for long."""
-        return self._usable and not select.select([self._connection], [], [], 0)[0]
+        return self._usable and (
+            time.monotonic() - self._last < _LATELY_S or not waits(self._connection, select.POLLIN, 0)
+        )
 
     def scan(self, blocks: Iterator[bytes], deadline: float) -> bytes:
         """clamd's sentence on this content."""
         self._usable = False
         self._count += 1
-        whole = self._pour(blocks, deadline)
+        return self._said(self._pour(blocks, deadline), deadline)
+
+    def hand_over(self, blocks: Sequence[bytes], deadline: float) -> bytes:
+        """clamd's sentence on this content, of few blocks, in the words that it has for a stream."""
+        self._usable = False
+        self._count += 1
+        if self._memory < 0:
+            self._memory = os.memfd_create("korora")
+        size = sum(map(len, blocks))
+        if os.pwritev(self._memory, blocks, 0) != size:
+            raise OSError("there was no memory for the file")
+        os.ftruncate(self._memory, size)
+        if socket.send_fds(self._connection, [_FILDES], [self._memory]) != len(_FILDES):
+            raise OSError("it took no descriptor")
+        said = _DESCRIPTOR.sub(b"stream: ", self._said(True, deadline))
+        self._usable = self._usable and is_verdict(said)
+        return said
+
+    def _said(self, whole: bool, deadline: float) -> bytes:
+        """`whole`: clamd took all that was sent, so that the session can be used again."""
         number, separator, said = reply(self._connection, deadline).partition(b": ")
         if not separator or number != str(self._count).encode():
             # Before it takes a command clamd speaks without a number; an answer to another file is none.
             if number.isdigit():
                 raise OSError("it answered to another file")
             return number + separator + said
-        self._usable = whole
+        self._usable, self._last = whole, time.monotonic()
         return said
 
     def close(self) -> None:
         if self._usable:
             with suppress(OSError):
-                self._connection.sendall(b"zEND\0")
+                self._connection.send(b"zEND\0")
         self._connection.close()
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
 
     def _pour(self, blocks: Iterator[bytes], deadline: float) -> bool:
         """Pieces, each after its length in four bytes, then a length of none; whether all of it was taken.
@@ -73,7 +110,7 @@ class Session:
                     continue
                 waiting += struct.pack(">I", len(block)) + block
                 if len(waiting) >= SENT_BYTES:
-                    if select.select([self._connection], [], [], 0)[0]:
+                    if waits(self._connection, select.POLLIN, 0):
                         return False
                     self._send(waiting, deadline)
                     waiting.clear()
@@ -83,8 +120,13 @@ class Session:
         return True
 
     def _send(self, data: bytearray, deadline: float) -> None:
-        self._connection.settimeout(left(deadline))
-        self._connection.sendall(data)
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._connection.send(rest) :]
+            except BlockingIOError:
+                waits(self._connection, select.POLLOUT, left(deadline))
+        rest.release()
 
 
 class Sessions:
@@ -120,6 +162,11 @@ class Sessions:
             session.close()
 
 
+def is_verdict(said: bytes) -> bool:
+    """Whether it is a sentence on the content, and not on why there is none."""
+    return said == b"stream: OK" or said.endswith(b" FOUND")
+
+
 def connected(place: Path, within_s: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -135,7 +182,8 @@ def reply(connection: socket.socket, deadline: float) -> bytes:
     """One sentence, without the zero byte that ends it. OSError when there is no whole one."""
     said = b""
     while len(said) < REPLY_MAX_BYTES:
-        connection.settimeout(left(deadline))
+        if not waits(connection, select.POLLIN, left(deadline)):
+            raise TimeoutError
         piece = connection.recv(4096)
         if not piece:
             break
@@ -143,6 +191,13 @@ def reply(connection: socket.socket, deadline: float) -> bytes:
         if b"\0" in piece:
             return said.split(b"\0")[0]
     raise OSError(f"it ended in the middle of its answer ({said[:80]!r})" if said else "it ended unheard")
+
+
+def waits(connection: socket.socket, until: int, within_s: float) -> bool:
+    """Whether it can be read from or written to within that time."""
+    ready = select.poll()
+    ready.register(connection, until)
+    return bool(ready.poll(1000 * within_s))
 
 
 def left(deadline: float) -> float:

@@ -81,7 +81,7 @@ MODULES = (
     *(("backports.zstd",) if sys.version_info < (3, 14) else ()),
     "blake3", "cedarpy", "cryptography", "defusedxml", "dissect.util", "fastapi", "google_crc32c", "httpx",
     "idna", "msgspec", "numpy", "OpenSSL", "publicsuffixlist", "pyfsext", "pyfsxfs", "pyroute2",
-    "pytsk3", "pyvslvm", "qemu.qmp", "rich", "securesystemslib", "stix2patterns", "structlog", "tpm2_pytss",
+    "pytsk3", "qemu.qmp", "rich", "securesystemslib", "stix2patterns", "structlog", "tpm2_pytss",
     "typer", "uvicorn", "xxhash", "yara_x", "z3",
 )  # fmt: skip
 _STA_UNSYNC = 0x0040

@@ -87,7 +87,7 @@ def _inside(
     from korora.wiring.images import looked_at
 
     disk = only_disk(looked_at(image, declared, allow or ()))
-    return FilesInside(disk, engines=engines, paths=patterns or (), contents=())
+    return FilesInside(disk, engines=engines, paths=patterns or (), contents=(), digests=False)
 
 
 def _settings(config: Path | None) -> tuple[ScanSettings, Path]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from blake3 import blake3
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from korora.adapters.filesystem import sandboxed
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
+from korora.errors import IntegrityError
 from korora.model.files import (
     MAX_CONTENT_BYTES,
     MAX_GATHERED_BYTES,
@@ -28,6 +30,7 @@ from korora.model.files import (
     Content,
     Done,
     Ended,
+    Entire,
     FileRecord,
     Piece,
     Problem,
@@ -357,6 +360,28 @@ def test_a_reader_that_takes_too_long_is_ended_and_the_rest_is_unknown(ext4: Pat
     assert "in time" in problems_of(told)[0].problem
 
 
+def children() -> set[str]:
+    return {pid for one in Path("/proc/self/task").glob("*/children") for pid in one.read_text().split()}
+
+
+def test_an_image_that_qemu_cannot_open_leaves_no_reader_behind(tmp_path: Path) -> None:
+    """The reader has started by then, and waits to be told where the disk is."""
+    before = children()
+    (tmp_path / "disk.qcow2").write_bytes(b"QFI\xfb" + bytes(4096))
+    with pytest.raises(IntegrityError, match="cannot be read as qcow2"):
+        next(SandboxedFiles(120.0).walk(ImageFiles(tmp_path / "disk.qcow2", Format.QCOW2)))
+    assert children() <= before
+
+
+def test_a_disk_of_which_not_all_bytes_lie_in_its_file_is_read_through_qemu(
+    tmp_path: Path, tree: Path, ext4: Path
+) -> None:
+    run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", ext4, tmp_path / "packed.qcow2")
+    told = list(SandboxedFiles(120.0).walk(ImageFiles(tmp_path / "packed.qcow2", Format.QCOW2)))
+    assert problems_of(told) == []
+    assert told[1:] == walked(ext4)[1:]
+
+
 def test_an_empty_disk_has_no_files(tmp_path: Path) -> None:
     make(tmp_path / "disk", 8)
     told = walked(tmp_path / "disk")
@@ -366,11 +391,16 @@ def test_an_empty_disk_has_no_files(tmp_path: Path) -> None:
 # -- contents in pieces -------------------------------------------------------------------------------------
 
 
-def in_pieces(image: Path) -> dict[bytes, tuple[bytes, str, FileRecord]]:
+def in_pieces(image: Path, *, digests: bool = True) -> dict[bytes, tuple[bytes, str, FileRecord]]:
     """What came of each file, how it ended, and the record right after it."""
-    told = list(SandboxedFiles(120.0).walk(ImageFiles(image, Format.RAW), pieces=True))
+    told = list(SandboxedFiles(120.0).walk(ImageFiles(image, Format.RAW), pieces=True, digests=digests))
     found: dict[bytes, tuple[bytes, str, FileRecord]] = {}
     for at, one in enumerate(told):
+        if isinstance(one, Entire):
+            record = told[at + 1]
+            assert isinstance(record, FileRecord)
+            assert (record.path, record.size) == (one.path, len(one.data))
+            found[one.path] = (one.data, "", record)
         if not isinstance(one, Begun):
             continue
         came = b""
@@ -397,8 +427,17 @@ def test_the_content_of_every_file_comes_in_pieces_before_its_record(tree: Path,
         assert record.blake3 == blake3(came).hexdigest()
 
 
+def test_who_wants_no_digests_has_the_same_content_and_the_rest_of_the_record(ext4: Path) -> None:
+    bare = msgspec.structs.replace
+    found, all_of_it = in_pieces(ext4, digests=False), in_pieces(ext4)
+    assert found == {
+        path: (came, problem, bare(record, blake3=None, md5=None, sha256=None, xattrs=None))
+        for path, (came, problem, record) in all_of_it.items()
+    }
+
+
 def test_without_being_asked_no_content_is_told(ext4: Path) -> None:
-    assert not [one for one in walked(ext4) if isinstance(one, Begun | Piece | Ended)]
+    assert not [one for one in walked(ext4) if isinstance(one, Begun | Piece | Ended | Entire)]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -448,8 +487,11 @@ class Writer:
             while at < len(content):
                 at += out.write(content[at:]) or 0
 
-    def end(self) -> None:
+    def end_of_writing(self) -> None:
         self._thread.join(30)
+
+    def end(self) -> None:
+        self.end_of_writing()
         self.stdout.close()
 
 
@@ -469,6 +511,15 @@ def test_records_come_out_of_the_pipe_as_they_went_in(sizes: list[int], portions
     reading = reading_of(writer)
     assert [bytes(reading.exactly(reading.length())) for _ in records] == records
     with pytest.raises(EOFError):
+        reading.length()
+    writer.end()
+
+
+def test_what_always_has_more_to_tell_is_over_in_time_as_well() -> None:
+    writer = Writer(bytes(1000), [])
+    writer.end_of_writing()
+    reading = sandboxed._Reading(writer, time.monotonic() - 1, lambda: False)  # type: ignore[arg-type]
+    with pytest.raises(TimeoutError):
         reading.length()
     writer.end()
 

@@ -124,6 +124,76 @@ def test_a_file_that_is_too_long_is_unknown_with_clamds_words(tmp_path: Path) ->
     fake.close()
 
 
+# -- what is in memory -------------------------------------------------------------------------------------
+
+
+def held(*blocks: bytes) -> Stream:
+    return Stream(None, iter(blocks), at_hand=True)
+
+
+_HELD = st.lists(st.lists(st.binary(max_size=300), max_size=4), max_size=8)
+
+
+@given(_HELD)
+@settings(max_examples=60, deadline=None)
+def test_what_is_in_memory_goes_as_a_descriptor_one_file_after_another(
+    tmp_path_factory: pytest.TempPathFactory, files: list[list[bytes]]
+) -> None:
+    fake = FakeClamd(tmp_path_factory.mktemp("clamd") / "s")
+    engine = ClamAv(fake.place)
+    try:
+        for blocks in files:
+            assert engine.scan(held(*blocks), 10).answer is Answer.CLEAN
+        assert engine.scan(held(eicar()), 10).answer is Answer.INFECTED
+        assert fake.descriptors == [*(b"".join(blocks) for blocks in files), eicar()]
+        assert fake.streams == []
+    finally:
+        engine.close()
+        fake.close()
+
+
+@pytest.mark.parametrize(
+    "refuses",
+    [b"", b"UNKNOWN COMMAND\0", b"fd[12]: Can't allocate memory ERROR\0", b"No file descriptor. ERROR\0"],
+)
+def test_a_clamd_that_takes_no_descriptor_is_sent_the_file_and_is_given_none_again(
+    tmp_path: Path, refuses: bytes
+) -> None:
+    fake = FakeClamd(tmp_path / "s", refuses=refuses)
+    engine = ClamAv(fake.place)
+    answers = [engine.scan(held(b"a", content), 10).answer for content in (b"hay", eicar(), b"more")]
+    answers.append(engine.scan(held(eicar()), 10).answer)
+    assert answers == [Answer.CLEAN] * 3 + [Answer.INFECTED]
+    assert fake.streams == [[b"a", b"hay"], [b"a", eicar()], [b"a", b"more"], [eicar()]]
+    engine.close()
+    fake.close()
+
+
+def test_a_descriptor_of_which_clamd_says_nothing_is_unknown_in_time(tmp_path: Path) -> None:
+    release = threading.Event()
+    fake = FakeClamd(tmp_path / "s", says=lambda _: b"stream: OK\0" if release.wait(30) else b"")
+    told = ClamAv(fake.place).scan(held(b"x"), 0.3)
+    release.set()
+    assert (told.answer, "no answer in time" in told.words) == (Answer.UNKNOWN, True)
+    fake.close()
+
+
+def memories() -> int:
+    """Of this process, that a session holds."""
+    links = Path("/proc/self/fd").iterdir()
+    return sum("memfd:korora" in str(one.readlink()) for one in links if one.is_symlink())
+
+
+def test_sessions_leave_no_memory_behind(tmp_path: Path) -> None:
+    fake = FakeClamd(tmp_path / "s")
+    engine, before = ClamAv(fake.place), memories()
+    engine.scan(held(b"x"), 10)
+    assert memories() == before + 1
+    engine.close()
+    assert memories() == before
+    fake.close()
+
+
 # -- the real one ------------------------------------------------------------------------------------------
 
 

@@ -20,8 +20,9 @@ from korora.adapters.filesystem.btrfs.checksums import name_hash
 from korora.adapters.filesystem.btrfs.content import Data, FileContent
 from korora.adapters.filesystem.btrfs.superblock import Root
 from korora.adapters.filesystem.btrfs.trees import LAST, ROOT_ITEM, Key, Trees
-from korora.adapters.filesystem.contents import Contents, Digests, Read, Run, Walked
+from korora.adapters.filesystem.contents import Contents, Read, Run, Walked
 from korora.adapters.filesystem.disk import Bytes, words_of
+from korora.adapters.filesystem.hashing import Digests
 from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
 
 TOP_LEVEL: Final = 5
@@ -200,7 +201,7 @@ class BtrfsVolume:
             links=facts.links,
             target=content.read(0, min(facts.size, MAX_PATH_BYTES)) if kind == "symlink" else b"",
             device=_device(facts.device) if kind.endswith("-device") else None,
-            xattrs=dict(self._attributes(place)),
+            xattrs=dict(self._attributes(place)) if contents.digests else None,
             blake3=digests[0],
             md5=digests[1],
             sha256=digests[2],

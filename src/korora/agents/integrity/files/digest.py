@@ -6,7 +6,8 @@ With BLAKE3 in its derive-key mode, H(context, data), and JSON in UTF-8 with sor
     leaf = H("Korora 2026 files: file", the JSON of the file's facts)
     root = H("Korora 2026 files: disk", the leaves, sorted, one after another)
 
-Promise: a digest is of everything, or there is none: while one file or volume was not read, it is unknown.
+Promise: a digest is of everything, or there is none: while one file or volume was not read, or a file has no
+digest of its own, it is unknown.
 Limit: times, inode numbers and the order of names in a folder do not count: they say how it was written down.
 """
 
@@ -53,6 +54,7 @@ class Digesting:
     problems: list[Problem] = field(default_factory=list)
     files: int = 0
     bytes_read: int = 0
+    undigested: int = 0
     _leaves: list[bytes] = field(default_factory=list)
     _done: bool = False
 
@@ -77,7 +79,10 @@ class Digesting:
 
     def _file(self, file: FileRecord) -> None:
         self.files += 1
-        self._leaves.append(leaf(file))
+        if file.kind == "file" and file.blake3 is None and not file.problem:
+            self.undigested += 1
+        else:
+            self._leaves.append(leaf(file))
         if file.problem:
             self.problems.append(Problem(shown(file.path), file.problem))
         elif file.kind == "file":
@@ -90,7 +95,7 @@ class Digesting:
 
     def root(self) -> Digest | None:
         """None while anything is unknown."""
-        if not self.complete:
+        if not self.complete or self.undigested:
             return None
         whole = blake3(derive_key_context=_DISK)
         for one in sorted(self._leaves):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from korora.agents.integrity.files.digest import shown
-from korora.model.files import Begun, Ended, FileRecord, Piece, Told
+from korora.model.files import Begun, Ended, Entire, FileRecord, Piece, Told
 
 
 class Taker(Protocol):
@@ -47,6 +47,10 @@ def tapped(
                     tap.piece(one.data)
                 case Ended():
                     tap.end(one.problem)
+                case Entire():
+                    tap.begin(Begun(one.volume, one.path, len(one.data)))
+                    tap.piece(one.data)
+                    tap.end("")
                 case _:
                     tap.other(one)
                     yield one

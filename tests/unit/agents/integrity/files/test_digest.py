@@ -71,6 +71,7 @@ def test_the_order_does_not_count(names: list[bytes], seed: int) -> None:
         (VOLUME, LOGIN),  # it did not come to its end
         (VOLUME, LOGIN, Problem("volume 2", "unread"), Done(1)),
         (VOLUME, msgspec.structs.replace(LOGIN, problem="EIO", blake3=None), Done(1)),
+        (VOLUME, LINK, msgspec.structs.replace(LOGIN, blake3=None), Done(2)),  # nobody digested it
         (VOLUME, Done(0)),  # nothing was there to be read
         (),
     ],

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from korora.agents.integrity.files.tapping import name_of, tapped
-from korora.model.files import Begun, Done, Ended, FileRecord, Piece, Problem, Told, Volume
+from korora.model.files import Begun, Done, Ended, Entire, FileRecord, Piece, Problem, Told, Volume
 
 VOLUME = Volume(1, 0, 100, "ext4", files=True)
 
@@ -104,6 +104,15 @@ def test_a_second_record_has_no_part_in_the_content_that_came_once() -> None:
     assert [bool(problem) for _, _, problem in kept.files] == [False, True]
 
 
+def test_a_file_in_one_piece_is_whole_and_breaks_off_the_one_before() -> None:
+    kept, passed = taken(Begun(1, b"/a", 9), Piece(b"x"), Entire(1, b"/b", b"yz"), record(b"/b", 2))
+    assert [(name, came, not problem) for name, came, problem in kept.files] == [
+        ("volume 1: /a", b"x", False),
+        ("volume 1: /b", b"yz", True),
+    ]
+    assert passed == [record(b"/b", 2)]
+
+
 def test_what_is_not_wanted_is_not_taken() -> None:
     kept, passed = taken(Begun(1, b"/a", 1), Piece(b"x"), Ended(), record(b"/a", 1), wanted=False)
     assert kept.files == []
@@ -133,6 +142,7 @@ _ANY = st.one_of(
     st.builds(Begun, st.just(1), _PATHS, st.integers(0, 4)),
     st.builds(Piece, st.binary(max_size=3)),
     st.builds(Ended, st.sampled_from(["", "", "broken"])),
+    st.builds(Entire, st.just(1), _PATHS, st.binary(max_size=3)),
     st.builds(record, _PATHS, st.integers(0, 4)),
     st.just(Problem("/", "broken")),
     st.just(VOLUME),
@@ -143,7 +153,7 @@ _ANY = st.one_of(
 @settings(deadline=None, max_examples=300)
 def test_whatever_is_told_no_file_is_whole_but_for_all_its_bytes_and_its_end(told: list[Told]) -> None:
     kept, passed = taken(*told)
-    assert passed == [one for one in told if not isinstance(one, Begun | Piece | Ended)]
+    assert passed == [one for one in told if not isinstance(one, Begun | Piece | Ended | Entire)]
     whole = [(name, came) for name, came, problem in kept.files if not problem]
     expected = []
     for at, one in enumerate(told):
@@ -154,6 +164,8 @@ def test_whatever_is_told_no_file_is_whole_but_for_all_its_bytes_and_its_end(tol
                 rest += 1
             if rest < len(told) and told[rest] == Ended() and len(came) == one.size:
                 expected.append((name_of(1, one.path), came))
+        elif isinstance(one, Entire):
+            expected.append((name_of(1, one.path), one.data))
     assert whole == expected
-    begun = sum(isinstance(one, Begun) for one in told)
+    begun = sum(isinstance(one, Begun | Entire) for one in told)
     assert len(kept.files) >= begun

@@ -3,7 +3,7 @@
 Limit: whether Secure Boot is on stands in the machine's NVRAM file, and not here.
 
 Source: VirtualBox's own Settings.cpp and VirtualBox-settings.xsd, and files that it wrote (versions 1.6 to
-1.20).
+1.20); of Secure Boot its UefiVariableStoreImpl.cpp and NvramStoreImpl.cpp.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Logical volumes, put together from what LVM wrote on the disk."""

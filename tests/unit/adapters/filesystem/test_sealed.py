@@ -1,0 +1,174 @@
+"""What a guest encrypted file by file is named as that, and is never clean, nor a digest of anything."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from fakes.scanner import MemoryScanner
+from korora.adapters.filesystem.sandboxed import SandboxedFiles
+from korora.adapters.filesystem.sealed import ENCRYPTED
+from korora.agents.integrity.malware.examination import Examination, Limits
+from korora.model.files import Begun, Entire, FileRecord, Piece, Told
+from korora.model.image import Format, ImageFiles
+from korora.model.scan import Answer, Rule
+from korora.wiring.files_inside import FilesInside
+from korora.wiring.image_files import read_from
+from korora.wiring.scanning import Engines
+
+ADD_KEY: Final = 0xC0506617
+SET_POLICY: Final = 0x800C6613
+"""The kernel's FS_IOC_ADD_ENCRYPTION_KEY and FS_IOC_SET_ENCRYPTION_POLICY (include/uapi/linux/fscrypt.h)."""
+NEEDLE: Final = b"needle"
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run([*map(str, command)], check=True, capture_output=True, text=True, timeout=120)
+    return done.stdout
+
+
+def made(image: Path, *options: str, root: Path | None = None) -> Path:
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    run("mkfs.ext4", "-q", *options, *(("-d", root) if root else ()), image)
+    return image
+
+
+@contextmanager
+def mounted(image: Path, at: Path) -> Iterator[Path]:
+    at.mkdir()
+    done = subprocess.run(["mount", "-o", "loop", image, at], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no ext4 can be mounted to encrypt in it: {done.stderr.strip()}")
+    try:
+        yield at
+    finally:
+        run("umount", at)
+
+
+def encrypt_what_comes(root: Path, folder: Path) -> None:
+    key = struct.pack("<II32sII32s", 2, 0, b"", 64, 0, b"") + os.urandom(64)
+    descriptors = [os.open(root, os.O_RDONLY), os.open(folder, os.O_RDONLY)]
+    try:
+        answer = bytearray(key)
+        fcntl.ioctl(descriptors[0], ADD_KEY, answer)
+        policy = struct.pack("<BBBBB3s16s", 2, 1, 4, 3, 0, b"", bytes(answer[8:24]))
+        fcntl.ioctl(descriptors[1], SET_POLICY, policy)
+    except OSError as error:
+        pytest.skip(f"this kernel encrypts no files: {error}")
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Linux itself encrypted what is in `private`, by its own rules."""
+    folder = tmp_path_factory.mktemp("sealed")
+    disk = made(folder / "disk.img", "-O", "encrypt")
+    with mounted(disk, folder / "mnt") as root:
+        (root / "open").write_bytes(b"nothing here")
+        (root / "private").mkdir()
+        encrypt_what_comes(root, root / "private")
+        (root / "private" / "secret").write_bytes(NEEDLE * 1000)
+        (root / "private" / "empty").touch()
+        (root / "private" / "link").symlink_to("secret")
+        (root / "private" / "deep").mkdir()
+        (root / "private" / "deep" / "more").write_bytes(b"more")
+    return disk
+
+
+def walked(image: Path, *, pieces: bool = False, digests: bool = True) -> list[Told]:
+    return list(SandboxedFiles(120.0).walk(ImageFiles(image, Format.RAW), pieces=pieces, digests=digests))
+
+
+def records(told: list[Told]) -> dict[bytes, FileRecord]:
+    return {one.path: one for one in told if isinstance(one, FileRecord)}
+
+
+@pytest.mark.parametrize("digests", [True, False])
+def test_all_that_linux_encrypted_is_named_as_that_and_nothing_else_is(image: Path, digests: bool) -> None:
+    told = walked(image, pieces=True, digests=digests)
+    found = records(told)
+    inside = {path for path in found if path.startswith(b"/private")}
+    assert sorted(found[path].kind for path in inside) == ["directory"] * 2 + ["file"] * 3 + ["symlink"]
+    assert {path for path, one in found.items() if one.problem == ENCRYPTED} == inside
+    assert {one.problem for one in found.values()} == {"", ENCRYPTED}
+    for path in inside:
+        one = found[path]
+        assert (one.blake3, one.md5, one.sha256, one.target) == (None, None, None, b"")
+    assert [one.path for one in told if isinstance(one, Begun | Entire)] == [b"/open"]
+    assert not [one for one in told if isinstance(one, Piece)]
+
+
+def test_there_is_no_digest_of_a_disk_on_which_something_is_encrypted(image: Path) -> None:
+    reading = read_from(walked(image), lambda _: None)
+    assert reading.digest.root() is None
+    assert ENCRYPTED in {one.problem for one in reading.digest.problems}
+
+
+def test_a_scan_says_unknown_of_what_is_encrypted_and_tells_of_the_folders(image: Path) -> None:
+    examination = Examination([MemoryScanner(NEEDLE)], limits=Limits(file_s=60, parallel=2))
+    inside = FilesInside(
+        ImageFiles(image, Format.RAW), Engines(Rule.ANY, (), (), examination), contents=(), digests=False
+    )
+    found = {one.name: one for one in inside.look()}
+    assert found.pop("volume 1: /open").verdict.answer is Answer.CLEAN
+    assert len(found) == 3
+    for one in found.values():
+        assert one.verdict.answer is Answer.UNKNOWN
+        assert ENCRYPTED in one.answers[0].words
+    assert "/private" in {one.where for one in inside.unread() if one.problem == ENCRYPTED}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-O", "encrypt"),
+        ("-O", "encrypt,^64bit", "-b", "1024"),
+        ("-O", "encrypt,64bit", "-b", "1024", "-g", "1024"),
+        ("-O", "encrypt,^metadata_csum", "-I", "128", "-b", "4096"),
+        ("-O", "encrypt,inline_data"),
+    ],
+)
+def test_however_the_file_system_is_made_the_flag_of_each_inode_is_found(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """The flag is set by e2fsprogs, which knows where inodes lie."""
+    (tmp_path / "root").mkdir()
+    names = [f"{number:03}" for number in range(300)]
+    for name in names:
+        (tmp_path / "root" / name).write_bytes(name.encode())
+    disk = made(tmp_path / "disk.img", *options, root=tmp_path / "root")
+    chosen = names[::37]
+    extents = 0 if "inline_data" in options[1] else 0x80000
+    commands = "".join(f"set_inode_field /{name} flags {extents | 0x800:#x}\n" for name in chosen)
+    (tmp_path / "commands").write_text(commands)
+    run("debugfs", "-w", "-f", tmp_path / "commands", disk)
+    found = records(walked(disk))
+    assert {path for path, one in found.items() if one.problem == ENCRYPTED} == {
+        b"/" + name.encode() for name in chosen
+    }
+    assert {one.problem for one in found.values()} == {"", ENCRYPTED}
+
+
+def test_where_it_cannot_be_known_every_file_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "file").write_bytes(b"x")
+    disk = made(tmp_path / "disk.img", "-O", "encrypt,meta_bg,^resize_inode", root=tmp_path / "root")
+    assert "cannot be known" in records(walked(disk))[b"/file"].problem
+
+
+def test_without_the_feature_there_is_nothing_encrypted_and_nothing_to_know(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "file").write_bytes(b"x")
+    disk = made(tmp_path / "disk.img", "-O", "meta_bg,^resize_inode", root=tmp_path / "root")
+    assert records(walked(disk))[b"/file"].problem == ""
