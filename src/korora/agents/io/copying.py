@@ -25,6 +25,9 @@ T = TypeVar("T")
 WINDOW: Final = 32
 """Chunks."""
 _PACED_WINDOW: Final = 8
+GENTLE_BYTES: Final = 128 << 10
+"""Of a request, with a pace: on storage that gives 40 MB or 2,000 requests in a second, a guest with eight
+under way waits as long for its own as for this one."""
 _PIECE_BYTES: Final = 64 << 10
 _PUT_BYTES: Final = 256 << 10
 _ZEROS: Final = bytes(CHUNK_BYTES)
@@ -103,18 +106,27 @@ class Copying:
     async def _window(self, image: OpenImage, wanted: Iterator[int]) -> list[Taken]:
         if not self._pace.bytes_per_s:
             return await _ended(lambda: self._read(image, list(islice(wanted, WINDOW))))
-        window: list[Taken] = []
-        for chunk in islice(wanted, _PACED_WINDOW):
-            await self._pace.keep(self._length(chunk))
-            window += await _ended(lambda one=chunk: self._read(image, [one]))  # type: ignore[misc]
-        return window
+        chunks = await _ended(lambda: list(islice(wanted, _PACED_WINDOW)))
+        return [await self._gently(image, chunk) for chunk in chunks]
 
     def _read(self, image: OpenImage, chunks: Sequence[int]) -> list[Taken]:
         """Blocking."""
         ranges = [(chunk * CHUNK_BYTES, self._length(chunk)) for chunk in chunks]
-        taken = [Taken(chunk, *made) for chunk, made in zip(chunks, image.each(ranges, _hashed), strict=True)]
-        for one in taken:
-            self._leaves[one.chunk * _LEAF_BYTES : (one.chunk + 1) * _LEAF_BYTES] = one.leaf
+        made = zip(chunks, image.each(ranges, _hashed), strict=True)
+        return [self._noted(Taken(chunk, *one)) for chunk, one in made]
+
+    async def _gently(self, image: OpenImage, chunk: int) -> Taken:
+        """One request at a time, of as much as leaves room for a guest's between two."""
+        begin, length = chunk * CHUNK_BYTES, self._length(chunk)
+        content = bytearray()
+        for at in range(0, length, GENTLE_BYTES):
+            part = begin + at, min(GENTLE_BYTES, length - at)
+            await self._pace.keep(part[1])
+            content += await _ended(lambda wanted=part: next(iter(image.each([wanted], bytes))))  # type: ignore[misc]
+        return self._noted(Taken(chunk, *await asyncio.to_thread(_hashed, memoryview(content))))
+
+    def _noted(self, taken: Taken) -> Taken:
+        self._leaves[taken.chunk * _LEAF_BYTES : (taken.chunk + 1) * _LEAF_BYTES] = taken.leaf
         return taken
 
     def _length(self, chunk: int) -> int:

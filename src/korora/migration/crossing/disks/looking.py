@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from korora.agents.io.copying import GENTLE_BYTES
 from korora.agents.io.headroom import Headroom
 from korora.migration.crossing.disks.unreadable import narrowed
 from korora.model.image import NbdExport
@@ -62,7 +63,8 @@ def _read(
             if done and clock.monotonic() - begun > limit_s:
                 break
             try:
-                done += sum(image.each([(offset, CHUNK_BYTES)], len))
+                for at in range(offset, offset + CHUNK_BYTES, GENTLE_BYTES):  # as it is copied
+                    done += sum(image.each([(at, GENTLE_BYTES)], len))
             except UnreadableError as error:
                 raise narrowed(image, disk, error) from error
     return done, clock.monotonic() - begun

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from korora.agents.io.copying import GENTLE_BYTES
 from korora.migration.crossing.disks import looking
 from korora.migration.crossing.disks.looking import look
 from korora.model.image import NbdExport
@@ -41,7 +42,7 @@ class Disks:
     def open_export(self, export: NbdExport) -> Iterator[Any]:
         def each(ranges: Iterable[tuple[int, int]], work: object) -> Iterator[int]:
             for offset, length in ranges:
-                self.now += 0.1
+                self.now += 0.1 * length / MIB
                 self.reads.append((export.name, offset, length))
                 yield length
 
@@ -52,9 +53,13 @@ def test_a_few_places_all_over_the_disks_are_read_and_not_for_long(monkeypatch: 
     monkeypatch.setattr(looking, "WATCHES_S", 0)
     disks: Any = Disks()
     seen = asyncio.run(look(disks, cast(Any, disks), cast(Any, disks)))
-    assert 15 <= len(disks.reads) <= 18
+    assert {length for *_, length in disks.reads} == {GENTLE_BYTES}
+    assert 15 <= len(disks.reads) * GENTLE_BYTES / MIB <= 18
     assert {name for name, _, _ in disks.reads} == {"root", "data"}
     assert len(set(disks.reads)) == len(disks.reads)
-    assert all(offset % MIB == 0 and offset + MIB <= disks.sizes[name] for name, offset, _ in disks.reads)
+    assert all(
+        offset % GENTLE_BYTES == 0 and offset + GENTLE_BYTES <= disks.sizes[name]
+        for name, offset, _ in disks.reads
+    )
     assert seen.read_bytes_per_s == pytest.approx(10 * MIB)
     assert seen.meanwhile.requests == pytest.approx(100 * disks.now, abs=2)
