@@ -16,6 +16,8 @@ IDLE_PER_S: Final = 20.0
 """A guest that asks for less than this has nothing to wait for."""
 SLOWER: Final = 1.5
 SPARE_BYTES_PER_S: Final = 64 << 20
+FAST_BYTES_PER_S: Final = 512 << 20
+"""Storage that gives as much is not what a guest waits for, but the CPUs: outsourcing frees none of them."""
 _SHARE: Final = 2
 """Of what the disks give beside the guest: it may come to ask for more."""
 _GENTLY: Final = 0.6
@@ -48,7 +50,7 @@ def chosen(headroom: Headroom, *, can_outsource: bool, wanted: bool = False) -> 
     found = f"the disks give {rate / (1 << 20):.0f} MiB/s beside the guest"
     idle = _per_s(headroom.before, headroom.before_s) < IDLE_PER_S
     slower = 1.0 if idle else _seconds(headroom.meanwhile) / max(_seconds(headroom.before), 1e-6)
-    ample = rate >= SPARE_BYTES_PER_S and slower <= SLOWER
+    ample = rate >= FAST_BYTES_PER_S or (rate >= SPARE_BYTES_PER_S and slower <= SLOWER)
     gently = 0 if ample else max(int(rate * _GENTLY), 1 << 20)
     if wanted:
         return Choice(outsource=True, cap_bytes_per_s=gently, why=f"outsource, as asked: {found}")

@@ -21,6 +21,7 @@ def found(requests: int, before_ms: float, meanwhile_ms: float, rate: float) -> 
     [
         (found(1000, 4, 4.5, FAST), False, 200 * MIB),
         (found(1000, 4, 8, FAST), True, 240 * MIB),
+        (found(1000, 4, 8, 2 * FAST), False, 400 * MIB),
         (found(1000, 4, 4, SLOW), True, 18 * MIB),
         (found(5, 4, 40, SLOW), False, 64 * MIB),
         (found(0, 0, 0, FAST), False, 0),
