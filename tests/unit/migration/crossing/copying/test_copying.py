@@ -246,19 +246,38 @@ def test_a_pace_gives_time_between_and_does_not_make_up_for_what_was_not_used(
     assert slept == [0, 0.1, 0.1, 0, 0.1]
 
 
+class Talk:
+    def __init__(self) -> None:
+        self.said: asyncio.Queue[messages.Parts] = asyncio.Queue()
+        self.heard: asyncio.Queue[messages.Parts] = asyncio.Queue()
+        self.channel = cast(Any, type("Channel", (), {"peer": "b"}))
+
+    async def say(self, message: messages.Parts) -> None:
+        await self.said.put(message)
+
+    async def expect(self, kind: type, _: float | None) -> messages.Parts:
+        return await self.heard.get()
+
+
+def test_an_answer_to_who_has_given_up_is_no_news() -> None:
+    async def story() -> None:
+        talk = Talk()
+        asking = Asking(cast(Any, talk))
+        listening = asyncio.create_task(asking.listen())
+        asked = asyncio.create_task(asking.ask("a", Held(0, b"\x80")))
+        told = await talk.said.get()
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        await talk.heard.put(told)
+        assert not (await asyncio.wait([listening], timeout=0.2))[0]
+        await talk.heard.put(told)
+        with pytest.raises(PeerError, match="nothing was asked"):
+            await listening
+
+    asyncio.run(story())
+
+
 def test_answers_reach_whoever_asked_and_one_that_nobody_awaits_ends_it() -> None:
-    class Talk:
-        def __init__(self) -> None:
-            self.said: asyncio.Queue[messages.Parts] = asyncio.Queue()
-            self.heard: asyncio.Queue[messages.Parts] = asyncio.Queue()
-            self.channel = cast(Any, type("Channel", (), {"peer": "b"}))
-
-        async def say(self, message: messages.Parts) -> None:
-            await self.said.put(message)
-
-        async def expect(self, kind: type, _: float | None) -> messages.Parts:
-            return await self.heard.get()
-
     async def story() -> None:
         talk = Talk()
         asking = Asking(cast(Any, talk))
