@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -103,6 +104,20 @@ def test_what_cannot_be_learnt_keeps_nothing_else_from_it(tmp_path: Path) -> Non
     with opened(settings(tmp_path)) as there:
         there.learn(VmName("red-1"), [tmp_path / "gone.raw", image(tmp_path)])
         until(lambda: there.shares(VmName("red-1")))
+
+
+@pytest.mark.parametrize("removed", ["store", "store/tenant-red"])
+def test_a_store_may_be_removed_under_the_daemon_and_what_comes_then_is_learnt(
+    tmp_path: Path, removed: str
+) -> None:
+    with opened(settings(tmp_path)) as there:
+        there.learn(VmName("red-1"), [image(tmp_path)])
+        learnt(there)
+        shutil.rmtree(tmp_path / removed)
+        assert not there.shares(VmName("red-1"))
+        there.learn(VmName("red-1"), [image(tmp_path)])
+        learnt(there)
+        assert there.shares(VmName("red-1"))
 
 
 def test_a_store_that_cannot_be_had_shares_nothing(tmp_path: Path) -> None:
