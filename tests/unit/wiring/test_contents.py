@@ -128,6 +128,18 @@ def test_a_store_that_cannot_be_had_shares_nothing(tmp_path: Path) -> None:
         assert not there.shares(VmName("red-1"))
 
 
+def test_what_is_shared_and_cannot_be_had_keeps_no_tenant_from_its_own(tmp_path: Path) -> None:
+    told = settings(tmp_path)
+    with opened(told) as there:
+        there.learn(VmName("red-1"), [image(tmp_path)])
+        learnt(there)
+        there.close()
+    (told.folder / "shared" / "index.db").mkdir(parents=True)
+    with opened(told) as there:
+        assert there.shares(VmName("red-1"))
+        assert has(there, "red-1")
+
+
 def test_closing_ends_what_is_being_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[Scope] = []
 
