@@ -104,7 +104,7 @@ class Copying:
         if not self._pace.bytes_per_s:
             return await _ended(lambda: self._read(image, list(islice(wanted, WINDOW))))
         window: list[Taken] = []
-        for chunk in islice(wanted, _PACED_WINDOW):
+        for chunk in await _ended(lambda: list(islice(wanted, _PACED_WINDOW))):
             await self._pace.keep(self._length(chunk))
             window += await _ended(lambda one=chunk: self._read(image, [one]))  # type: ignore[misc]
         return window

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -257,6 +258,23 @@ class Talk:
 
     async def expect(self, kind: type, _: float | None) -> messages.Parts:
         return await self.heard.get()
+
+
+@pytest.mark.parametrize("pace", [0, 1 << 40])
+def test_where_the_disk_is_looked_through_for_what_it_holds_the_daemon_goes_on(pace: int) -> None:
+    content, asked_by = NOISE, set[int]()
+
+    class Slow(Counted):
+        def extents(self, offset: int = 0) -> Iterator[Extent]:
+            asked_by.add(threading.get_ident())
+            return super().extents(offset)
+
+    image, there = Slow(content), There(bytearray(len(content)))
+    made = Copying(len(content), there, Pace(pace, SystemClock()))
+    asyncio.run(made.copy(image, Agenda(image, None)))
+    assert there.content == content
+    assert asked_by
+    assert threading.get_ident() not in asked_by
 
 
 def test_an_answer_to_who_has_given_up_is_no_news() -> None:
