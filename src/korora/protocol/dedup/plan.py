@@ -1,8 +1,8 @@
 """What becomes of each part of a disk: nothing (zeros), copied by the destination, repeated there, or sent.
 
 Promise: every part that was given gets just one action, and a part that stands in several places is asked for
-and sent once, as far back as is remembered, where they ascend. Pure; memory: some 150 bytes for each remembered
-name.
+and sent once, as far back as is remembered, where they ascend. Pure; memory: some 150 bytes for each
+remembered name.
 Limit: what the destination has at a place that is to be repeated it looks at itself, and says what it lacks.
 """
 
