@@ -73,9 +73,12 @@ class DisksIn:
 
     async def broken(self) -> None:
         """Raise what changed on the way, as soon as this side knows; never returns otherwise."""
-        for relay in self._relays:
+
+        async def changed(relay: DestinationRelay) -> None:
             with suppress(PeerError, ToolError):
                 await relay.finished()
+
+        await asyncio.gather(*(changed(relay) for relay in self._relays))
         await asyncio.Event().wait()
 
     async def abandon(self, why: str) -> None:
