@@ -116,7 +116,7 @@ class ByDaemon:
     ) -> OpenImage:
         opened = self._images.open_export(await open_.enter_async_context(export))
         image = await asyncio.to_thread(opened.__enter__)
-        open_.push(opened)
+        open_.push_async_callback(asyncio.to_thread, opened.__exit__, None, None, None)  # it waits for reads
         return self._gaps.over(image) if self._gaps is not None else image
 
     async def _read(self, image: OpenImage, copying: Awaitable[None]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -44,6 +45,7 @@ class Frozen:
 
     def __init__(self, full_from: int, broken: Collection[int] = ()) -> None:
         self.sizes = {"a": len(CONTENT)}
+        self.used_by: set[int] = set()
         full = range(full_from, len(CONTENT), CHUNK_BYTES // 2)
         self.images = {
             FROZEN: Failing(CONTENT, broken=broken),
@@ -63,7 +65,11 @@ class Frozen:
 
     @contextmanager
     def open_export(self, export: NbdExport) -> Iterator[OpenImage]:
-        yield self.images[export.socket]
+        used_by = {threading.get_ident()}
+        try:
+            yield self.images[export.socket]
+        finally:
+            self.used_by |= used_by | {threading.get_ident()}
 
 
 def copied(disks: Frozen, bytes_per_s: int = 0) -> tuple[ByDaemon, There]:
@@ -80,6 +86,15 @@ def test_where_nothing_can_be_brought_nearer_the_disk_itself_is_read(full_from: 
     made, there = copied(Frozen(full_from), pace)
     assert there.content == CONTENT
     assert made.done == len(CONTENT)
+
+
+@pytest.mark.parametrize("broken", [[], [7]])
+def test_no_disk_is_opened_or_closed_where_it_would_hold_up_the_daemon(broken: list[int]) -> None:
+    disks = Frozen(0, broken)
+    with suppress(DiskUnreadableError):
+        copied(disks)
+    assert disks.used_by
+    assert threading.get_ident() not in disks.used_by
 
 
 def test_what_cannot_be_read_is_told_with_its_block() -> None:
