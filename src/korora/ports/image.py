@@ -15,11 +15,15 @@ Range = tuple[int, int]
 
 
 class UnreadableError(ToolError):
-    """A part of an image gave an error (kind="unreadable"): somewhere in these bytes."""
+    """A part of an image gave an error (kind="unreadable"): somewhere in these bytes.
 
-    def __init__(self, message: str, wanted: Range, *, remedy: str = "") -> None:
+    `unserved`: not they did, but whoever served them is gone, and nothing is said of them.
+    """
+
+    def __init__(self, message: str, wanted: Range, *, remedy: str = "", unserved: bool = False) -> None:
         super().__init__(message, kind="unreadable", remedy=remedy)
         self.offset, self.length = wanted
+        self.unserved = unserved
 
 
 class OpenImage(Protocol):

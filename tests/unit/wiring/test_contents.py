@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -105,12 +106,38 @@ def test_what_cannot_be_learnt_keeps_nothing_else_from_it(tmp_path: Path) -> Non
         until(lambda: there.shares(VmName("red-1")))
 
 
+@pytest.mark.parametrize("removed", ["store", "store/tenant-red"])
+def test_a_store_may_be_removed_under_the_daemon_and_what_comes_then_is_learnt(
+    tmp_path: Path, removed: str
+) -> None:
+    with opened(settings(tmp_path)) as there:
+        there.learn(VmName("red-1"), [image(tmp_path)])
+        learnt(there)
+        shutil.rmtree(tmp_path / removed)
+        assert not there.shares(VmName("red-1"))
+        there.learn(VmName("red-1"), [image(tmp_path)])
+        learnt(there)
+        assert there.shares(VmName("red-1"))
+
+
 def test_a_store_that_cannot_be_had_shares_nothing(tmp_path: Path) -> None:
     told = settings(tmp_path)
     (told.folder / "tenant-red").mkdir(parents=True)
     (told.folder / "tenant-red" / "index.db").mkdir()
     with opened(told) as there:
         assert not there.shares(VmName("red-1"))
+
+
+def test_what_is_shared_and_cannot_be_had_keeps_no_tenant_from_its_own(tmp_path: Path) -> None:
+    told = settings(tmp_path)
+    with opened(told) as there:
+        there.learn(VmName("red-1"), [image(tmp_path)])
+        learnt(there)
+        there.close()
+    (told.folder / "shared" / "index.db").mkdir(parents=True)
+    with opened(told) as there:
+        assert there.shares(VmName("red-1"))
+        assert has(there, "red-1")
 
 
 def test_closing_ends_what_is_being_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

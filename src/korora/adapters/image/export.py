@@ -210,4 +210,9 @@ class Export:
                 f"bytes {offset} to {offset + length} of the disk cannot be read: {error}",
                 (offset, length),
                 remedy=self._remedy,
+                unserved=self._is_cut_off(),
             ) from error
+
+    def _is_cut_off(self) -> bool:
+        """Without the flag of `nbd.in_one_piece` QEMU hangs up over what it cannot read, too."""
+        return bool(self._flags) and any(handle.aio_is_dead() for handle in self._handles)

@@ -34,7 +34,7 @@ class Chunks:
     folder: Path
 
     def prepare(self) -> None:
-        for folder in (self.folder, self.folder / _WRITING):
+        for folder in (self.folder.parent, self.folder, self.folder / _WRITING):
             folder.mkdir(mode=0o700, exist_ok=True)
 
     @contextmanager

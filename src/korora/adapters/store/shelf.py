@@ -186,9 +186,16 @@ class Shelf:
 
     def _mend(self, broken: Index) -> None:
         with self._lock:
-            if self._index is broken:
-                broken.close()
+            if self._index is not broken:
+                return
+            broken.close()
+            try:
+                self.chunks.prepare()  # its folder may have been removed
                 self._index = self._anew(broken.inode)
+            except DamagedError as error:
+                raise still_damaged(self._path, str(error)) from error
+            except OSError as error:
+                raise storage_failed(error) from error
 
     def _anew(self, broken: int | None) -> Index:
         """Another process may have been quicker: then its is taken."""

@@ -11,9 +11,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import structlog
+
 from korora.adapters.store.failing import storage_failed
 from korora.adapters.store.pinning import Held
 from korora.adapters.store.shelf import Shelf
+from korora.errors import ToolError
 from korora.model.stored import (
     SHARED,
     Added,
@@ -29,6 +32,8 @@ from korora.model.stored import (
 )
 from korora.ports.clock import Clock, SystemClock
 from korora.ports.content_store import Pins
+
+_log = structlog.get_logger(__name__)
 
 
 class FolderStore:
@@ -53,8 +58,7 @@ class FolderStore:
     @contextmanager
     def pins(self, tenant: TenantName | None, room: int) -> Iterator[Pins]:
         own = [] if tenant is None else [Scope(tenant)]
-        shelves = (self._there(scope) for scope in (*own, SHARED))
-        yield Held([shelf for shelf in shelves if shelf is not None], room)
+        yield Held([shelf for scope in (*own, SHARED) if (shelf := self._usable(scope)) is not None], room)
 
     def stat(self) -> list[Stat]:
         return [shelf.stat() for shelf in self._all()]
@@ -89,6 +93,14 @@ class FolderStore:
         for scope in sorted(filter(None, map(scope_in, folders)), key=lambda one: one.folder):
             if (shelf := self._there(scope)) is not None:
                 yield shelf
+
+    def _usable(self, scope: Scope) -> Shelf | None:
+        """None also where the storage fails: no reason to stop a migration."""
+        try:
+            return self._there(scope)
+        except ToolError as error:
+            _log.warning("content store", scope=str(scope), kind=error.kind, problem=error.message)
+            return None
 
     def _there(self, scope: Scope) -> Shelf | None:
         """None, and nothing is made, if nothing was ever put there."""

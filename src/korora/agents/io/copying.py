@@ -4,8 +4,8 @@
     └ the next one meanwhile
 
 Promise: every byte is read once, and what is sent is what was hashed; zeros are not sent, for the image there
-is new and empty. Memory: three windows, so at most 96 MiB for a disk. Limit: what is written to it meanwhile
-is for whoever follows.
+is new and empty. Memory: three windows, so at most 96 MiB for a disk, and 32 bytes for each MiB of it. Limit:
+what is written to it meanwhile is for whoever follows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What becomes of each part of a disk: nothing (zeros), copied by the destination, repeated there, or sent.
 
 Promise: every part that was given gets just one action, and a part that stands in several places is asked for
-and sent once, as far back as is remembered. Pure; memory: some 150 bytes for each remembered name.
+and sent once, as far back as is remembered, where they ascend. Pure; memory: some 150 bytes for each
+remembered name.
 Limit: what the destination has at a place that is to be repeated it looks at itself, and says what it lacks.
 """
 
@@ -173,12 +174,17 @@ class Plan:
         return Send(part.place) if of is None else Repeat(part.place, of, number)
 
     def _earlier(self, named: Iterable[Named]) -> dict[int, int]:
-        """Looked up, and remembered: the oldest names are forgotten first."""
+        """Looked up, and remembered: the oldest names are forgotten first.
+
+        Parts may come in any order, but none repeats a place beyond its own: that one is asked for anew.
+        """
         earlier: dict[int, int] = {}
         for part in named:
             of = self._seen.setdefault(part.name, part.place)
-            if of != part.place:
+            if of < part.place:
                 earlier[part.place] = of
+            else:
+                self._seen[part.name] = part.place
             while len(self._seen) > self.remembered:
                 self._seen.popitem(last=False)
         return earlier

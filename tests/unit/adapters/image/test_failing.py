@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from korora.adapters.image.qemu_nbd import QemuImages
+from korora.migration.crossing.disks.unreadable import DiskUnreadableError, narrowed
 from korora.model.image import NbdExport
 from korora.ports.image import UnreadableError
 
@@ -21,7 +22,7 @@ WITHIN_S = 60.0
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[NbdExport]:
+def server(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     if not shutil.which("qemu-storage-daemon"):
         pytest.skip("qemu-storage-daemon is not installed")
     (tmp_path / "disk").write_bytes(b"x" * (64 * BLOCK))
@@ -39,10 +40,16 @@ def served(tmp_path: Path) -> Iterator[NbdExport]:
             assert process.poll() is None
             assert time.monotonic() < limit
             time.sleep(0.01)
-        yield NbdExport(tmp_path / "nbd", "d")
+        yield process
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def served(tmp_path: Path, server: subprocess.Popen[bytes]) -> NbdExport:
+    assert server.poll() is None
+    return NbdExport(tmp_path / "nbd", "d")
 
 
 @pytest.mark.parametrize("snapshot", [False, True])
@@ -53,6 +60,23 @@ def test_what_can_be_read_is_read_after_an_error_too(served: NbdExport, snapshot
             try:
                 assert list(image.each([(block * BLOCK, BLOCK)], bytes)) == [b"x" * BLOCK]
             except UnreadableError as error:
+                assert not error.unserved
                 unreadable.append((error.offset, error.length))
         assert [one.length for one in image.extents()] == [64 * BLOCK]
     assert unreadable == [(BAD * BLOCK, BLOCK)]
+
+
+def test_a_server_that_is_gone_is_not_taken_for_a_disk_that_fails(
+    served: NbdExport, server: subprocess.Popen[bytes]
+) -> None:
+    with QemuImages().open_export(served) as image:
+        assert list(image.each([(0, BLOCK)], len)) == [BLOCK]
+        server.kill()
+        server.wait()
+        for _ in range(2):
+            with pytest.raises(UnreadableError) as gone:
+                list(image.each([(0, BLOCK)], len))
+            assert gone.value.unserved
+            told = narrowed(image, "b", gone.value)
+            assert not isinstance(told, DiskUnreadableError)
+            assert told.kind == "disk-unserved"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -355,3 +357,28 @@ def test_a_reader_is_not_kept_by_a_writer_and_a_writer_that_waits_too_long_is_to
         other.execute("ROLLBACK")
     store.keep(MINE, Path("b"), [OTHER])
     assert holds(store, OTHER) == [True]
+
+
+@pytest.mark.parametrize("removed", ["all of it", "the tenant's own"])
+def test_a_store_that_is_removed_while_it_is_open_is_one_of_misses_and_is_filled_again(
+    store: FolderStore, scope: Path, removed: str
+) -> None:
+    store.keep(MINE, Path("a"), [CHUNK])
+    assert holds(store, CHUNK) == [True]
+    with store.pins(ONE, ROOM) as pins:
+        shutil.rmtree(scope if removed == "the tenant's own" else scope.parent)
+        assert pins.pin([name_of(CHUNK)]) == [False]
+    assert store.origins(MINE) == []
+    store.keep(MINE, Path("a"), [CHUNK])
+    assert holds(store, CHUNK) == [True]
+    assert [stat.S_IMODE(one.stat().st_mode) for one in (scope.parent, scope)] == [0o700, 0o700]
+
+
+def test_a_store_that_is_gone_and_cannot_be_made_anew_says_so(store: FolderStore, scope: Path) -> None:
+    store.keep(MINE, Path("a"), [CHUNK])
+    shutil.rmtree(scope.parent)
+    scope.parent.write_text("in its place")
+    assert holds(store, CHUNK) == [False]
+    with pytest.raises(ToolError) as said:
+        store.origins(MINE)
+    assert said.value.kind == "store-files"

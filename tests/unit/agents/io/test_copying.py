@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -128,17 +129,20 @@ def test_all_of_it_arrives_in_any_order_and_is_read_once(
     st.lists(st.sampled_from(CHUNKS), max_size=6),
     st.sets(st.sampled_from(CHUNKS)),
     st.sampled_from([0, 3 * UNIT_BYTES, CHUNK_BYTES + 1, 64 << 20]),
+    st.randoms(use_true_random=False),
 )
 @settings(max_examples=60, deadline=None)
 def test_what_the_destination_has_is_not_sent_and_the_disk_is_whole(
-    chunks: list[bytes], has: set[bytes], room: int
+    chunks: list[bytes], has: set[bytes], room: int, chance: random.Random
 ) -> None:
     content = b"".join(chunks) + TAIL
     there = There(bytearray(len(content)))
     answering = answering_of(there.content, sorted(has), room)
     sharing = Sharing(ask_of(answering))
     made = Copying(len(content), there, UNPACED, sharing)
-    asyncio.run(made.copy(Counted(content), range(chunks_of(len(content)))))
+    order = list(range(chunks_of(len(content))))
+    chance.shuffle(order)
+    asyncio.run(made.copy(Counted(content), order))
     assert there.content == content
     assert made.leaves() == leaves_of(content)
     assert there.put_bytes == sharing.sent_bytes
@@ -244,19 +248,55 @@ def test_a_pace_gives_time_between_and_does_not_make_up_for_what_was_not_used(
     assert slept == [0, 0.1, 0.1, 0, 0.1]
 
 
+class Talk:
+    def __init__(self) -> None:
+        self.said: asyncio.Queue[messages.Parts] = asyncio.Queue()
+        self.heard: asyncio.Queue[messages.Parts] = asyncio.Queue()
+        self.channel = cast(Any, type("Channel", (), {"peer": "b"}))
+
+    async def say(self, message: messages.Parts) -> None:
+        await self.said.put(message)
+
+    async def expect(self, kind: type, _: float | None) -> messages.Parts:
+        return await self.heard.get()
+
+
+@pytest.mark.parametrize("pace", [0, 1 << 40])
+def test_where_the_disk_is_looked_through_for_what_it_holds_the_daemon_goes_on(pace: int) -> None:
+    content, asked_by = NOISE, set[int]()
+
+    class Slow(Counted):
+        def extents(self, offset: int = 0) -> Iterator[Extent]:
+            asked_by.add(threading.get_ident())
+            return super().extents(offset)
+
+    image, there = Slow(content), There(bytearray(len(content)))
+    made = Copying(len(content), there, Pace(pace, SystemClock()))
+    asyncio.run(made.copy(image, Agenda(image, None)))
+    assert there.content == content
+    assert asked_by
+    assert threading.get_ident() not in asked_by
+
+
+def test_an_answer_to_who_has_given_up_is_no_news() -> None:
+    async def story() -> None:
+        talk = Talk()
+        asking = Asking(cast(Any, talk))
+        listening = asyncio.create_task(asking.listen())
+        asked = asyncio.create_task(asking.ask("a", Held(0, b"\x80")))
+        told = await talk.said.get()
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        await talk.heard.put(told)
+        assert not (await asyncio.wait([listening], timeout=0.2))[0]
+        await talk.heard.put(told)
+        with pytest.raises(PeerError, match="nothing was asked"):
+            await listening
+
+    asyncio.run(story())
+
+
 def test_answers_reach_whoever_asked_and_one_that_nobody_awaits_ends_it() -> None:
-    class Talk:
-        def __init__(self) -> None:
-            self.said: asyncio.Queue[messages.Parts] = asyncio.Queue()
-            self.heard: asyncio.Queue[messages.Parts] = asyncio.Queue()
-            self.channel = cast(Any, type("Channel", (), {"peer": "b"}))
-
-        async def say(self, message: messages.Parts) -> None:
-            await self.said.put(message)
-
-        async def expect(self, kind: type, _: float | None) -> messages.Parts:
-            return await self.heard.get()
-
     async def story() -> None:
         talk = Talk()
         asking = Asking(cast(Any, talk))

@@ -113,6 +113,19 @@ def test_what_is_held_is_copied_what_was_sent_is_repeated() -> None:
     assert plan.put(number) == have.Put(0, ((0, 0), (0, 2)), ((1, 1, 3),))
 
 
+def test_no_place_repeats_one_beyond_it_whatever_the_order() -> None:
+    plan, name = Plan(Grain.CHUNK), name_of(UNITS[1])
+    told = []
+    for place in (7, 3, 5, 9):
+        number, coming = plan.ask([Named(place, name)])
+        assert coming is not None
+        told += plan.actions(number, Held(number, bits_of([False])))
+        put = plan.put(number)
+        assert have.decode(have.encode(put)) == put
+        plan.settle(Settled(number, ()))
+    assert told == [Send(7), Send(3), Repeat(5, 3, 0), Repeat(9, 3, 0)]
+
+
 def test_a_destination_that_does_not_answer_is_sent_everything_once() -> None:
     plan = Plan(Grain.UNIT)
     number, _ = plan.ask(cut(UNITS[1] + UNITS[1] + UNITS[2]))

@@ -26,16 +26,17 @@ class Asking:
             await self._talk.say(messages.Parts(disk, have.encode(said)))
             return await answer
         finally:
-            del self._waiting[disk]
+            answer.cancel()  # who gives up is answered all the same
 
     async def listen(self) -> None:
         """Hand out what is answered, until it is cancelled. Raises why the destination gives up."""
         while True:
             told = await self._talk.expect(messages.Parts, None)
-            waits = self._waiting.get(told.disk)
-            if waits is None or waits.done():
+            waits = self._waiting.pop(told.disk, None)
+            if waits is None:
                 raise PeerError(
                     f"host {self._talk.channel.peer} answered of {told.disk}, where nothing was asked",
                     kind="out-of-order",
                 )
-            waits.set_result(have.decode(told.said))
+            if not waits.cancelled():
+                waits.set_result(have.decode(told.said))

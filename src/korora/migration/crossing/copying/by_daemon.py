@@ -7,11 +7,13 @@ bitmap that the next `written` tells. Errors are those of `DisksOut.copy`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
+
+import structlog
 
 from korora.agents.dataorg.popularity import Popularity
 from korora.agents.integrity.disks.gaps import Gaps
@@ -20,12 +22,14 @@ from korora.agents.io.sharing import Sharing
 from korora.errors import ToolError
 from korora.migration.crossing.copying.agenda import Agenda
 from korora.migration.crossing.disks.unreadable import narrowed
-from korora.model.image import NbdExport
-from korora.ports.image import ImageReader, OpenImage, UnreadableError
+from korora.model.image import Extent, NbdExport
+from korora.ports.image import ImageReader, OpenImage, Range, UnreadableError
 from korora.ports.moving_disks import CopyFailedError, DiskThere, MovingDisks
 from korora.protocol.content_tree import CHUNK_BYTES
 from korora.protocol.dedup.have import AnySaid
 
+T = TypeVar("T")
+log = structlog.get_logger("korora.migration")
 Ask = Callable[[str, AnySaid], Awaitable[AnySaid]]
 """What the destination says of parts of a disk."""
 _NEARER_AT_ONCE: Final = 8 * WINDOW
@@ -90,9 +94,9 @@ class ByDaemon:
         """Once it is outsourced: what is read comes nearer, as long as there is room."""
         async with AsyncExitStack() as open_:
             image = await self._opened(open_, self._disks.frozen(self._name))
-            nearer = await self._opened(open_, self._disks.nearer(self._name))
+            nearer = _Nearer(await self._opened(open_, self._disks.nearer(self._name)), image)
             order, before = self._order(image), -1
-            while self.done > before and (room := await asyncio.to_thread(self._room)):
+            while self.done > before and nearer.works and (room := await asyncio.to_thread(self._room)):
                 before = self.done
                 some = islice(order, min(room, _NEARER_AT_ONCE))
                 await self._read(image, self._copying.copy(nearer, some))
@@ -112,7 +116,7 @@ class ByDaemon:
     ) -> OpenImage:
         opened = self._images.open_export(await open_.enter_async_context(export))
         image = await asyncio.to_thread(opened.__enter__)
-        open_.push(opened)
+        open_.push_async_callback(asyncio.to_thread, opened.__exit__, None, None, None)  # it waits for reads
         return self._gaps.over(image) if self._gaps is not None else image
 
     async def _read(self, image: OpenImage, copying: Awaitable[None]) -> None:
@@ -125,3 +129,37 @@ class ByDaemon:
             if error.kind in _NOT_WRITTEN:
                 raise CopyFailedError(self._name, error.message, self.done) from error
             raise
+
+
+class _Nearer:
+    """Implements `ports.image.OpenImage`: `image`, read through what brings it nearer as long as that works.
+
+    Where the storage for it fails or has no room, QEMU answers the read with that error: the disk is well.
+    """
+
+    def __init__(self, nearer: OpenImage, image: OpenImage) -> None:
+        self._nearer = nearer
+        self._image = image
+        self.works = True
+
+    @property
+    def size(self) -> int:
+        return self._image.size
+
+    def extents(self, offset: int = 0) -> Iterator[Extent]:
+        return self._image.extents(offset)
+
+    def written(self) -> Iterator[Range]:
+        return self._image.written()
+
+    def each(self, ranges: Iterable[Range], work: Callable[[memoryview], T]) -> Iterator[T]:
+        wanted, done = list(ranges), 0
+        if self.works:
+            try:
+                for made in self._nearer.each(wanted, work):
+                    done += 1
+                    yield made
+            except UnreadableError as error:
+                self.works = False
+                log.info("nothing more is brought nearer", why=error.message)
+        yield from self._image.each(wanted[done:], work)

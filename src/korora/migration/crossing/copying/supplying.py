@@ -8,20 +8,25 @@ for the source is given back with `close`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TypeVar
 
+import structlog
+
 from korora.agents.dataplane.deduplication import Answering
 from korora.agents.io.copying import put
+from korora.errors import ToolError
 from korora.model.identity import VmName
+from korora.model.stored import Found
 from korora.ports.content_store import Pins
 from korora.ports.contents import Contents
 from korora.ports.moving_disks import DiskHere, MovingDisks
 from korora.protocol.dedup import have
 
 T = TypeVar("T")
+log = structlog.get_logger("korora.store")
 
 
 class Supplying:
@@ -64,7 +69,11 @@ class Supplying:
 
     def _begun(self, disk: str, here: _Filled) -> Answering:
         if self._pins is None:
-            self._pins = self._open.enter_context(self._contents.pins(self._vm))
+            try:
+                self._pins = self._open.enter_context(self._contents.pins(self._vm))
+            except ToolError as error:  # the source sends it, then
+                log.warning("nothing is shared", vm=self._vm, kind=error.kind, problem=error.message)
+                self._pins = _Nothing()
         return Answering(self._disks.sizes[disk], self._pins, here)
 
     def _closed(self) -> None:
@@ -76,6 +85,22 @@ class Supplying:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+class _Nothing:
+    """Implements `ports.content_store.Pins`: nothing is held."""
+
+    def pin(self, names: Sequence[bytes]) -> list[bool]:
+        return [False] * len(names)
+
+    def content(self, name: bytes) -> bytes:
+        raise KeyError(name)
+
+    def release(self, names: Iterable[bytes]) -> None:
+        """None of them is held."""
+
+    def found(self) -> list[Found]:
+        return []
 
 
 class _Filled:

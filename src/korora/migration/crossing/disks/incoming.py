@@ -72,10 +72,19 @@ class DisksIn:
         return Crossed(contents, reports)
 
     async def broken(self) -> None:
-        """Raise what changed on the way, as soon as this side knows; never returns otherwise."""
-        for relay in self._relays:
-            with suppress(PeerError, ToolError):
+        """Raise what changed on the way, or that the source fell silent, as soon as this side knows; never
+        returns otherwise: a source that left says why."""
+
+        async def watched(relay: DestinationRelay) -> None:
+            try:
                 await relay.finished()
+            except PeerError as lost:
+                if lost.kind == "stalled":
+                    raise
+            except ToolError:
+                return
+
+        await asyncio.gather(*(watched(relay) for relay in self._relays))
         await asyncio.Event().wait()
 
     async def abandon(self, why: str) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from korora.agents.dataorg import comparing
-from korora.agents.dataplane import SourceRelay
+from korora.agents.dataplane import RelayReport, SourceRelay
 from korora.agents.integrity.disks.gaps import Gaps
 from korora.agents.io.copying import Pace
 from korora.errors import IntegrityError, KororaError, PeerError, ToolError
@@ -76,6 +76,7 @@ class DisksOut:
         CopyFailedError, DiskUnreadableError, or what broke the connection.
         """
         copying: list[asyncio.Task[None]] = []
+        relaying: list[asyncio.Task[RelayReport]] = []
         pace = Pace(manner.cap_bytes_per_s, self._clock)  # of all of them together: they may share storage
         try:
             for name, (relay, socket) in self._relays.items():
@@ -84,16 +85,18 @@ class DisksOut:
                     await self._disks.mirror(name, socket, manner.cap_bytes_per_s)
                     continue
                 self._there[name] = await self._disks.reach(name, socket)
+                relaying.append(asyncio.create_task(relay.finished()))
                 if name not in kept:
                     copying.append(await self._begun(name, manner, pace, ask))
-            while await self._copied(copying, read):  # noqa: ASYNC110  QEMU does not tell
+            while await self._copied(copying, read):
+                _refuse_lost(relaying)
                 await asyncio.sleep(_LOOKS_EVERY_S)
         except ToolError as error:
             raise await self._why(error) from error
         finally:
-            for task in copying:
+            for task in (*copying, *relaying):
                 task.cancel()
-            await asyncio.gather(*copying, return_exceptions=True)
+            await asyncio.gather(*copying, *relaying, return_exceptions=True)
         for name, one in self._copying.items():
             self._measuring.adopt(name, one.leaves(), self._there[name])
         self._follows = True
@@ -199,6 +202,13 @@ class DisksOut:
             await asyncio.to_thread(relay.abort, why)
         await self._measuring.stop()
         await self._disks.end()
+
+
+def _refuse_lost(relaying: Sequence[asyncio.Task[RelayReport]]) -> None:
+    """What broke a connection: who waits for an answer, and writes nothing meanwhile, would not notice."""
+    for one in relaying:
+        if one.done() and isinstance(lost := one.exception(), (IntegrityError, PeerError)):
+            raise lost
 
 
 async def _why(error: ToolError, relays: Sequence[SourceRelay]) -> KororaError:

@@ -46,8 +46,15 @@ class DiskUnreadableError(ToolError):
         )
 
 
-def narrowed(image: OpenImage, disk: str, error: UnreadableError) -> DiskUnreadableError:
-    """Blocking: down to the first blocks that give an error. All of the range when none does any more."""
+def narrowed(image: OpenImage, disk: str, error: UnreadableError) -> ToolError:
+    """A DiskUnreadableError, down to the first blocks that give an error; all of the range when none does any
+    more. Blocking. Where nobody serves the disk any more, that alone is said (kind="disk-unserved")."""
+    if error.unserved:
+        return ToolError(
+            f"the disk {disk} is not served any more: {error.message}",
+            kind="disk-unserved",
+            remedy="see whether the VM's hypervisor still runs; nothing is said of the disk",
+        )
     begin, end = error.offset, min(error.offset + error.length, image.size)
     at = begin - begin % BLOCK_BYTES
     while at < end and _is_well(image, at):
@@ -62,7 +69,7 @@ def narrowed(image: OpenImage, disk: str, error: UnreadableError) -> DiskUnreada
 async def found(disks: MovingDisks, images: ImageReader, failed: CopyFailedError) -> ToolError:
     """Why a disk was not copied: what of it cannot be read here, or as it was said."""
 
-    def look() -> DiskUnreadableError | None:
+    def look() -> ToolError | None:
         with images.open_export(export) as image:
             for wanted in _windows(failed.near, image.size):
                 try:

@@ -18,8 +18,12 @@ from korora.adapters.hypervisor.disks import leftover, overlay, replacement
 from korora.adapters.hypervisor.disks.moving import fold_back
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.image.qemu_nbd import QemuImages
+from korora.agents.io.copying import Pace
 from korora.errors import RefusedError, ToolError
+from korora.migration.crossing.copying.by_daemon import ByDaemon
 from korora.model.image import NbdExport
+from korora.ports.clock import SystemClock
+from korora.ports.image import UnreadableError
 
 pytestmark = [
     pytest.mark.end_to_end,
@@ -240,6 +244,35 @@ def test_a_replacement_that_runs_full_costs_no_write_and_the_guest_runs_on(
             assert (await here.qmp.execute("query-status"))["status"] == "running"
             assert await here.graph() == before
             nothing_left(here, small)
+            await runs_on(here)
+
+    asyncio.run(story())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_what_cannot_be_kept_nearer_is_an_error_there_and_nowhere_else(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replacement, "_VOLATILE", frozenset())
+
+    async def story() -> None:
+        async with two_hosts(tmp_path) as (here, there):
+            before = await here.graph()
+            await here.qmp.execute("stop")
+            await there.disks.receive()
+            reached = await here.disks.reach("b", there.disks.socket)
+            await here.disks.outsource("b", small)
+            monkeypatch.setattr(replacement, "to_spare", lambda *_: 1 << 30)
+            fill(small / "other")
+            async with here.disks.nearer("b") as export:
+                with pytest.raises(UnreadableError):
+                    await asyncio.to_thread(content, export, (2 * MIB, MIB))
+            copying = ByDaemon("b", here.disks, reached, QemuImages(), Pace(0, SystemClock()))
+            await copying.copy_frozen()
+            assert (there.base / "b").read_bytes() == (here.base / "b").read_bytes()
+            await here.disks.end()
+            assert await here.graph() == before
+            await here.qmp.execute("cont")
             await runs_on(here)
 
     asyncio.run(story())
