@@ -82,9 +82,10 @@ class Copying:
         self.done = 0
         """Bytes that were read and are there."""
 
-    def leaves(self) -> bytes:
-        """Of all chunks; of those that were not copied, of zeros."""
-        return bytes(self._leaves)
+    def taken_leaves(self) -> bytes:
+        """Of all chunks, of those that were not copied of zeros; given once, for there may be many."""
+        leaves, self._leaves = bytes(self._leaves), bytearray()
+        return leaves
 
     async def copy(self, image: OpenImage, chunks: Iterable[int]) -> None:
         """These chunks, in this order; may be called again for others.

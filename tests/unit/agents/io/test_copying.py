@@ -117,7 +117,7 @@ def test_all_of_it_arrives_in_any_order_and_is_read_once(
     asyncio.run(made.copy(image, order[:half]))
     asyncio.run(made.copy(image, iter(order[half:])))
     assert there.content == content
-    assert made.leaves() == leaves_of(content)
+    assert made.taken_leaves() == leaves_of(content)
     assert merged(image.reads) == ([(0, len(content))] if content else [])
     assert sum(length for _, length in image.reads) == len(content)
     assert all(length <= (GENTLE_BYTES if pace else CHUNK_BYTES) for _, length in image.reads)
@@ -144,7 +144,7 @@ def test_what_the_destination_has_is_not_sent_and_the_disk_is_whole(
     chance.shuffle(order)
     asyncio.run(made.copy(Counted(content), order))
     assert there.content == content
-    assert made.leaves() == leaves_of(content)
+    assert made.taken_leaves() == leaves_of(content)
     assert there.put_bytes == sharing.sent_bytes
     if has >= set(chunks) and room > CHUNK_BYTES * (len(chunks) + 1):
         assert sharing.sent_bytes == len(TAIL)

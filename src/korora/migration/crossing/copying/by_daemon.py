@@ -79,9 +79,9 @@ class ByDaemon:
         """Of a disk that was shared: what the destination had not."""
         return self._sharing.sent_bytes if self._sharing is not None else None
 
-    def leaves(self) -> bytes:
-        """Of all of it, once it was copied."""
-        return self._copying.leaves()
+    def taken_leaves(self) -> bytes:
+        """Of all of it, once it was copied; they are not kept here."""
+        return self._copying.taken_leaves()
 
     async def copy(self) -> None:
         """While the guest writes to it."""

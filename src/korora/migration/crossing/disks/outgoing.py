@@ -98,7 +98,7 @@ class DisksOut:
                 task.cancel()
             await asyncio.gather(*copying, *relaying, return_exceptions=True)
         for name, one in self._copying.items():
-            self._measuring.adopt(name, one.leaves(), self._there[name])
+            self._measuring.adopt(name, one.taken_leaves(), self._there[name])
         self._follows = True
 
     async def _begun(self, name: str, manner: Manner, pace: Pace, ask: Ask | None) -> asyncio.Task[None]:
