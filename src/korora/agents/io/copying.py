@@ -24,10 +24,12 @@ from korora.protocol.content_tree import CHUNK_BYTES, chunks_of, leaf, zeros
 T = TypeVar("T")
 WINDOW: Final = 32
 """Chunks."""
-_PACED_WINDOW: Final = 8
+_GENTLE_WINDOW: Final = 8
 GENTLE_BYTES: Final = 128 << 10
-"""Of a request, with a pace: on storage that gives 40 MB or 2,000 requests in a second, a guest with eight
-under way waits as long for its own as for this one."""
+"""Of a request, with a gentle pace: on storage that gives 40 MB or 2,000 requests in a second, a guest with
+eight under way waits as long for its own as for this one."""
+GENTLE_UP_TO: Final = 64 << 20
+"""Bytes a second: beyond it storage answers sooner than this process asks."""
 _PIECE_BYTES: Final = 64 << 10
 _PUT_BYTES: Final = 256 << 10
 _ZEROS: Final = bytes(CHUNK_BYTES)
@@ -54,12 +56,17 @@ class Delivery(Protocol):
 
 
 class Pace:
-    """No more bytes in a second than `bytes_per_s`; 0: as they come. One request under way then."""
+    """No more bytes in a second than `bytes_per_s`; 0: as they come."""
 
     def __init__(self, bytes_per_s: int, clock: Clock) -> None:
         self.bytes_per_s = bytes_per_s
         self._clock = clock
         self._free_at = 0.0
+
+    @property
+    def gentle(self) -> bool:
+        """Whether one request is to be under way at a time."""
+        return 0 < self.bytes_per_s <= GENTLE_UP_TO
 
     async def keep(self, length: int) -> None:
         """Wait until so many bytes may be read. What was not used in time is not used later."""
@@ -105,10 +112,11 @@ class Copying:
                 await asyncio.gather(coming, return_exceptions=True)
 
     async def _window(self, image: OpenImage, wanted: Iterator[int]) -> list[Taken]:
-        if not self._pace.bytes_per_s:
-            return await _ended(lambda: self._read(image, list(islice(wanted, WINDOW))))
-        chunks = await _ended(lambda: list(islice(wanted, _PACED_WINDOW)))
-        return [await self._gently(image, chunk) for chunk in chunks]
+        if self._pace.gentle:
+            chunks = await _ended(lambda: list(islice(wanted, _GENTLE_WINDOW)))
+            return [await self._gently(image, chunk) for chunk in chunks]
+        await self._pace.keep(WINDOW * CHUNK_BYTES)
+        return await _ended(lambda: self._read(image, list(islice(wanted, WINDOW))))
 
     def _read(self, image: OpenImage, chunks: Sequence[int]) -> list[Taken]:
         """Blocking."""

@@ -20,7 +20,7 @@ from fakes.written_disks import There
 from korora.agents.dataorg.popularity import Popularity
 from korora.agents.dataplane.deduplication import Answering
 from korora.agents.io import copying
-from korora.agents.io.copying import GENTLE_BYTES, Copying, Pace
+from korora.agents.io.copying import GENTLE_BYTES, GENTLE_UP_TO, Copying, Pace
 from korora.agents.io.sharing import Sharing
 from korora.errors import PeerError, ToolError
 from korora.migration.crossing.copying.agenda import Agenda
@@ -102,7 +102,7 @@ def answering_of(content: bytearray, has: Sequence[bytes], room: int = 64 << 20)
     st.lists(st.sampled_from(CHUNKS), max_size=7),
     st.booleans(),
     st.randoms(use_true_random=False),
-    st.sampled_from([0, 1 << 40]),
+    st.sampled_from([0, 1 << 40, GENTLE_UP_TO]),
 )
 @settings(max_examples=40, deadline=None)
 def test_all_of_it_arrives_in_any_order_and_is_read_once(
@@ -120,7 +120,7 @@ def test_all_of_it_arrives_in_any_order_and_is_read_once(
     assert made.taken_leaves() == leaves_of(content)
     assert merged(image.reads) == ([(0, len(content))] if content else [])
     assert sum(length for _, length in image.reads) == len(content)
-    assert all(length <= (GENTLE_BYTES if pace else CHUNK_BYTES) for _, length in image.reads)
+    assert all(length <= (GENTLE_BYTES if pace == GENTLE_UP_TO else CHUNK_BYTES) for _, length in image.reads)
     assert made.done == len(content)
     assert there.put_bytes <= len(content) - sum(len(one) for one in chunks if not any(one))
 
