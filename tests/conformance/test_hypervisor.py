@@ -646,7 +646,7 @@ def test_disks_whose_writes_go_elsewhere_are_the_same_there_and_whole_again_here
         assert (await here.copied()).ready
         await source.pause()
         async with here.written("disk0") as export:
-            assert {offset // MIB for offset, _ in await changed(export)} == {0}
+            assert (0, MIB) in await changed(export)
             assert await read(export) == bytes([71]) * MIB + bytes([1]) * 2 * MIB
         await asyncio.to_thread(reached.put, 0, bytes([71]) * MIB)
         await asyncio.to_thread(reached.leave)
