@@ -22,6 +22,7 @@ from korora.migration.crossing.disks import manner
 from korora.model.definition import parse_definition
 from korora.model.identity import HostName, VmName
 from korora.model.kept import KeptDisk
+from korora.model.ownership import Status
 from korora.model.plan import Inquiry, Mode
 from korora.model.storage import ALL, StorageMode
 from korora.protocol import canonical, dsse, messages, statements
