@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from korora.agents.io.copying import GENTLE_BYTES
+from korora.agents.io.copying import GENTLE_BYTES, GENTLE_UP_TO
 from korora.agents.io.headroom import Headroom
 from korora.migration.crossing.disks.unreadable import narrowed
 from korora.model.image import NbdExport
@@ -56,15 +56,19 @@ def _spread(size: int, count: int) -> Iterator[int]:
 def _read(
     disk: str, export: NbdExport, images: ImageReader, clock: Clock, offsets: list[int], limit_s: float
 ) -> tuple[int, float]:
-    """Blocking: bytes, seconds. One after the other: this is how it is copied."""
-    begun, done = clock.monotonic(), 0
+    """Blocking: bytes, seconds. One after the other, in pieces as it would be copied at that rate."""
+    first = begun = clock.monotonic()
+    done, piece, at_first = 0, GENTLE_BYTES, (0, 0.0)
     with images.open_export(export) as image:
         for offset in offsets:
-            if done and clock.monotonic() - begun > limit_s:
+            if done and clock.monotonic() - first > limit_s:
                 break
             try:
-                for at in range(offset, offset + CHUNK_BYTES, GENTLE_BYTES):  # as it is copied
-                    done += sum(image.each([(at, GENTLE_BYTES)], len))
+                for at in range(offset, offset + CHUNK_BYTES, piece):
+                    done += sum(image.each([(at, piece)], len))
             except UnreadableError as error:
                 raise narrowed(image, disk, error) from error
-    return done, clock.monotonic() - begun
+            if piece < CHUNK_BYTES and done > GENTLE_UP_TO * (clock.monotonic() - begun):
+                at_first = done, clock.monotonic() - begun
+                begun, done, piece = clock.monotonic(), 0, CHUNK_BYTES
+    return (done, clock.monotonic() - begun) if done else at_first

@@ -21,9 +21,10 @@ MIB = 1 << 20
 
 
 class Disks:
-    """A clock, and disks that give one chunk in a tenth of a second."""
+    """A clock, and disks that give so much."""
 
-    def __init__(self) -> None:
+    def __init__(self, mib_per_s: float = 10) -> None:
+        self.mib_per_s = mib_per_s
         self.sizes = {"root": 1000 * MIB, "data": 10 * MIB, "tiny": 512}
         self.now = 0.0
         self.reads: list[tuple[str, int, int]] = []
@@ -42,7 +43,7 @@ class Disks:
     def open_export(self, export: NbdExport) -> Iterator[Any]:
         def each(ranges: Iterable[tuple[int, int]], work: object) -> Iterator[int]:
             for offset, length in ranges:
-                self.now += 0.1 * length / MIB
+                self.now += length / MIB / self.mib_per_s
                 self.reads.append((export.name, offset, length))
                 yield length
 
@@ -63,3 +64,22 @@ def test_a_few_places_all_over_the_disks_are_read_and_not_for_long(monkeypatch: 
     )
     assert seen.read_bytes_per_s == pytest.approx(10 * MIB)
     assert seen.meanwhile.requests == pytest.approx(100 * disks.now, abs=2)
+
+
+def test_storage_that_is_fast_is_read_in_whole_chunks_and_its_rate_is_of_these(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(looking, "WATCHES_S", 0)
+    disks: Any = Disks(mib_per_s=800)
+    disks.sizes = {"root": 1000 * MIB}
+    seen = asyncio.run(look(disks, cast(Any, disks), cast(Any, disks)))
+    assert [length for *_, length in disks.reads] == [GENTLE_BYTES] * 8 + [MIB] * 23
+    assert seen.read_bytes_per_s == pytest.approx(800 * MIB)
+
+
+def test_of_a_disk_with_one_place_to_read_it_is_that_ones_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "WATCHES_S", 0)
+    disks: Any = Disks(mib_per_s=800)
+    disks.sizes = {"tiny": MIB + 512}
+    seen = asyncio.run(look(disks, cast(Any, disks), cast(Any, disks)))
+    assert seen.read_bytes_per_s == pytest.approx(800 * MIB)
