@@ -75,8 +75,12 @@ def running_vm(disk: Path) -> Iterator[None]:
     command += ["-device", "virtio-blk-pci,drive=d", "-qmp", "stdio"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
+        assert process.stdin is not None
         assert process.stdout is not None
-        process.stdout.readline()
+        process.stdout.readline()  # it greets before it has its disks, and answers after
+        process.stdin.write(b'{"execute": "qmp_capabilities"}\n')
+        process.stdin.flush()
+        assert b"return" in process.stdout.readline()
         yield
     finally:
         process.kill()
