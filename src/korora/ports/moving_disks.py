@@ -137,7 +137,7 @@ class MovingDisks(Protocol):
 
     def nearer(self, name: str) -> AbstractAsyncContextManager[NbdExport]:
         """The same; and what is read here, nobody reads from the disk itself again: it lies beside what the
-        guest writes. In whole MiB alone, but for the end of the disk.
+        guest writes. To be read in whole pieces of 64 KiB, but for the end of the disk.
         """
         ...
 

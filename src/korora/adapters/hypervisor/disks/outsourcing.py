@@ -26,7 +26,8 @@ from korora.errors import ToolError
 CACHE: Final = "korora-cache-"
 """What was read from the disk already: never mirrored, never folded back, and worth nothing after a crash."""
 NEARER: Final = "korora-nearer-"
-"""The filter that fills it. It meets whole MiB alone: QEMU 7.2 ends by an assertion where they are cut."""
+"""The filter that fills it. It meets whole clusters of the cache alone (64 KiB), but for the disk's end: with
+extended L2 entries, which the cache has not, QEMU 7.2 ended by an assertion where one was cut."""
 FOLD: Final = "korora-fold-"
 """A job."""
 _OVERLAY: Final[Mapping[str, Any]] = {"driver": "qcow2", "discard": "unmap"}

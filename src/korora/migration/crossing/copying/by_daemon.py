@@ -120,7 +120,7 @@ class ByDaemon:
         return self._gaps.over(image) if self._gaps is not None else image
 
     async def _read(self, image: OpenImage, copying: Awaitable[None]) -> None:
-        """`image`: where an error is looked for; what comes nearer is read in whole chunks alone."""
+        """`image`: where an error is looked for, in blocks smaller than what comes nearer may be read in."""
         try:
             await copying
         except UnreadableError as error:

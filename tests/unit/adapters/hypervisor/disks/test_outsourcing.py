@@ -18,7 +18,7 @@ from korora.adapters.hypervisor.disks import leftover, overlay, replacement
 from korora.adapters.hypervisor.disks.moving import fold_back
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.image.qemu_nbd import QemuImages
-from korora.agents.io.copying import Pace
+from korora.agents.io.copying import GENTLE_BYTES, Pace
 from korora.errors import RefusedError, ToolError
 from korora.migration.crossing.copying.by_daemon import ByDaemon
 from korora.model.image import NbdExport
@@ -147,6 +147,25 @@ def test_what_is_read_nearer_is_there_and_is_not_folded_back(tmp_path: Path) -> 
             await here.disks.end()
             assert await here.graph() == before
             nothing_left(here, here.base)
+            await runs_on(here)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("more", [0, 512, 65536 + 512, 4 * MIB - 4096])
+def test_what_is_read_nearer_may_be_read_in_gentle_pieces_to_any_end(tmp_path: Path, more: int) -> None:
+    """Of whole clusters, which is what QEMU's copy-on-read makes of any request; the disk's end may cut one."""
+
+    async def story() -> None:
+        async with two_hosts(tmp_path, size=3 * MIB + more) as (here, _):
+            await outsourced(here, here.base)
+            size = here.disks.sizes["b"]
+            pieces = [(at, min(GENTLE_BYTES, size - at)) for at in range(0, size, GENTLE_BYTES)]
+            async with here.disks.nearer("b") as export:
+                for _ in range(2):  # from the disk, then from what came nearer
+                    read = b"".join([await asyncio.to_thread(content, export, piece) for piece in pieces])
+                    assert read == (here.base / "b").read_bytes()
+            await here.disks.end()
             await runs_on(here)
 
     asyncio.run(story())
