@@ -26,7 +26,18 @@ class UnreadableError(ToolError):
         self.unserved = unserved
 
 
-class OpenImage(Protocol):
+class Readable(Protocol):
+    """UnreadableError when a part cannot be read; nothing that was not read is ever given as zeros."""
+
+    def each(self, ranges: Iterable[Range], work: Callable[[memoryview], T]) -> Iterator[T]:
+        """What `work` makes of each range's bytes, in the order of the ranges; several are read at once.
+
+        `work` is called in other threads; the bytes are its own only while it runs.
+        """
+        ...
+
+
+class OpenImage(Readable, Protocol):
     """The content as a guest sees it. UnreadableError when a part cannot be read, IntegrityError when the
     image contradicts itself; nothing that was not read is ever given as zeros.
     """
@@ -42,13 +53,6 @@ class OpenImage(Protocol):
 
     def written(self) -> Iterator[Range]:
         """What the bitmap of the export names, in order; all of it where there is none."""
-        ...
-
-    def each(self, ranges: Iterable[Range], work: Callable[[memoryview], T]) -> Iterator[T]:
-        """What `work` makes of each range's bytes, in the order of the ranges; several are read at once.
-
-        `work` is called in other threads; the bytes are its own only while it runs.
-        """
         ...
 
 

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Final, Protocol, TypeVar
 
 from korora.ports.clock import Clock
-from korora.ports.image import OpenImage, Range
+from korora.ports.image import Range, Readable
 from korora.ports.moving_disks import DiskThere
 from korora.protocol.content_tree import CHUNK_BYTES, chunks_of, leaf, zeros
 
@@ -94,7 +94,7 @@ class Copying:
         leaves, self._leaves = bytes(self._leaves), bytearray()
         return leaves
 
-    async def copy(self, image: OpenImage, chunks: Iterable[int]) -> None:
+    async def copy(self, image: Readable, chunks: Iterable[int]) -> None:
         """These chunks, in this order; may be called again for others.
 
         UnreadableError; ToolError when they cannot be written there; PeerError.
@@ -111,20 +111,21 @@ class Copying:
                 coming.cancel()
                 await asyncio.gather(coming, return_exceptions=True)
 
-    async def _window(self, image: OpenImage, wanted: Iterator[int]) -> list[Taken]:
-        if self._pace.gentle:
-            chunks = await _ended(lambda: list(islice(wanted, _GENTLE_WINDOW)))
+    async def _window(self, image: Readable, wanted: Iterator[int]) -> list[Taken]:
+        gentle = self._pace.gentle
+        chunks = await _ended(lambda: list(islice(wanted, _GENTLE_WINDOW if gentle else WINDOW)))
+        if gentle:
             return [await self._gently(image, chunk) for chunk in chunks]
-        await self._pace.keep(WINDOW * CHUNK_BYTES)
-        return await _ended(lambda: self._read(image, list(islice(wanted, WINDOW))))
+        await self._pace.keep(sum(map(self._length, chunks)))
+        return await _ended(lambda: self._read(image, chunks))
 
-    def _read(self, image: OpenImage, chunks: Sequence[int]) -> list[Taken]:
+    def _read(self, image: Readable, chunks: Sequence[int]) -> list[Taken]:
         """Blocking."""
         ranges = [(chunk * CHUNK_BYTES, self._length(chunk)) for chunk in chunks]
         made = zip(chunks, image.each(ranges, _hashed), strict=True)
         return [self._noted(Taken(chunk, *one)) for chunk, one in made]
 
-    async def _gently(self, image: OpenImage, chunk: int) -> Taken:
+    async def _gently(self, image: Readable, chunk: int) -> Taken:
         """One request at a time, of as much as leaves room for a guest's between two."""
         begin, length = chunk * CHUNK_BYTES, self._length(chunk)
         content = bytearray()

@@ -37,7 +37,7 @@ class Headroom:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`cap_bytes_per_s`: of a mirror; 0: none. `why`: for people."""
+    """`cap_bytes_per_s`: of all reading for the copy; 0: none. `why`: for people."""
 
     outsource: bool
     cap_bytes_per_s: int

@@ -7,9 +7,8 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,19 +16,14 @@ from hypothesis import strategies as st
 from fakes.content_store import MemoryStore, Shelves
 from fakes.image import MemoryImage
 from fakes.written_disks import There
-from korora.agents.dataorg.popularity import Popularity
 from korora.agents.dataplane.deduplication import Answering
 from korora.agents.io import copying
 from korora.agents.io.copying import GENTLE_BYTES, GENTLE_UP_TO, Copying, Pace
 from korora.agents.io.sharing import Sharing
 from korora.errors import PeerError, ToolError
-from korora.migration.crossing.copying.agenda import Agenda
-from korora.migration.crossing.copying.asking import Asking
-from korora.migration.crossing.disks.following import merged
 from korora.model.image import Extent
 from korora.model.stored import SHARED, Bounds
 from korora.ports.clock import SystemClock
-from korora.protocol import messages
 from korora.protocol.content_tree import CHUNK_BYTES, chunks_of, leaf
 from korora.protocol.dedup import have
 from korora.protocol.dedup.have import AnySaid, Coming, Held, Put, Settled, bits_of
@@ -118,7 +112,7 @@ def test_all_of_it_arrives_in_any_order_and_is_read_once(
     asyncio.run(made.copy(image, iter(order[half:])))
     assert there.content == content
     assert made.taken_leaves() == leaves_of(content)
-    assert merged(image.reads) == ([(0, len(content))] if content else [])
+    assert b"".join(content[at : at + length] for at, length in sorted(image.reads)) == content
     assert sum(length for _, length in image.reads) == len(content)
     assert all(length <= (GENTLE_BYTES if pace == GENTLE_UP_TO else CHUNK_BYTES) for _, length in image.reads)
     assert made.done == len(content)
@@ -215,6 +209,21 @@ def test_what_cannot_be_read_ends_it_once_what_was_read_is_there() -> None:
     assert there.content[: copying.WINDOW * CHUNK_BYTES] == content[: copying.WINDOW * CHUNK_BYTES]
 
 
+def test_a_pace_is_asked_for_what_is_read_and_no_more() -> None:
+    class Asked(Pace):
+        def __init__(self) -> None:
+            super().__init__(1 << 40, SystemClock())
+            self.lengths: list[int] = []
+
+        async def keep(self, length: int) -> None:
+            self.lengths.append(length)
+
+    content, pace = NOISE + TAIL, Asked()
+    made = Copying(len(content), There(bytearray(len(content))), pace)
+    asyncio.run(made.copy(Counted(content), range(4)))
+    assert sum(pace.lengths) == len(content)
+
+
 def test_a_pace_gives_time_between_and_does_not_make_up_for_what_was_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -248,85 +257,17 @@ def test_a_pace_gives_time_between_and_does_not_make_up_for_what_was_not_used(
     assert slept == [0, 0.1, 0.1, 0, 0.1]
 
 
-class Talk:
-    def __init__(self) -> None:
-        self.said: asyncio.Queue[messages.Parts] = asyncio.Queue()
-        self.heard: asyncio.Queue[messages.Parts] = asyncio.Queue()
-        self.channel = cast(Any, type("Channel", (), {"peer": "b"}))
-
-    async def say(self, message: messages.Parts) -> None:
-        await self.said.put(message)
-
-    async def expect(self, kind: type, _: float | None) -> messages.Parts:
-        return await self.heard.get()
-
-
-@pytest.mark.parametrize("pace", [0, 1 << 40])
+@pytest.mark.parametrize("pace", [0, GENTLE_UP_TO, 1 << 40])
 def test_where_the_disk_is_looked_through_for_what_it_holds_the_daemon_goes_on(pace: int) -> None:
-    content, asked_by = NOISE, set[int]()
+    asked_by: set[int] = set()
 
-    class Slow(Counted):
-        def extents(self, offset: int = 0) -> Iterator[Extent]:
-            asked_by.add(threading.get_ident())
-            return super().extents(offset)
+    def order() -> Iterator[int]:
+        asked_by.add(threading.get_ident())  # which may ask QEMU, and wait for it
+        yield from range(3)
 
-    image, there = Slow(content), There(bytearray(len(content)))
-    made = Copying(len(content), there, Pace(pace, SystemClock()))
-    asyncio.run(made.copy(image, Agenda(image, None)))
-    assert there.content == content
+    there = There(bytearray(len(NOISE)))
+    made = Copying(len(NOISE), there, Pace(pace, SystemClock()))
+    asyncio.run(made.copy(Counted(NOISE), order()))
+    assert there.content == NOISE
     assert asked_by
     assert threading.get_ident() not in asked_by
-
-
-def test_an_answer_to_who_has_given_up_is_no_news() -> None:
-    async def story() -> None:
-        talk = Talk()
-        asking = Asking(cast(Any, talk))
-        listening = asyncio.create_task(asking.listen())
-        asked = asyncio.create_task(asking.ask("a", Held(0, b"\x80")))
-        told = await talk.said.get()
-        asked.cancel()
-        await asyncio.gather(asked, return_exceptions=True)
-        await talk.heard.put(told)
-        assert not (await asyncio.wait([listening], timeout=0.2))[0]
-        await talk.heard.put(told)
-        with pytest.raises(PeerError, match="nothing was asked"):
-            await listening
-
-    asyncio.run(story())
-
-
-def test_answers_reach_whoever_asked_and_one_that_nobody_awaits_ends_it() -> None:
-    async def story() -> None:
-        talk = Talk()
-        asking = Asking(cast(Any, talk))
-        listening = asyncio.create_task(asking.listen())
-        questions = {name: Held(number, b"\x80") for number, name in enumerate("ab")}
-        tasks = {name: asyncio.create_task(asking.ask(name, said)) for name, said in questions.items()}
-        told = [await talk.said.get() for _ in tasks]
-        assert {one.disk: have.decode(one.said) for one in told} == questions
-        for one in reversed(told):
-            await talk.heard.put(one)
-        assert {name: await task for name, task in tasks.items()} == questions
-        await talk.heard.put(told[0])
-        with pytest.raises(PeerError, match="nothing was asked") as refused:
-            await listening
-        assert refused.value.kind == "out-of-order"
-
-    asyncio.run(story())
-
-
-def test_what_is_read_often_comes_first_and_what_is_zero_not_at_all() -> None:
-    size = 40 * CHUNK_BYTES
-    said = [Extent(0, size // 2, zero=False), Extent(size // 2, size // 2, zero=True)]
-    image = MemoryImage(bytes(size), said)
-    habits = Popularity(size)
-    for at in range(100):
-        reads, writes = (np.array([(chunk * CHUNK_BYTES, 4096)] * 50, np.int64) for chunk in (17, 2))
-        habits.add(float(at), 1.0, reads, writes)
-    agenda = Agenda(image, habits)
-    order = list(agenda)
-    assert sorted(order) == list(range(20))
-    assert agenda.bytes == 20 * CHUNK_BYTES
-    assert order.index(17) < order.index(5) < order.index(2)
-    assert list(Agenda(image, None)) == list(range(20))

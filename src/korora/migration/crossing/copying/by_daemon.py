@@ -22,8 +22,8 @@ from korora.agents.io.sharing import Sharing
 from korora.errors import ToolError
 from korora.migration.crossing.copying.agenda import Agenda
 from korora.migration.crossing.disks.unreadable import narrowed
-from korora.model.image import Extent, NbdExport
-from korora.ports.image import ImageReader, OpenImage, Range, UnreadableError
+from korora.model.image import NbdExport
+from korora.ports.image import ImageReader, OpenImage, Range, Readable, UnreadableError
 from korora.ports.moving_disks import CopyFailedError, DiskThere, MovingDisks
 from korora.protocol.content_tree import CHUNK_BYTES
 from korora.protocol.dedup.have import AnySaid
@@ -132,25 +132,15 @@ class ByDaemon:
 
 
 class _Nearer:
-    """Implements `ports.image.OpenImage`: `image`, read through what brings it nearer as long as that works.
+    """Implements `ports.image.Readable`: `image`, read through what brings it nearer as long as that works.
 
     Where the storage for it fails or has no room, QEMU answers the read with that error: the disk is well.
     """
 
-    def __init__(self, nearer: OpenImage, image: OpenImage) -> None:
+    def __init__(self, nearer: Readable, image: Readable) -> None:
         self._nearer = nearer
         self._image = image
         self.works = True
-
-    @property
-    def size(self) -> int:
-        return self._image.size
-
-    def extents(self, offset: int = 0) -> Iterator[Extent]:
-        return self._image.extents(offset)
-
-    def written(self) -> Iterator[Range]:
-        return self._image.written()
 
     def each(self, ranges: Iterable[Range], work: Callable[[memoryview], T]) -> Iterator[T]:
         wanted, done = list(ranges), 0

@@ -154,7 +154,7 @@ def test_what_is_read_nearer_is_there_and_is_not_folded_back(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("more", [0, 512, 65536 + 512, 4 * MIB - 4096])
 def test_what_is_read_nearer_may_be_read_in_gentle_pieces_to_any_end(tmp_path: Path, more: int) -> None:
-    """Of whole clusters, which is what QEMU's copy-on-read makes of any request; the disk's end may cut one."""
+    """Whole clusters, but for one that the end of the disk cuts."""
 
     async def story() -> None:
         async with two_hosts(tmp_path, size=3 * MIB + more) as (here, _):
