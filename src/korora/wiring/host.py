@@ -9,6 +9,7 @@ import asyncio
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
@@ -22,6 +23,7 @@ from korora.adapters.inspector.process import ProcessInspector
 from korora.adapters.journal.sqlite import SqliteJournal
 from korora.adapters.premises.kept import LocalKeptDisks
 from korora.adapters.premises.local import LocalPremises
+from korora.adapters.store.store import FolderStore
 from korora.adapters.tpm.esys import EsysTpm
 from korora.adapters.vtpm.swtpm import Swtpm
 from korora.agents.vtpm.custody import Custody
@@ -40,6 +42,7 @@ from korora.ports.clock import SystemClock
 from korora.protocol.host_appraisal import appraise_host
 from korora.supervision.archive import HostLog, Receipts
 from korora.supervision.boots.appraiser import GuestBootAppraiser
+from korora.supervision.contents import StoreContents
 from korora.supervision.guests import Guests
 from korora.supervision.heat.watching import HeatWatch
 from korora.supervision.inspection.examiner import Examiner
@@ -47,7 +50,7 @@ from korora.supervision.inspection.resolving import Resolver
 from korora.supervision.inspection.service import Inspections
 from korora.supervision.kept import KeptExpiry
 from korora.wiring.anchors import SiteAnchors, SiteFiles
-from korora.wiring.contents import StoreContents
+from korora.wiring.content_store import refer
 from korora.wiring.identity import HostIdentity
 from korora.wiring.inspection.rules import InspectionRules
 
@@ -108,7 +111,8 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
     reception = TicketReception()
     kept = LocalKeptDisks(state / "kept")
     heat = HeatWatch(guests, clock, configuration.heat)
-    contents = StoreContents(configuration.store or StoreSettings(state / STORE))
+    store = configuration.store or StoreSettings(state / STORE)
+    contents = StoreContents(store, partial(FolderStore, store.folder, store.bounds), refer)
     setting = Setting(
         host=configuration.name,
         state=state,

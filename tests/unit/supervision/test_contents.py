@@ -14,11 +14,11 @@ import pytest
 from korora.adapters.store.store import FolderStore
 from korora.model.identity import VmName
 from korora.model.store_settings import StoreSettings
-from korora.model.stored import SHARED, Scope, TenantName
+from korora.model.stored import SHARED, Added, Scope, TenantName
 from korora.protocol.content_tree import CHUNK_BYTES
 from korora.protocol.dedup.names import UNIT_BYTES, name_of
-from korora.wiring import contents
-from korora.wiring.contents import StoreContents
+from korora.supervision.contents import Refer, StoreContents
+from korora.wiring.content_store import refer
 
 NOISE = random.Random(8).randbytes(2 * CHUNK_BYTES)
 RED, BLUE = TenantName("red"), TenantName("blue")
@@ -31,8 +31,8 @@ def settings(folder: Path, **more: object) -> StoreSettings:
 
 
 @contextmanager
-def opened(told: StoreSettings) -> Iterator[StoreContents]:
-    made = StoreContents(told)
+def opened(told: StoreSettings, refer: Refer = refer) -> Iterator[StoreContents]:
+    made = StoreContents(told, lambda: FolderStore(told.folder, told.bounds), refer)
     try:
         yield made
     finally:
@@ -140,17 +140,16 @@ def test_what_is_shared_and_cannot_be_had_keeps_no_tenant_from_its_own(tmp_path:
         assert has(there, "red-1")
 
 
-def test_closing_ends_what_is_being_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_ends_what_is_being_learnt(tmp_path: Path) -> None:
     begun: list[Scope] = []
 
-    def refer(_: object, scope: Scope, __: Path, tell: Callable[[object], None]) -> None:
+    def endless(_: object, scope: Scope, __: Path, tell: Callable[[object], None]) -> Added:
         begun.append(scope)
         while True:
             tell(None)
             time.sleep(0.01)
 
-    monkeypatch.setattr(contents, "refer", refer)
-    with opened(settings(tmp_path)) as there:
+    with opened(settings(tmp_path), endless) as there:
         there.learn(VmName("red-1"), [image(tmp_path)] * 2)
         until(lambda: bool(begun))
         there.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,14 @@ from typing import Final
 
 import structlog
 
-from korora.adapters.store.store import FolderStore
-from korora.agents.integrity.disks.content import Progress
 from korora.errors import KororaError
 from korora.model.identity import VmName
 from korora.model.store_settings import StoreSettings
-from korora.model.stored import SHARED, Scope, Trouble
+from korora.model.stored import SHARED, Added, Scope, Trouble
 from korora.ports.content_store import ContentStore, Pins
-from korora.wiring.content_store import refer
 
+Refer = Callable[[ContentStore, Scope, Path, Callable[[object], None]], Added]
+"""Names what a file holds, and says now and then that it goes on."""
 _NICE: Final = 10
 _ENDS_WITHIN_S: Final = 30.0
 log = structlog.get_logger("korora.store")
@@ -45,8 +44,10 @@ class _Arrived:
 class StoreContents:
     """Implements `ports.contents.Contents`. To be closed."""
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, open_: Callable[[], ContentStore], refer: Refer) -> None:
         self._settings = settings
+        self._open = open_
+        self._refer = refer
         self._store: ContentStore | None = None
         self._lock = threading.Lock()
         self._arrived: queue.SimpleQueue[_Arrived | None] = queue.SimpleQueue()
@@ -99,7 +100,7 @@ class StoreContents:
     def _opened(self) -> ContentStore:
         with self._lock:
             if self._store is None:
-                self._store = FolderStore(self._settings.folder, self._settings.bounds)
+                self._store = self._open()
             return self._store
 
     def _go_on_learning(self) -> None:
@@ -107,7 +108,7 @@ class StoreContents:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while (one := self._arrived.get()) is not None and not self._enough.is_set():
             try:
-                added = refer(self._opened(), one.scope, one.path, self._tell)
+                added = self._refer(self._opened(), one.scope, one.path, self._tell)
                 log.info("learnt", vm=one.vm, scope=str(one.scope), disk=str(one.path), parts=added.entries)
             except _StoppedError:
                 return
@@ -116,6 +117,6 @@ class StoreContents:
             except Exception:  # who learns must not end unseen
                 log.exception("not learnt", vm=one.vm, disk=str(one.path))
 
-    def _tell(self, _: Progress) -> None:
+    def _tell(self, _: object) -> None:
         if self._enough.is_set():
             raise _StoppedError
