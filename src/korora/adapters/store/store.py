@@ -43,7 +43,7 @@ class FolderStore:
         """Make the folder if it is not there. ToolError(kind="store-files")."""
         self._folder, self._bounds, self._clock = folder, bounds, clock or SystemClock()
         self._shelves: dict[Scope, Shelf] = {}
-        self._lock = threading.Lock()
+        self._locks: dict[Scope, threading.Lock] = {}  # one each: no tenant waits for another's
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -80,10 +80,10 @@ class FolderStore:
         return shelf is not None and shelf.forget(number)
 
     def close(self) -> None:
-        with self._lock:
-            for shelf in self._shelves.values():
-                shelf.close()
-            self._shelves.clear()
+        for scope, lock in list(self._locks.items()):
+            with lock:
+                if (shelf := self._shelves.pop(scope, None)) is not None:
+                    shelf.close()
 
     def _all(self) -> Iterator[Shelf]:
         try:
@@ -108,7 +108,7 @@ class FolderStore:
         return self._made(scope) if known or (self._folder / scope.folder).is_dir() else None
 
     def _made(self, scope: Scope) -> Shelf:
-        with self._lock:
+        with self._lock_of(scope):
             if scope not in self._shelves:
                 folder = self._folder / scope.folder
                 try:
@@ -116,3 +116,6 @@ class FolderStore:
                 except OSError as error:
                     raise storage_failed(error) from error
             return self._shelves[scope]
+
+    def _lock_of(self, scope: Scope) -> threading.Lock:
+        return self._locks.setdefault(scope, threading.Lock())  # atomic, as dicts are
