@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from korora.adapters.store import store
+from korora.adapters.store.shelf import Shelf
 from korora.adapters.store.store import FolderStore
 from korora.model.stored import Bounds, Scope, TenantName
 
@@ -20,15 +20,14 @@ def test_a_tenant_whose_index_takes_long_to_open_keeps_no_other_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
-    made = store.Shelf
 
-    def opened(folder: Path, scope: Scope, *rest: Any) -> Any:
+    def opened(folder: Path, scope: Scope, *rest: Any) -> Shelf:
         if scope == Scope(SLOW):
             begun.set()
             assert go_on.wait(WITHIN_S)
-        return made(folder, scope, *rest)
+        return Shelf(folder, scope, *rest)
 
-    monkeypatch.setattr(store, "Shelf", opened)
+    monkeypatch.setattr("korora.adapters.store.store.Shelf", opened)
     there = FolderStore(tmp_path, Bounds(1 << 20, 1 << 10))
     for tenant in (SLOW, QUICK):
         (tmp_path / Scope(tenant).folder).mkdir()
