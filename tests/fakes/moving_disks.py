@@ -92,10 +92,19 @@ class FakeMovingDisks:
             words += ["--export", f"nbd,id={name},node-name={name},name={name},writable=on"]
         self._server = self._started(words)
         limit = time.monotonic() + STARTS_WITHIN_S
-        while not self.socket.exists():
+        while not await self._serves():
             if self._server.poll() is not None or time.monotonic() > limit:
                 raise ToolError("the storage daemon does not serve", kind="disks-served")
             await asyncio.sleep(0.01)
+
+    async def _serves(self) -> bool:
+        """Its socket is there before anybody listens at it."""
+        try:
+            _, writer = await asyncio.open_unix_connection(self.socket)
+        except OSError:
+            return False
+        writer.close()
+        return True
 
     async def load(self) -> Load:
         return self.loads.pop(0) if self.loads else Load(0, 0.0)

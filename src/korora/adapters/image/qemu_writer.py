@@ -83,7 +83,6 @@ class QemuImageWriter:
             opened = WritableExport(handles)
             undone.callback(opened.close)
             yield opened
-            opened.flush()
             opened.leave()
             _await_end(image, process, errors)
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import subprocess
+import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from fakes.disk_images import MIB, qemu_img
+from korora.adapters.image import nbd
 from korora.adapters.image.qemu_nbd import QemuImages
 from korora.adapters.image.qemu_writer import QemuImageWriter
+from korora.adapters.image.writable import WritableExport
 from korora.errors import KororaError, ToolError
 from korora.model.image import Format, ImageFiles
 from korora.ports.image_writer import WritableImage
@@ -40,6 +43,27 @@ def test_an_image_takes_the_room_of_what_is_in_it(which: Format, tmp_path: Path)
         opened.zero(MIB, MIB)
     assert room_of(image.path) < 3 * MIB
     assert image.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_whoever_leaves_has_written_all_that_was_put(tmp_path: Path) -> None:
+    """Behind a server that takes its time."""
+    (tmp_path / "disk").write_bytes(bytes(4 * MIB))
+    ready = tmp_path / "ready"
+    words = ["nbdkit", "-f", "-U", "nbd", "-P", "ready", "--filter=delay", "file", "disk", "wdelay=300ms"]
+    with subprocess.Popen(words, cwd=tmp_path) as server:
+        try:
+            while not ready.exists():
+                assert server.poll() is None
+                time.sleep(0.02)
+            handle = nbd.library().NBD()
+            handle.connect_unix(str(tmp_path / "nbd"))
+            there = WritableExport([handle])
+            there.put(MIB, NOISE)
+            there.zero(0, MIB)
+            there.leave()
+            assert (tmp_path / "disk").read_bytes() == bytes(MIB) + NOISE + bytes(2 * MIB)
+        finally:
+            server.terminate()
 
 
 def test_a_qcow2_is_closed_in_good_order(tmp_path: Path) -> None:

@@ -80,7 +80,6 @@ class Supplying:
         with self._open:
             for answering, here in self._answering.values():
                 answering.close()
-                here.disk.flush()
                 here.disk.leave()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

@@ -41,11 +41,12 @@ def stored(base: Path, *words: str) -> Iterator[dict[str, str]]:
     (base / "here").mkdir()
     (base / "here" / "b").touch()
     socket = base / "nbd"
-    command = ["nbdkit", "--foreground", "--exit-with-parent", "--unix", str(socket), *words]
-    process = subprocess.Popen(command)
+    ready = base / "nbd.pid"
+    command = ["nbdkit", "--foreground", "--exit-with-parent", "--unix", str(socket), "--pidfile", str(ready)]
+    process = subprocess.Popen([*command, *words])
     try:
         limit = time.monotonic() + WITHIN_S
-        while not socket.exists():
+        while not ready.exists():
             assert process.poll() is None
             assert time.monotonic() < limit
             time.sleep(0.01)
