@@ -125,15 +125,23 @@ static int wanted(const char *word)
 
 static void write_rarely(uint64_t bytes)
 {
-    void *buffer;
-    if (posix_memalign(&buffer, BLOCK, BLOCK))
+    static uint64_t state = 1;
+    uint64_t *buffer;
+    if (posix_memalign((void **)&buffer, BLOCK, MIB))
         exit(1);
-    memset(buffer, 0xa5, BLOCK);
-    for (uint64_t at = 0; at < bytes; at += (uint64_t)EVERY_MIB * MIB)
-        if (pwrite(disk, buffer, BLOCK, at) != BLOCK) {
+    for (uint64_t at = 0; at + MIB <= bytes; at += (uint64_t)EVERY_MIB * MIB) {
+        for (size_t number = 0; number < MIB / sizeof *buffer; number++) {
+            state ^= state << 13; /* xorshift64 (Marsaglia 2003): never the same content again */
+            state ^= state >> 7;
+            state ^= state << 17;
+            buffer[number] = state;
+        }
+        if (pwrite(disk, buffer, MIB, at) != MIB) {
             perror("load");
             exit(1);
         }
+    }
+    free(buffer);
     fsync(disk);
     puts("written");
     fflush(stdout);
