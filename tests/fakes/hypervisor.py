@@ -436,6 +436,8 @@ class FakeHypervisor:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with path.open("xb") as file:
+                if disk.backing:  # a fake image is its content
+                    file.write(Path(disk.backing[0].path).read_bytes())
                 file.truncate(size)
         except FileExistsError as error:
             raise RefusedError(f"{path} is there already", kind="disk-exists") from error

@@ -127,12 +127,14 @@ class StubPremises:
         self.memory = 2**34
         self.storage = 2**40
         self.looked_at: list[str] = []
+        self.absent: set[str] = set()
+        self.refused: set[str] = set()
 
     async def file_digests(self, paths: Iterable[str]) -> dict[str, str]:
         return dict.fromkeys(self._seen(paths), "sha256:" + "0" * 64)
 
     async def disk_sizes(self, paths: Iterable[str]) -> dict[str, int]:
-        return dict.fromkeys(self._seen(paths), 2**20)
+        return {path: 2**20 for path in self._seen(paths) if path not in self.absent}
 
     def _seen(self, paths: Iterable[str]) -> list[str]:
         seen = list(paths)
@@ -149,7 +151,8 @@ class StubPremises:
         return await asyncio.to_thread(wiped, Path(path))
 
     async def outside(self, read: Iterable[str], written: Iterable[str]) -> tuple[str, ...]:
-        return tuple(path for path in (*read, *written) if path.startswith("/etc/"))
+        named = (*read, *written)
+        return tuple(path for path in named if path.startswith("/etc/") or path in self.refused)
 
     def bridges(self) -> tuple[str, ...]:
         return ()

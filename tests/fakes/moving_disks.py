@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ RECORD = "outsourced"
 
 
 class FakeImages(QemuImages):
-    """Knows what was written to the disks of FakeMovingDisks, as a bitmap would say it."""
+    """Knows what was written to the disks of FakeMovingDisks, as a bitmap would say it; all are raw."""
+
+    def describe(self, image: ImageFiles) -> dict[str, Any]:
+        return {**super().describe(replace(image, format=Format.RAW)), "format": image.format.value}
 
     @contextmanager
     def open_export(self, export: NbdExport) -> Iterator[OpenImage]:

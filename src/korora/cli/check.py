@@ -14,6 +14,7 @@ from korora.cli.options import (
     DiskFormatOption,
     Disks,
     Incremental,
+    KeepBacking,
     Replacement,
     StorageModeOption,
     To,
@@ -42,6 +43,7 @@ def check(
     incremental: Incremental = False,
     storage_mode: StorageModeOption = StorageMode.AUTO,
     replacement: Replacement = "",
+    keep_backing: KeepBacking = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the prechecks of a migration on both hosts, and show all that fail with what mends them.
@@ -54,11 +56,12 @@ def check(
     source = invocation.find(vm)[0]
     asked = replace(
         _inquiry(invocation, vm, destination, mode),
-        disks=moved_disks(disks, incremental=incremental),
+        disks=moved_disks(disks, incremental=incremental, keep_backing=keep_backing),
         disk_format=disk_format.value if disk_format else "",
         incremental=incremental,
         storage_mode=storage_mode,
         replacement=folder(replacement),
+        keep_backing=keep_backing,
     )
     with invocation.daemon(source) as daemon:
         findings = daemon.check(asked)

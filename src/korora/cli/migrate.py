@@ -18,6 +18,7 @@ from korora.cli.options import (
     DiskFormatOption,
     Disks,
     Incremental,
+    KeepBacking,
     Replacement,
     StorageModeOption,
     To,
@@ -48,6 +49,7 @@ def migrate(
     incremental: Incremental = False,
     storage_mode: StorageModeOption = StorageMode.AUTO,
     replacement: Replacement = "",
+    keep_backing: KeepBacking = False,
     as_json: AsJson = False,
 ) -> None:
     """Move a VM, with its vTPM, to another attested host.
@@ -57,7 +59,7 @@ def migrate(
     """
     invocation = Invocation.of(context)
     form = disk_format.value if disk_format else ""
-    order = _Order(vm, to, mode, disks, form, incremental, storage_mode, replacement)
+    order = _Order(vm, to, mode, disks, form, incremental, storage_mode, replacement, keep_backing)
     try:
         outcome = order.carried_out(invocation, as_json=as_json)
     except Exception as problem:
@@ -86,6 +88,7 @@ class _Order:
     incremental: bool = False
     storage_mode: StorageMode = StorageMode.AUTO
     replacement: str = ""
+    keep_backing: bool = False
     source: str | None = None
     owner: str | None = None
 
@@ -125,12 +128,13 @@ class _Order:
         destination = invocation.site.host(self.destination)
         source = self._find_source(invocation)
         names = (source.name, destination.name)
-        moved = moved_disks(self.disks, incremental=self.incremental)
+        moved = moved_disks(self.disks, incremental=self.incremental, keep_backing=self.keep_backing)
         request = signed_request(
             *(invocation.site, self.vm, *names, self.mode, moved, self.disk_format),
             incremental=self.incremental,
             storage_mode=self.storage_mode,
             replacement=folder(self.replacement),
+            keep_backing=self.keep_backing,
         )
         if cancellation.asked:
             raise CancelledError("cancelled before anything was asked", kind="cancelled")

@@ -54,6 +54,14 @@ Replacement = Annotated[
         " the VM's own.",
     ),
 ]
+KeepBacking = Annotated[
+    bool,
+    typer.Option(
+        "--keep-backing",
+        help="Disks come over the images that lie beneath them, which the destination has at the same paths;"
+        " without it, each comes as one image.",
+    ),
+]
 To = Annotated[str, typer.Option("--to", metavar="HOST", help="The destination.")]
 
 

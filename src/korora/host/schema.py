@@ -153,6 +153,7 @@ class Check:
     incremental: bool = False
     storage_mode: StorageMode = StorageMode.AUTO
     replacement: str = ""
+    keep_backing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +320,7 @@ def inquiry_of(body: Check) -> Inquiry:
         body.incremental,
         body.storage_mode,
         body.replacement,
+        body.keep_backing,
     )
 
 

@@ -301,8 +301,12 @@ class Arrival:
     async def _findings(self, own: Reservation | None = None) -> list[Finding]:
         promised = partial(self._reservations.before, own)
         staying = storage.staying(self._brought, [disk.name for disk in self._order.disks])
-        here = await survey.destination_facts(self._at, staying, promised)
-        return [*precheck(staying, self._order.facts, here), *precheck_disks(self._order.disks, here)]
+        beneath = storage.beneath_ordered(self._brought, self._order.disks)
+        here = await survey.destination_facts(self._at, staying, beneath, promised)
+        return [
+            *precheck(staying, self._order.facts, here),
+            *precheck_disks(self._order.disks, beneath, here),
+        ]
 
     def _owed_bytes(self) -> int:
         """Memory that this VM was promised and the kernel has not allocated yet. A cold one takes none."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from korora.model.identity import Digest, VmName, checked_name, sha256
 from korora.model.strict_toml import StrictTable, read_toml, wrong
-from korora.model.vm import Boot, Disk, Firmware, Nic, VmDefinition
+from korora.model.vm import Backing, Boot, Disk, Firmware, Nic, VmDefinition
 
 MEMORY_MIN_BYTES = 16 * 2**20
 MEMORY_MAX_BYTES = 16 * 2**40
@@ -123,17 +123,35 @@ def _boot(table: StrictTable) -> Boot:
 def _disks(root: StrictTable) -> tuple[Disk, ...]:
     disks = []
     for index, table in enumerate(root.tables("disks")):
+        form = table.one_of("format", _FORMATS, "raw")
         disks.append(
             Disk(
                 path=table.path("path"),
-                format=table.one_of("format", _FORMATS, "raw"),
+                format=form,
                 name=table.matching("name", _DISK_NAME, '"disk0"', f"disk{index}"),
+                backing=_backing(table, form),
             )
         )
         table.end()
     _refuse_twins(root, "disks", "name", [disk.name for disk in disks])
     _refuse_twins(root, "disks", "path", [disk.path for disk in disks])
+    written = {disk.path for disk in disks}
+    if any(below.path in written for disk in disks for below in disk.backing):
+        raise root.refuse("disks", "write to an image that lies beneath one of them", "give each its own")
     return tuple(disks)
+
+
+def _backing(disk: StrictTable, form: str) -> tuple[Backing, ...]:
+    found: list[Backing] = []
+    for table in disk.tables("backing"):
+        if not table.has("format"):  # what a guest once wrote must not decide it
+            raise table.refuse("format", "is missing", "say whether it is raw or qcow2")
+        found.append(Backing(path=table.path("path"), format=table.one_of("format", _FORMATS, "raw")))
+        table.end()
+    if found and "raw" in {form, *(one.format for one in found[:-1])}:
+        raise disk.refuse("backing", "lies beneath a raw image", "only qcow2 images have others beneath them")
+    _refuse_twins(disk, "backing", "path", [one.path for one in found])
+    return tuple(found)
 
 
 def _nics(root: StrictTable) -> tuple[Nic, ...]:
@@ -199,6 +217,10 @@ def _lines(definition: VmDefinition) -> Iterator[str]:
         yield f"name = {_quoted(disk.name)}"
         yield f"path = {_quoted(disk.path)}"
         yield f"format = {_quoted(disk.format)}"
+        for below in disk.backing:
+            yield "\n[[disks.backing]]"
+            yield f"path = {_quoted(below.path)}"
+            yield f"format = {_quoted(below.format)}"
     for nic in definition.nics:
         yield "\n[[networks]]"
         yield f"bridge = {_quoted(nic.bridge)}"

@@ -21,7 +21,8 @@ class MigrationRequest:
     `disks` move too, by name, or all of them (`storage.ALL`); `disk_format` is what they become, "" as they
     are. The others are on storage that both hosts see. `incremental`: the source keeps what it has of them,
     and only what differs is sent to a destination that kept one before (W2). `replacement`: a folder of the
-    source, for what the guest writes when it is outsourced; "" for the VM's own.
+    source, for what the guest writes when it is outsourced; "" for the VM's own. `keep_backing`: they come
+    over the images that lie beneath them, which the destination has too; else each as one image.
     """
 
     operator: OperatorName
@@ -38,6 +39,7 @@ class MigrationRequest:
     incremental: bool = False
     storage_mode: StorageMode = StorageMode.AUTO
     replacement: str = ""
+    keep_backing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Inquiry:
     incremental: bool = False
     storage_mode: StorageMode = StorageMode.AUTO
     replacement: str = ""
+    keep_backing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,16 @@ class StorageMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DiskOrder:
-    """A disk that is to come. Bytes: `size` that the guest sees, `used` of the storage at the source."""
+    """A disk that is to come. Bytes: `size` that the guest sees, `used` of the storage at the source.
+
+    `keeps_backing`: over the images that lie beneath it, which the destination has too; else as one image.
+    """
 
     name: str
     format: str
     size: int
     used: int
+    keeps_backing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

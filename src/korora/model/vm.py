@@ -24,10 +24,22 @@ class RunState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Backing:
+    """An image that lies beneath a disk, and is only read."""
+
+    path: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
 class Disk:
+    """`backing`: the images beneath it, from the nearest to the last; what their own headers name must be
+    the same."""
+
     path: str
     format: str = "raw"
     name: str = "disk0"
+    backing: tuple[Backing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

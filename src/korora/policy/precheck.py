@@ -27,19 +27,32 @@ def precheck(definition: VmDefinition, source: SourceFacts, destination: Destina
     return [finding for check in CHECKS for finding in check(definition, source, destination)]
 
 
-def precheck_disks(disks: Sequence[DiskOrder], destination: DestinationFacts) -> list[Finding]:
-    """Whether the disks that come along find room: what they take now, not what they may grow to."""
-    needed, there = sum(disk.used for disk in disks), destination.storage_available_bytes
-    if there >= needed:
-        return []
-    return [
+def precheck_disks(
+    disks: Sequence[DiskOrder], beneath: Sequence[str], destination: DestinationFacts
+) -> list[Finding]:
+    """Whether the disks that come along find room: what they take now, not what they may grow to; and the
+    images that are to lie `beneath` them."""
+    found = [
         Finding(
-            "disk-room",
+            "backing",
             destination.host,
-            f"the disks take {_mib(needed)}; {destination.host} has room for {_mib(there)}",
-            f"free {_mib(needed - there)} where its `state` folder is, or choose another destination",
+            f"{path}, over which a disk is to come, is not on {destination.host}",
+            "copy it there, to the same path (what differs is found and sent), or leave --keep-backing out",
         )
+        for path in beneath
+        if path not in destination.disks and path not in destination.outside
     ]
+    needed, there = sum(disk.used for disk in disks), destination.storage_available_bytes
+    if there < needed:
+        found.append(
+            Finding(
+                "disk-room",
+                destination.host,
+                f"the disks take {_mib(needed)}; {destination.host} has room for {_mib(there)}",
+                f"free {_mib(needed - there)} where its `state` folder is, or choose another destination",
+            )
+        )
+    return found
 
 
 def base_model(cpu_model: str) -> str:
@@ -225,29 +238,29 @@ def boot_files(vm: VmDefinition) -> tuple[str, ...]:
 
 
 def _disks(vm: VmDefinition, source: SourceFacts, destination: DestinationFacts) -> Iterator[Finding]:
-    for disk in vm.disks:
-        if disk.path in destination.outside:
+    for path in (path for disk in vm.disks for path in (disk.path, *(one.path for one in disk.backing))):
+        if path in destination.outside:
             continue
-        here, there = source.disks.get(disk.path), destination.disks.get(disk.path)
+        here, there = source.disks.get(path), destination.disks.get(path)
         if there is None:
             yield Finding(
                 "disk",
                 destination.host,
-                f"the disk {disk.path} is not visible on {destination.host}",
+                f"the disk {path} is not visible on {destination.host}",
                 "put it on storage that both hosts mount at the same path",
             )
         elif here is None:
             yield Finding(
                 "disk",
                 source.host,
-                f"the disk {disk.path} is not visible on {source.host}",
+                f"the disk {path} is not visible on {source.host}",
                 "see that its storage is mounted there",
             )
         elif here != there:
             yield Finding(
                 "disk",
                 destination.host,
-                f"{disk.path}: {there} bytes on {destination.host}, {here} on {source.host}: not one disk",
+                f"{path}: {there} bytes on {destination.host}, {here} on {source.host}: not one disk",
                 "mount the same shared storage at this path on both hosts",
             )
 

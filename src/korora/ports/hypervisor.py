@@ -203,7 +203,8 @@ class Hypervisor(Protocol):
         ...
 
     async def make_disk(self, disk: Disk, size: int) -> None:
-        """A new, empty image of so many bytes, at its path. On failure nothing is left there.
+        """A new image of so many bytes, at its path: empty, or with what lies beneath it. On failure nothing
+        is left there.
 
         RefusedError(kind="disk-exists") when something is there; ToolError when it cannot be made.
         """

@@ -14,11 +14,13 @@ Told = Callable[[str], None]
 
 
 class DiskSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A disk's file in its declared format; or, of a running VM, the NBD `export` at a unix `socket`."""
+    """A disk's file in its declared format, and those of the images beneath it; or, of a running VM, the NBD
+    `export` at a unix `socket`."""
 
     name: str
     format: str
     path: str = ""
+    backing: tuple[str, ...] = ()
     socket: str = ""
     export: str = ""
 

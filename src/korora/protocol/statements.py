@@ -149,6 +149,7 @@ class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     incremental: Literal[True] | msgspec.UnsetType = msgspec.UNSET
     storage_mode: Literal["mirror", "outsource"] | msgspec.UnsetType = msgspec.UNSET
     replacement: Folder | msgspec.UnsetType = msgspec.UNSET
+    keep_backing: Literal[True] | msgspec.UnsetType = msgspec.UNSET
 
 
 S = TypeVar("S", Manifest, Accept, Release, Running, Decline, Decision)
@@ -269,6 +270,7 @@ def encode_request(request: MigrationRequest) -> bytes:
             True if request.incremental else msgspec.UNSET,
             cast(Any, _said(request.storage_mode)),
             request.replacement or msgspec.UNSET,
+            True if request.keep_backing else msgspec.UNSET,
         )
     )
 
@@ -314,6 +316,7 @@ def _decode_request(payload: bytes) -> MigrationRequest:
             read.incremental is True,
             StorageMode(read.storage_mode or StorageMode.AUTO),
             read.replacement or "",
+            read.keep_backing is True,
         )
     except UsageError as error:
         raise _malformed(error.message) from error

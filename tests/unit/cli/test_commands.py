@@ -245,6 +245,7 @@ def test_a_clean_check_is_done(site: CliSite, capsys: Captured) -> None:
     asked: dict[str, object] = {"vm": "web", "destination": "b", "mode": "live", "operator": "alice"}
     asked |= {"address": "10.0.0.2:7000", "disks": [], "disk_format": ""}
     asked |= {"incremental": False, "storage_mode": "auto", "replacement": ""}
+    asked |= {"keep_backing": False}
     assert site.a.asked[-1].body == asked
     assert "can move from a to b" in capsys.readouterr().out
     assert answer(site.command("check", "web", "--to", "b", "--mode", "offline")) == 0
@@ -253,11 +254,17 @@ def test_a_clean_check_is_done(site: CliSite, capsys: Captured) -> None:
     assert answer(site.command("check", "web", "--to", "b", *disks)) == 0
     moved = {"disks": ["*"], "incremental": True, "storage_mode": "outsource", "replacement": "/srv/aside"}
     assert site.a.asked[-1].body == asked | moved
+    assert answer(site.command("check", "web", "--to", "b", "--disks", "all", "--keep-backing")) == 0
+    assert site.a.asked[-1].body == asked | {"disks": ["*"], "keep_backing": True}
 
 
 @pytest.mark.parametrize(
     ("words", "remedy"),
-    [(("--incremental",), "--disks all"), (("--disks", "all", "--replacement", "aside"), "beginning with /")],
+    [
+        (("--incremental",), "--disks all"),
+        (("--keep-backing",), "--disks all"),
+        (("--disks", "all", "--replacement", "aside"), "beginning with /"),
+    ],
 )
 def test_a_check_refuses_the_same_words_as_a_move(
     site: CliSite, capsys: Captured, words: tuple[str, ...], remedy: str

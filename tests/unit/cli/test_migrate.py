@@ -88,6 +88,14 @@ def test_only_changes_of_disks_that_move_can_be_asked_for(site: CliSite, capsys:
     assert (request.disks, request.incremental) == (("data",), True)
 
 
+def test_that_disks_come_over_their_backing_images_is_in_the_request(site: CliSite) -> None:
+    says(site, COMPLETED)
+    assert answer(site.command("migrate", "web", "--to", "b", "--disks", "all", "--keep-backing")) == 0
+    body = next(asked.body for asked in site.a.asked if asked.method == "POST")
+    key = site.operator.public_key()
+    assert open_request(body["request"].encode(), {dsse.key_id(key): key}).keep_backing
+
+
 def test_the_request_says_how_disks_are_copied(site: CliSite) -> None:
     says(site, COMPLETED)
     words = ("migrate", "web", "--to", "b", "--disks", "all", "--storage-mode", "outsource", "--replacement")

@@ -242,4 +242,5 @@ def test_findings_are_values(fake: FakeDaemon, client: Daemon) -> None:
         "incremental": False,
         "storage_mode": "auto",
         "replacement": "",
+        "keep_backing": False,
     }

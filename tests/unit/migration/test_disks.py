@@ -25,6 +25,7 @@ from korora.model.kept import KeptDisk
 from korora.model.ownership import Status
 from korora.model.plan import Inquiry, Mode
 from korora.model.storage import ALL, StorageMode
+from korora.model.vm import Backing
 from korora.protocol import canonical, dsse, messages, statements
 from korora.protocol.content_tree import leaf
 from korora.protocol.dedup import have
@@ -226,6 +227,102 @@ def test_what_the_destination_has_already_is_not_sent_but_by_a_mirror(
         assert (payload < 5 * MIB // 2) is (mode is not StorageMode.MIRROR)
         assert {path.name for _, path in site["b"].contents.learnt} == {"root.raw", "data.raw"}
         assert site["a"].contents.learnt == []
+
+    tell(story)
+
+
+BASE = random.Random(8).randbytes(4 * MIB)
+TOP = BASE[:MIB] + b"written here".ljust(4096, b".") + BASE[MIB + 4096 :] + bytes(4 * MIB)
+
+
+async def run_over_base(site: Site) -> Path:
+    """A disk that looks like TOP, over BASE at this path."""
+    base, top = site["a"].directory / "base.raw", site["a"].directory / "top.qcow2"
+    base.write_bytes(BASE)
+    top.write_bytes(TOP)
+    text = f'name = "{STORE}"\nmemory = "16M"\n[[disks]]\nname = "root"\npath = "{top}"\nformat = "qcow2"\n'
+    text += f'[[disks.backing]]\npath = "{base}"\nformat = "raw"\n'
+    await site["a"].do(lambda: site["a"].guests.run(text))
+    return base
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("how", [Mode.LIVE, Mode.OFFLINE, "stopped"])
+def test_a_disk_comes_over_the_same_images_or_as_one(tell: Tell, keep: bool, how: str) -> None:
+    async def story(site: Site) -> None:
+        base = await run_over_base(site)
+        if how == "stopped":
+            await site["a"].do(lambda: site["a"].guests.stop(STORE, force=True))
+        asked = Mode.LIVE if how == Mode.LIVE else Mode.OFFLINE
+        outcome = await move(site, "a", "b", mode=asked, keep_backing=keep)
+        assert outcome["outcome"] == "completed", outcome["error"]
+        await site.recover()
+        [disk] = parse_definition(site["b"].disk.vms[STORE].definition).disks
+        assert disk.backing == ((Backing(str(base), "raw"),) if keep else ())
+        assert Path(disk.path).read_bytes() == TOP
+        assert base.read_bytes() == BASE
+        assert not (site["a"].directory / "top.qcow2").exists()
+        payload = manifest_of(site, "b", outcome["session"]).carried.payload_bytes
+        assert (payload < 2 * MIB) is keep
+        bundle = document.parse_bundle(
+            (site["b"].directory / "receipts" / f"{outcome['session']}.json").read_bytes()
+        )
+        assert Limit.BACKING_STAYS in document.peek(bytes(bundle.receipt)).limits
+
+    tell(story)
+
+
+def test_a_base_that_is_another_one_there_costs_bytes_alone(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        base = await run_over_base(site)
+        base.write_bytes(random.Random(9).randbytes(4 * MIB))  # a fake image has all of its content itself
+        outcome = await move(site, "a", "b", keep_backing=True)
+        assert outcome["outcome"] == "completed", outcome["error"]
+        await site.recover()
+        assert disks_of(site["b"])["root"].read_bytes() == TOP
+
+    tell(story)
+
+
+@pytest.mark.parametrize("missing", ["gone", "given to nobody"])
+def test_without_the_base_there_nothing_begins(tell: Tell, missing: str) -> None:
+    async def story(site: Site) -> None:
+        base = await run_over_base(site)
+        if missing == "gone":
+            site["b"].premises.absent.add(str(base))
+        else:
+            site["b"].premises.refused.add(str(base))
+        outcome = await move(site, "a", "b", keep_backing=True)
+        await site.recover()
+        assert outcome["error"]["kind"] == "precheck", outcome
+        assert outcome["error"]["vm_runs_on"] == "a"
+        assert not (site["b"].directory / "vms" / STORE).exists()
+
+    tell(story)
+
+
+def test_a_destination_compares_what_nobody_asked_it_to_and_the_move_ends(tell: Tell) -> None:
+    def changed(data: bytes) -> bytes:
+        said = messages.decode(data)
+        return messages.encode(messages.Open(("root",))) if isinstance(said, messages.Open) else data
+
+    async def story(site: Site) -> None:
+        await run_over_base(site)
+        site["b"].change = changed
+        outcome = await move(site, "a", "b")
+        await site.recover()
+        assert outcome["error"]["kind"] == "bad-hashes", outcome
+        assert outcome["error"]["vm_runs_on"] == "a"
+
+    tell(story)
+
+
+def test_a_raw_disk_over_other_images_is_refused_before_anything_is_asked_there(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        await run_over_base(site)
+        outcome = await move(site, "a", "b", keep_backing=True, disk_format="raw")
+        assert outcome["error"]["kind"] == "backing", outcome
+        assert outcome["error"]["vm_runs_on"] == "a"
 
     tell(story)
 

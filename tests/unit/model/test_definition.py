@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from korora.errors import UsageError
 from korora.model.definition import definition_digest, definition_text, parse_definition
 from korora.model.identity import VmName
-from korora.model.vm import Boot, Disk, Firmware, Nic, VmDefinition
+from korora.model.vm import Backing, Boot, Disk, Firmware, Nic, VmDefinition
 
 SMALL = 'name = "web-1"\nmemory = "512M"\n'
+OVER = SMALL + '[[disks]]\npath = "/a"\nformat = "qcow2"\n[[disks.backing]]\npath = "/b"\n'
+BENEATH = "".join(f'[[disks.backing]]\npath = "/b{number}"\nformat = "qcow2"\n' for number in range(17))
 FULL = """
 name = "web-1"
 uuid = "0B7C9E1E-6A49-4B5A-9B0B-1B8F6D9C2E11"
@@ -70,6 +72,12 @@ def test_every_key_is_read() -> None:
     assert not found.vtpm
 
 
+def test_what_lies_beneath_a_disk_is_read_from_the_nearest_to_the_last() -> None:
+    beneath = 'format = "qcow2"\n[[disks.backing]]\npath = "/c"\nformat = "raw"'
+    [disk] = parse_definition(OVER + beneath).disks
+    assert disk == Disk("/a", "qcow2", "disk0", (Backing("/b", "qcow2"), Backing("/c", "raw")))
+
+
 def test_a_uuid_that_is_not_written_follows_from_the_name() -> None:
     assert parse_definition(SMALL).uuid == parse_definition(SMALL).uuid
     assert parse_definition(SMALL).uuid != parse_definition(SMALL.replace("web-1", "web-2")).uuid
@@ -106,6 +114,12 @@ def test_the_digest_changes_with_each_setting() -> None:
             "`disks` name one",
         ),
         (SMALL + '[[disks]]\npath = "/a"\n[[disks]]\npath = "/a"', "one path twice"),
+        (OVER, "`disks[0].backing[0].format` is missing"),
+        (OVER.replace('"qcow2"', '"raw"') + 'format = "raw"', "`disks[0].backing` lies beneath a raw image"),
+        (OVER + 'format = "raw"\n[[disks.backing]]\npath = "/c"\nformat = "raw"', "beneath a raw image"),
+        (OVER + 'format = "qcow2"\n[[disks.backing]]\npath = "/b"\nformat = "raw"', "one path twice"),
+        (OVER + 'format = "raw"\n[[disks]]\npath = "/b"', "`disks` write to an image that lies beneath"),
+        (OVER + 'format = "qcow2"\n' + BENEATH, "`disks[0].backing` has 18 entries"),
         (SMALL + "disks = 3", "`disks` is a number"),
         (SMALL + "disks = [3]", "`disks[0]` is a number"),
         (SMALL + "boot = true", "`boot` is true or false"),
@@ -143,6 +157,21 @@ def test_a_bad_definition_is_refused_by_the_name_of_what_is_wrong(text: str, nam
 
 
 _paths = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=30).map(lambda t: "/" + t)
+_disks = st.builds(
+    lambda name, form, depth, last: Disk(
+        f"/disk {name}", form, name, (*_middle(name, depth), *last) if form == "qcow2" else ()
+    ),
+    st.from_regex(r"[a-z][a-z0-9_-]{0,30}", fullmatch=True),
+    st.sampled_from(["raw", "qcow2"]),
+    st.integers(0, 3),
+    st.sampled_from([(), (Backing("/base", "raw"),)]),
+)
+
+
+def _middle(name: str, depth: int) -> list[Backing]:
+    return [Backing(f"/{number} beneath {name}", "qcow2") for number in range(depth)]
+
+
 _definitions = st.builds(
     VmDefinition,
     name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", fullmatch=True).map(VmName),
@@ -156,6 +185,7 @@ _definitions = st.builds(
         command_line=st.text(st.characters(exclude_categories=["C"]), max_size=200),
     ),
     vtpm=st.booleans(),
+    disks=st.lists(_disks, max_size=3, unique_by=lambda disk: disk.name).map(tuple),
     adopted=st.booleans(),
 )
 

@@ -10,8 +10,9 @@ import pytest
 
 from korora.model.facts import DestinationFacts, SourceFacts
 from korora.model.identity import HostName, VmName
-from korora.model.vm import Boot, Disk, Firmware, HypervisorFacts, Nic, VmDefinition
-from korora.policy.precheck import precheck
+from korora.model.storage import DiskOrder
+from korora.model.vm import Backing, Boot, Disk, Firmware, HypervisorFacts, Nic, VmDefinition
+from korora.policy.precheck import precheck, precheck_disks
 
 SOURCE, DESTINATION = HostName("a"), HostName("b")
 GIB = 2**30
@@ -120,6 +121,26 @@ def test_a_file_outside_of_the_destinations_storage_is_one_finding_and_nothing_i
     findings = precheck(vm, HERE, there)
     assert [(finding.check, finding.host) for finding in findings] == [("storage", DESTINATION)] * 3
     assert all("storage" in finding.remedy for finding in findings)
+
+
+def test_an_image_beneath_a_disk_on_shared_storage_must_be_there_and_as_large() -> None:
+    over = replace(VM.disks[0], format="qcow2", backing=(Backing("/base", "raw"),))
+    vm, here = replace(VM, disks=(over,)), replace(HERE, disks=HERE.disks | {"/base": 7})
+    assert precheck(vm, here, replace(THERE, disks=THERE.disks | {"/base": 7})) == []
+    for there in ({}, {"/base": 8}):
+        [finding] = precheck(vm, here, replace(THERE, disks=THERE.disks | there))
+        assert (finding.check, finding.host) == ("disk", DESTINATION)
+        assert "/base" in finding.message
+
+
+def test_an_image_over_which_a_disk_is_to_come_must_be_there() -> None:
+    order = DiskOrder("root", "qcow2", 100, 0, keeps_backing=True)
+    assert precheck_disks([order], ["/base"], replace(THERE, disks={"/base": 1})) == []
+    [finding] = precheck_disks([order], ["/base"], THERE)
+    assert (finding.check, finding.host) == ("backing", DESTINATION)
+    assert "--keep-backing" in finding.remedy
+    # Of what it may not have, `precheck` tells.
+    assert precheck_disks([order], ["/base"], replace(THERE, outside=("/base",))) == []
 
 
 def test_no_finding_tells_the_digest_of_the_destinations_file() -> None:

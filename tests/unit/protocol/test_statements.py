@@ -160,6 +160,13 @@ def test_whether_only_changes_are_sent_is_signed_and_left_out_when_nobody_asked(
     assert b"incremental" not in statements.encode_request(REQUEST)
 
 
+def test_whether_backing_images_are_kept_is_signed_and_left_out_when_nobody_asked() -> None:
+    asked = replace(REQUEST, disks=("data",), keep_backing=True)
+    envelope = dsse.envelope(statements.REQUEST_TYPE, statements.encode_request(asked), [OPERATOR])
+    assert statements.peek_request(envelope) == asked
+    assert b"backing" not in statements.encode_request(REQUEST)
+
+
 def test_a_request_says_how_disks_are_copied_only_where_it_is_not_left_open() -> None:
     assert not {"storage_mode", "replacement"} & json.loads(statements.encode_request(REQUEST)).keys()
     for mode in StorageMode:
@@ -172,6 +179,7 @@ def test_a_request_says_how_disks_are_copied_only_where_it_is_not_left_open() ->
     "change",
     [
         {"incremental": False},
+        {"keep_backing": False},
         {"vm": "../etc"},
         {"operator": ""},
         {"source": "a b"},

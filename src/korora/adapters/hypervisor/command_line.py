@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from korora.errors import UsageError
-from korora.model.vm import Disk, Firmware, VmDefinition
+from korora.model.vm import Backing, Disk, Firmware, VmDefinition
 
 EVENT_LOG_PORT = "org.korora.eventlog.0"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -183,18 +183,26 @@ def _disks(disks: Sequence[Disk]) -> Iterator[str]:
 
 
 def block_device(disk: Disk) -> dict[str, object]:
-    """The block graph of one disk. The format is always said; a qcow2 image can name no other file.
+    """The block graph of one disk. The format is always said, and what lies beneath it: a qcow2 image can
+    name no other file.
 
     `locking` is QEMU's fence: an incoming VM opens the same file inactive, without the lock, until it runs.
     """
+    graph = image_graph(disk.path, disk.format, disk.backing)
+    return graph | {"node-name": f"{disk.name}-node", "discard": "unmap"}
+
+
+def image_graph(path: str, form: str, backing: Sequence[Backing]) -> dict[str, object]:
+    """An image as QEMU is told of it, with all that lies beneath it, which is only read."""
     graph: dict[str, object] = {
-        "driver": disk.format,
-        "node-name": f"{disk.name}-node",
-        "discard": "unmap",
-        "file": {"driver": "file", "filename": disk.path, "locking": "on"},
+        "driver": form,
+        "file": {"driver": "file", "filename": path, "locking": "on"},
     }
-    if disk.format == "qcow2":
+    if form == "qcow2":
         graph["backing"] = None
+    if backing:
+        nearest, *others = backing
+        graph["backing"] = image_graph(nearest.path, nearest.format, others) | {"read-only": True}
     return graph
 
 

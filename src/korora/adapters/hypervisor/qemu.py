@@ -128,6 +128,7 @@ class Qemu:
         await make_disk(disk, size)
 
     async def disks_at_rest(self, disks: Sequence[Disk], directory: Path, *, writable: bool) -> DisksAtRest:
+        await asyncio.to_thread(refuse_escaping_images, disks)
         await asyncio.to_thread(refuse_unfinished_images, disks)
         await fold_back_at_rest(directory)
         return await disks_at_rest(disks, directory, writable=writable)
@@ -253,9 +254,9 @@ def _refuse_what_cannot_start(definition: VmDefinition, *, incoming: bool) -> No
 
 def _refuse_escaping_images(definition: VmDefinition) -> None:
     if definition.adopted:
-        refuse_escaping_images(images_of(definition.hardware), backing_is_cut_off=False)
+        refuse_escaping_images(images_of(definition.hardware))
     else:
-        refuse_escaping_images(definition.disks, backing_is_cut_off=True)
+        refuse_escaping_images(definition.disks)
 
 
 async def _end_unrecorded(place: Place) -> None:

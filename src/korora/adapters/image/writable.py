@@ -114,9 +114,10 @@ class WritableExport:
         self._since_flush = 0
 
     def leave(self) -> None:
-        """All connections are ended in good order, with nothing under way: QEMU then closes the image, and goes.
+        """All connections are ended in good order: QEMU then closes the image, and goes.
 
-        Who hangs up with requests under way does not know what became of them."""
+        With nothing under way: who hangs up earlier does not know what became of it.
+        """
         self.flush()
         self.close()
         for handle in self._all:

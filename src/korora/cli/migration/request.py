@@ -32,6 +32,7 @@ def signed_request(
     incremental: bool = False,
     storage_mode: StorageMode = StorageMode.AUTO,
     replacement: str = "",
+    keep_backing: bool = False,
     valid_s: int = VALID_S,
 ) -> bytes:
     """A fresh request as a DSSE envelope, signed by the site's operator. Disks as in a MigrationRequest.
@@ -55,6 +56,7 @@ def signed_request(
         incremental=incremental,
         storage_mode=storage_mode,
         replacement=replacement,
+        keep_backing=keep_backing,
     )
     return envelope(REQUEST_TYPE, encode_request(request), [operator_key(operator.key)])
 
@@ -74,12 +76,12 @@ def disk_names(words: str) -> tuple[str, ...]:
     return names
 
 
-def moved_disks(words: str, *, incremental: bool) -> tuple[str, ...]:
-    """As `disk_names`. UsageError when only changes of disks are asked for, and none moves."""
+def moved_disks(words: str, *, incremental: bool, keep_backing: bool) -> tuple[str, ...]:
+    """As `disk_names`. UsageError when it is said how disks move, and none does."""
     names = disk_names(words)
-    if incremental and not names:
+    if (incremental or keep_backing) and not names:
         raise UsageError(
-            "--incremental is about disks that move, and none does",
+            f"{'--incremental' if incremental else '--keep-backing'} is about disks that move, and none does",
             kind="bad-disks",
             remedy="say which disks move: --disks all",
         )

@@ -57,6 +57,8 @@ async def wipe_source(
     steps += await wipe_remains(at, vm.definition, disks, keeping)
     if keeping is not None and {disk.path for disk in moved} - {step.what for step in steps}:
         limits.append(Limit.DISKS_KEPT)
+    if any(disk.backing for disk in moved):
+        limits.append(Limit.BACKING_STAYS)
     return WipeCertificate(tuple(steps), tuple(limits))
 
 

@@ -101,5 +101,6 @@ def _denied(at: Setting, asked: Inquiry) -> Iterator[Finding]:
         incremental=asked.incremental,
         storage_mode=asked.storage_mode,
         replacement=asked.replacement,
+        keep_backing=asked.keep_backing,
     )
     yield from _refused(at, "authorization", lambda: gate.allowed(at, request, None))

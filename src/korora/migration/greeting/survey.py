@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -29,20 +29,22 @@ async def source_facts(at: Setting, definition: VmDefinition, machine: Machine |
         hypervisor=await at.hypervisor.facts(),
         cpu_features=await machine.cpu_features() if machine is not None else {},
         files=await at.premises.file_digests(boot_files(definition)),
-        disks=await at.premises.disk_sizes(_disks(definition)),
+        disks=await at.premises.disk_sizes([*_disks(definition), *_beneath(definition)]),
     )
 
 
 async def destination_facts(
-    at: Setting, definition: VmDefinition, promised: Callable[[], tuple[int, int]]
+    at: Setting, definition: VmDefinition, beneath: Sequence[str], promised: Callable[[], tuple[int, int]]
 ) -> DestinationFacts:
-    """This host as a destination. `promised`: how many others arrive, and the bytes that they still take.
+    """This host as a destination. `beneath`: images over which disks are to come. `promised`: how many others
+    arrive, and the bytes that they still take.
 
     Another host named the files: what is outside of this host's storage is not even looked at.
     """
     boot, disks = boot_files(definition), _disks(definition)
+    beneath = (*_beneath(definition), *beneath)
     hardware = at.hypervisor.files(definition)
-    read = (*boot, *filter(None, [definition.firmware_variables]), *hardware.read)
+    read = (*boot, *beneath, *filter(None, [definition.firmware_variables]), *hardware.read)
     outside = await at.premises.outside(read, (*disks, *hardware.written))
     features, problem = {}, ""
     try:
@@ -57,7 +59,7 @@ async def destination_facts(
         cpu_features=features,
         cpu_problem=problem,
         files=await at.premises.file_digests([p for p in boot if p not in outside]),
-        disks=await at.premises.disk_sizes([p for p in disks if p not in outside]),
+        disks=await at.premises.disk_sizes([p for p in (*disks, *beneath) if p not in outside]),
         outside=outside,
         storage_available_bytes=await at.premises.room(str(at.guests.place(definition.name))),
         bridges=at.premises.bridges(),
@@ -72,6 +74,10 @@ async def destination_facts(
 
 def _disks(definition: VmDefinition) -> list[str]:
     return [disk.path for disk in definition.disks]
+
+
+def _beneath(definition: VmDefinition) -> list[str]:
+    return [one.path for disk in definition.disks for one in disk.backing]
 
 
 def variables(directory: Path, definition: VmDefinition) -> bytes | None:

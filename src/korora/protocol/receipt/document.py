@@ -48,6 +48,7 @@ class Limit(StrEnum):
     DISKS_KEPT = (
         "the source keeps disks of the VM as they were when it left, for its return: they are not wiped"
     )
+    BACKING_STAYS = "images that lay beneath disks of the VM stay at the source: others may use them"
     ADOPTED_DISKS = (
         "the VM was adopted: its images stay where they were, seen by both hosts, and are not wiped"
     )

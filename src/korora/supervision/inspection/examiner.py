@@ -184,7 +184,13 @@ class Examiner:
     async def _disks(self, vm: Subject, scratch: Path, undo: AsyncExitStack) -> tuple[DiskSource, ...]:
         if vm.live is None:
             return tuple(
-                DiskSource(name=disk.name, format=disk.format, path=disk.path) for disk in vm.definition.disks
+                DiskSource(
+                    name=disk.name,
+                    format=disk.format,
+                    path=disk.path,
+                    backing=tuple(one.path for one in disk.backing),
+                )
+                for disk in vm.definition.disks
             )
         exports = await undo.enter_async_context(vm.live.machine.disks_at_one_moment(scratch))
         return tuple(

@@ -110,9 +110,8 @@ class _Disk:
             )
             return NbdExport(Path(self.source.socket), self.source.export, snapshot=True)
         try:
-            image = looked_at(
-                Path(self.source.path), Format(self.source.format), [Path(one) for one in self.order.allow]
-            )
+            allowed = [Path(one) for one in (*self.order.allow, *self.source.backing)]
+            image = looked_at(Path(self.source.path), Format(self.source.format), allowed)
         except (KororaError, OSError) as error:
             self._unread(str(error))
             self.gathering.looked(Check.CONTAINERS, unknown=1)

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from korora.adapters.hypervisor.command_line import Launch, arguments, firmware_files, socket_path
+from korora.adapters.hypervisor.command_line import (
+    Launch,
+    arguments,
+    block_device,
+    firmware_files,
+    socket_path,
+)
 from korora.errors import UsageError
 from korora.model.identity import VmName
-from korora.model.vm import Boot, Disk, Firmware, Nic, VmDefinition
+from korora.model.vm import Backing, Boot, Disk, Firmware, Nic, VmDefinition
 
 HERE = Path("/state/vms/web")
 VM = VmDefinition(
@@ -61,6 +68,17 @@ def test_every_disk_says_its_format_and_a_qcow2_opens_no_other_file() -> None:
     assert (raw["driver"], raw["file"]["filename"]) == ("raw", "/d,readonly=off")
     assert (qcow2["driver"], qcow2["backing"]) == ("qcow2", None)
     assert raw["file"]["locking"] == "on"
+
+
+def test_what_lies_beneath_a_disk_is_said_in_full_and_only_read() -> None:
+    beneath = (Backing("/middle", "qcow2"), Backing("/base", "raw"))
+    graph = block_device(Disk("/top", "qcow2", "root", beneath))
+    middle = cast("dict[str, Any]", graph["backing"])
+    assert (middle["driver"], middle["file"]["filename"], middle["read-only"]) == ("qcow2", "/middle", True)
+    base = middle["backing"]
+    assert (base["driver"], base["file"]["filename"], base["read-only"]) == ("raw", "/base", True)
+    assert "backing" not in base
+    assert graph["node-name"] == "root-node"
 
 
 def test_cards_get_their_taps_in_order() -> None:

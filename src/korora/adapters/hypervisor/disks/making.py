@@ -25,8 +25,11 @@ async def make_disk(disk: Disk, size: int) -> None:
     except OSError as error:
         raise _not_made(disk, error.strerror or str(error)) from error
     try:
+        over = disk.backing[:1]
+        # Its size is said, so nothing beneath it is opened to make it.
+        beneath = [word for one in over for word in ("-u", "-b", one.path, "-F", one.format)]
         process = await asyncio.create_subprocess_exec(
-            *("qemu-img", "create", "-q", "-f", disk.format, str(path), str(size)),
+            *("qemu-img", "create", "-q", "-f", disk.format, *beneath, str(path), str(size)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,

@@ -141,7 +141,9 @@ class QemuMovingDisks:
         number, drive, disk = self._number[name], self._drives[name], self._defined[name]
         await self._watch(name)
         path = folder / f"korora-{self._directory.name}-{name}-{secrets.token_hex(4)}"
-        entry = Outsourced(name, disk.path, disk.format, f"{path}.qcow2", f"{path}.cache.qcow2")
+        entry = Outsourced(
+            name, disk.path, disk.format, f"{path}.qcow2", f"{path}.cache.qcow2", backing=disk.backing
+        )
         await self._note(entry)  # so that the file is removed, whatever happens
         await overlay.make_overlay(entry, drive.size)
         await self._note(msgspec.structs.replace(entry, used=True))

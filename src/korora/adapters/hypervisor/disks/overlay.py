@@ -19,7 +19,9 @@ from typing import Final
 import msgspec
 
 from korora.adapters.durable import sync_folder
+from korora.adapters.hypervisor.command_line import image_graph
 from korora.errors import ToolError
+from korora.model.vm import Backing
 
 RECORD: Final = "outsourced.json"
 _LOOK: Final = "see that both files are there and can be written, then start the VM, or move it, again"
@@ -28,7 +30,7 @@ _LOOK: Final = "see that both files are there and can be written, then start the
 class Outsourced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One disk. `used`: the overlay may hold writes; else it is about to be made, or to be removed.
 
-    `cache` holds nothing that the original does not.
+    `cache` holds nothing that the original does not; `backing` lies beneath the original.
     """
 
     disk: str
@@ -37,6 +39,7 @@ class Outsourced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     overlay: str
     cache: str = ""
     used: bool = False
+    backing: tuple[Backing, ...] = ()
 
 
 def outsourced(directory: Path) -> tuple[Outsourced, ...]:
@@ -129,14 +132,9 @@ async def _fold(entry: Outsourced) -> None:
 
 def _chain(entry: Outsourced) -> str:
     """Said in full: what stands in the image's own header decides nothing."""
-    below: dict[str, object] = {"driver": entry.format, "file": _file(entry.original), "discard": "unmap"}
-    if entry.format == "qcow2":
-        below["backing"] = None
-    return "json:" + json.dumps({"driver": "qcow2", "file": _file(entry.overlay), "backing": below})
-
-
-def _file(path: str) -> dict[str, object]:
-    return {"driver": "file", "filename": path}
+    original = image_graph(entry.original, entry.format, entry.backing) | {"discard": "unmap"}
+    whole = image_graph(entry.overlay, "qcow2", ()) | {"backing": original}
+    return "json:" + json.dumps(whole)
 
 
 async def _qemu_img(*words: str) -> tuple[int, str]:

@@ -43,19 +43,22 @@ class Arriving:
         self._orders = orders
         self._undo = undo
         self._in: DisksIn | None = None
-        self._kept: list[str] = []  # of an earlier visit
+        self._there: list[str] = []  # in part: of an earlier visit, or over other images
         self._shares = False  # there may be parts of the others here
 
     async def make(self, *, incremental: bool) -> None:
-        """New and empty images, or those of an earlier visit."""
+        """New and empty images, or over those that were to lie beneath them, or those of an earlier visit."""
         made = {disk.name: disk for disk in self._vm.disks}
         for order in self._orders:
-            path = Path(made[order.name].path)
-            if incremental and await taken(self._at, self._vm, order, path):
+            disk = made[order.name]
+            path, is_over = Path(disk.path), bool(disk.backing)
+            if incremental and not is_over and await taken(self._at, self._vm, order, path):
                 self._undo.push_async_callback(given_back, self._at, self._vm.name, order.name, path)
-                self._kept.append(order.name)
-            else:
-                await self._at.hypervisor.make_disk(made[order.name], order.size)
+                self._there.append(order.name)
+                continue
+            await self._at.hypervisor.make_disk(disk, order.size)
+            if is_over:
+                self._there.append(order.name)
 
     async def open(self, machine: Machine | None, relay: Relay) -> messages.Open:
         """Take what comes, if something does: what the source is told of it. `machine`: of a VM that runs."""
@@ -68,14 +71,14 @@ class Arriving:
             self._in = DisksIn(disks, relays, self._at.images, supplying)
             self._undo.push_async_callback(self._in.abandon, "the migration stopped")
             await self._in.open()
-        return messages.Open(tuple(self._kept), self._shares)
+        return messages.Open(tuple(self._there), self._shares)
 
     async def take(self, talk: Conversation) -> None:
         """Until they are the same here as there, and measured; the guest still writes to them."""
         disks = self._in
         if disks is None:
             return
-        for name in self._kept:
+        for name in self._there:
             leaves = await self._watching(talk, disks.leaves(name))
             await tell_leaves(talk, name, leaves)
         await while_watching(self._until_copied(talk, disks), disks.broken())
@@ -102,7 +105,7 @@ class Arriving:
                 case messages.Parts():
                     told = await disks.answer(said.disk, said.said)
                     await talk.say(messages.Parts(said.disk, told))
-                case messages.Compare() if said.disk in self._kept:
+                case messages.Compare() if said.disk in self._there:
                     await talk.say(messages.Grains(tuple(await disks.grains(said.disk, said.chunks))))
                 case _:
                     raise PeerError(f"{said.disk} is not compared here", kind="bad-hashes")

@@ -43,7 +43,7 @@ class Departing:
         self._vm = vm
         self._request = request
         self._tell = tell
-        self._kept: tuple[str, ...] = ()  # the destination has an earlier content of them
+        self._kept: tuple[str, ...] = ()  # the destination has an earlier content of them, or a part
         self._shared = False  # it may have parts of the others
         self._out: DisksOut | None = None
         self.orders: tuple[DiskOrder, ...] = ()
@@ -58,7 +58,8 @@ class Departing:
         ordered = {disk.name for disk in self.orders}
         if len(set(said.kept)) < len(said.kept) or not ordered.issuperset(said.kept):
             raise PeerError("the destination tells of kept disks that do not move", kind="bad-hashes")
-        if said.kept and not self._request.incremental:
+        asked = {disk.name for disk in self.orders if self._request.incremental or disk.keeps_backing}
+        if not asked.issuperset(said.kept):
             raise PeerError("the destination compares hashes, and nobody asked for it", kind="bad-hashes")
         self._kept, self._shared = said.kept, said.shares
 
@@ -153,7 +154,7 @@ class Departing:
 
         for name in kept:
             sent = await out.send_changes(name, here[name], there[name], grains)
-            await self._tell.note(f"{name}: {sent} of {sizes[name]} bytes differed from what is kept there")
+            await self._tell.note(f"{name}: {sent} of {sizes[name]} bytes differed from what was there")
 
     async def _moving(self) -> MovingDisks:
         names = [disk.name for disk in self.orders]

@@ -57,7 +57,7 @@ def keeping_of(at: Setting, file: MigrationFile | None) -> Keeping | None:
 async def kept(at: Setting, uuid: str, disk: Disk, keeping: Keeping) -> bool:
     """Whether it is; where it cannot be, it is where it was, to be wiped."""
     content = keeping.contents.get(disk.name)
-    if content is None:
+    if content is None or disk.backing:  # it would be half a disk, of which the other half may change
         return False
     record = KeptDisk(
         vm=keeping.vm,

@@ -37,20 +37,44 @@ def moving(definition: VmDefinition, asked: Sequence[str]) -> tuple[Disk, ...]:
 
 
 async def chosen(at: Setting, vm: Subject, asked: MigrationRequest | Inquiry) -> tuple[DiskOrder, ...]:
-    """The order for the destination. RefusedError as `moving`."""
+    """The order for the destination. RefusedError as `moving`; kind="backing" for a form that cannot be."""
     disks = moving(vm.definition, asked.disks)
     if not disks:
         return ()
+    kept = [disk.name for disk in disks if asked.keep_backing and disk.backing]
+    if kept and asked.disk_format == "raw":
+        raise RefusedError(
+            f"the disk {kept[0]} cannot become raw and lie over other images",
+            kind="backing",
+            remedy="leave --disk-format raw out, or --keep-backing",
+        )
     sizes: Mapping[str, int]
     if vm.live is not None:
         sizes = (await vm.live.machine.moving_disks([disk.name for disk in disks])).sizes
     else:
         sizes = {disk.name: await asyncio.to_thread(_size, at, disk) for disk in disks}
-    used = await at.premises.disk_usage([disk.path for disk in disks])
+    used = await at.premises.disk_usage([path for disk in disks for path in (disk.path, *beneath(disk))])
     return tuple(
-        DiskOrder(disk.name, asked.disk_format or disk.format, sizes[disk.name], used.get(disk.path, 0))
+        DiskOrder(
+            disk.name,
+            asked.disk_format or disk.format,
+            sizes[disk.name],
+            sum(used.get(path, 0) for path in (disk.path, *(() if disk.name in kept else beneath(disk)))),
+            keeps_backing=disk.name in kept,
+        )
         for disk in disks
     )
+
+
+def beneath(disk: Disk) -> tuple[str, ...]:
+    """The files that it lies over."""
+    return tuple(one.path for one in disk.backing)
+
+
+def beneath_ordered(definition: VmDefinition, orders: Iterable[DiskOrder]) -> tuple[str, ...]:
+    """The files that must be at the destination for them, to be read."""
+    keeping = {order.name for order in orders if order.keeps_backing}
+    return tuple(path for disk in definition.disks if disk.name in keeping for path in beneath(disk))
 
 
 def _size(at: Setting, disk: Disk) -> int:
@@ -92,10 +116,17 @@ def relocated(definition: VmDefinition, orders: Iterable[DiskOrder], directory: 
     return replace(
         definition,
         disks=tuple(
-            _at(directory, ordered[disk.name]) if disk.name in ordered else disk for disk in definition.disks
+            _at(directory, ordered[disk.name], disk) if disk.name in ordered else disk
+            for disk in definition.disks
         ),
     )
 
 
-def _at(directory: Path, order: DiskOrder) -> Disk:
-    return Disk(str(directory / FOLDER / f"{order.name}.{order.format}"), order.format, order.name)
+def _at(directory: Path, order: DiskOrder, disk: Disk) -> Disk:
+    backing = disk.backing if order.keeps_backing else ()
+    if backing and order.format != "qcow2":
+        raise RefusedError(
+            f"the disk {order.name} cannot become {order.format} and lie over other images", kind="backing"
+        )
+    path = directory / FOLDER / f"{order.name}.{order.format}"
+    return Disk(str(path), order.format, order.name, backing)
