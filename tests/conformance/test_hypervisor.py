@@ -21,7 +21,7 @@ from korora.adapters.image.qemu_nbd import QemuImages
 from korora.errors import KororaError, RefusedError, ToolError
 from korora.model.definition import definition_text, parse_definition
 from korora.model.image import NbdExport
-from korora.model.vm import Disk, RunState, VmDefinition
+from korora.model.vm import Backing, Disk, RunState, VmDefinition
 from korora.ports.hypervisor import Hypervisor, Machine, Place, StreamSettings, StreamState
 
 DEADLINE_S = 60
@@ -833,6 +833,61 @@ def test_an_image_is_never_made_where_a_file_is_already(run: Run) -> None:
         assert path.read_bytes() == b"precious"
 
     run(story)
+
+
+def test_an_image_is_made_over_others_and_shows_what_lies_beneath(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        beneath, over, vm = await with_disk_over_another(bench)
+        machine = await bench.start("a", vm=vm)
+        disks = await machine.moving_disks(["disk0"])
+        async with disks.written("disk0") as export:
+            assert await read(export) == bytes([1]) * 3 * MIB
+        await bench.write(machine, "disk0", 71)
+        async with disks.written("disk0") as export:
+            assert await read(export) == bytes([71]) * MIB + bytes([1]) * 2 * MIB
+        await disks.end()
+        assert beneath.read_bytes() == bytes([1]) * 3 * MIB
+        assert over.stat().st_blocks * 512 < 4 * MIB
+
+    run(story)
+
+
+@pytest.mark.parametrize("which", ["nothing", "process", "both"])
+def test_what_was_outsourced_is_folded_into_a_disk_over_others_and_no_further(run: Run, which: str) -> None:
+    async def story(bench: Bench) -> None:
+        beneath, _, vm = await with_disk_over_another(bench)
+        machine = await bench.start("a", vm=vm)
+        here = await machine.moving_disks(["disk0"])
+        await here.outsource("disk0", bench.base)
+        await bench.write(machine, "disk0", 71)
+        if which == "nothing":
+            await here.end()
+        else:
+            if which == "both":
+                await machine.close()
+            bench.kill(machine)
+            await asyncio.sleep(0.2)
+            again = bench.again() if which == "both" else bench.hypervisor
+            machine = await again.start(vm, bench.place("a"), incoming=False)
+            bench.started.append(machine)
+        assert not list(bench.base.glob("korora-*"))
+        disks = await machine.moving_disks(["disk0"])
+        async with disks.written("disk0") as export:
+            assert await read(export) == bytes([71]) * MIB + bytes([1]) * 2 * MIB
+        await disks.end()
+        assert beneath.read_bytes() == bytes([1]) * 3 * MIB
+
+    run(story)
+
+
+async def with_disk_over_another(bench: Bench) -> tuple[Path, Path, VmDefinition]:
+    """What lies beneath, full of ones; the image over it; and a VM with that alone."""
+    vm = with_disks(bench.base, 1)
+    beneath = Path(vm.disks[0].path)
+    backing = (Backing(str(beneath), "raw"),)
+    disk = Disk(str(bench.base / "over.qcow2"), "qcow2", "disk0", backing)
+    await bench.hypervisor.make_disk(disk, 3 * MIB)
+    return beneath, Path(disk.path), replace(vm, disks=(disk,))
 
 
 def test_a_disk_that_the_vm_does_not_have_is_not_moved(run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -55,8 +56,8 @@ class Traveller:
 
 
 @contextmanager
-def on_the_road(lab: Lab, observer: Observer, *broken: int) -> Iterator[Traveller]:
-    """`broken`: bytes of its data disk that cannot be read."""
+def on_the_road(lab: Lab, observer: Observer, *broken: int, over: Path | None = None) -> Iterator[Traveller]:
+    """`broken`: bytes of its data disk that cannot be read. `over`: an image beneath its data disk."""
     number = next(NUMBERS)
     made = Traveller(lab, observer, LabMachine(f"mover-{number}", number, memory="192M", workload=LIGHT))
     with made.data.open("wb") as file:
@@ -65,6 +66,10 @@ def on_the_road(lab: Lab, observer: Observer, *broken: int) -> Iterator[Travelle
         file.truncate(64 * MIB)
     path = write_machine(lab.layout, made.machine, guest_image())
     disk = f'\n[[disks]]\nname = "data"\npath = {json.dumps(str(made.data))}\nformat = "raw"\n'
+    if over is not None:
+        disk = disk.replace('"raw"', '"qcow2"')
+        disk += f'[[disks.backing]]\npath = {json.dumps(str(over))}\nformat = "qcow2"\n'
+        _lay_over(made.data, over, made.noise)
     path.write_text(path.read_text().replace("\n[[networks]]", f"{disk}\n[[networks]]"))
     here = Processes(lab.layout.processes).find(daemon_name(lab.layout.host("a")))
     with failing(made.data, *broken, seen_by=known(here).pid) if broken else nullcontext():
@@ -74,6 +79,19 @@ def on_the_road(lab: Lab, observer: Observer, *broken: int) -> Iterator[Travelle
             yield made
         finally:
             lab.korora("vm", "stop", made.name, "--force")
+
+
+def _lay_over(path: Path, beneath: Path, noise: bytes) -> None:
+    """An image at this path, instead of what was there: this noise at 4 MiB, and else what is beneath."""
+    path.write_bytes(noise)
+    own = path.rename(path.with_suffix(".noise"))
+    _run("qemu-img", "create", "-q", "-f", "qcow2", "-b", beneath, "-F", "qcow2", path)
+    _run("qemu-io", "-f", "qcow2", "-c", f"write -q -s {own} 4M {len(noise)}", path)
+    own.unlink()
+
+
+def _run(*words: str | Path) -> None:
+    subprocess.run([*map(str, words)], check=True, capture_output=True, timeout=120)
 
 
 @pytest.fixture
@@ -114,6 +132,45 @@ def test_a_guest_moves_with_its_disks_comes_back_in_another_format_and_moves_sto
     assert (code, outcome["outcome"]) == (0, "completed"), (outcome, said)
     assert data.read_bytes()[4 * MIB : 12 * MIB] == traveller.noise
     assert not (traveller.folder("a") / "data.qcow2").exists()
+
+
+def test_a_disk_over_a_template_moves_over_the_same_one_and_becomes_one_image_in_the_end(
+    lab: Lab, observer: Observer
+) -> None:
+    template, noise = lab.layout.storage / "template.qcow2", os.urandom(60 * MIB)
+    (raw := template.with_suffix(".raw")).write_bytes(noise + bytes(4 * MIB))
+    _run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, template)
+    raw.unlink()
+    was = template.read_bytes()
+    with on_the_road(lab, observer, over=template) as traveller:
+        keep = ("--disks", "data", "--keep-backing")
+        code, outcome, said = traveller.ended("check", traveller.name, "--to", "b", *keep)
+        assert code == 0, (outcome, said)
+        code, live, said = traveller.ended("migrate", traveller.name, "--to", "b", *keep)
+        assert (code, live["outcome"]) == (0, "completed"), (live, said)
+        data = traveller.folder("b") / "data.qcow2"
+        assert data.stat().st_blocks * 512 < 16 * MIB
+        assert not traveller.data.exists()
+        _is_well(traveller)
+
+        traveller.lab.answer("vm", "stop", traveller.name, "--force")
+        code, cold, said = traveller.ended("migrate", traveller.name, "--to", "a", "--mode", "offline", *keep)
+        assert (code, cold["outcome"]) == (0, "completed"), (cold, said)
+        assert cold["bytes_sent"] < 16 * MIB
+        assert not data.exists()
+        traveller.lab.answer("-H", "a", "vm", "start", traveller.name)
+        observer.wait_for_tick(traveller.ip, deadline_s=120)
+
+        words = ("--disks", "data", "--disk-format", "raw")
+        code, one, said = traveller.ended("migrate", traveller.name, "--to", "b", *words)
+        assert (code, one["outcome"]) == (0, "completed"), (one, said)
+        assert data.with_suffix(".raw").read_bytes()[4 * MIB : 12 * MIB] == traveller.noise
+        assert data.with_suffix(".raw").read_bytes()[12 * MIB : 60 * MIB] == noise[12 * MIB :]
+        assert one["bytes_sent"] > live["bytes_sent"] + 32 * MIB
+        told = traveller.lab.answer("receipt", "verify", one["receipt"])
+        assert "beneath" in next(check["detail"] for check in told["checks"] if check["name"] == "wipe")
+    assert template.read_bytes() == was
+    template.unlink()
 
 
 def test_a_guest_that_returns_sends_what_differs_from_what_was_kept(traveller: Traveller) -> None:

@@ -43,8 +43,8 @@ def limits_of(vm: Subject, file: MigrationFile) -> list[str]:
         limits.append(Limit.NO_MEMORY if vm.live is None else Limit.MEMORY_NOT_PROVED)
     if file.inspection is None:
         limits.append(Limit.NOT_INSPECTED)
-    if file.wiped is not None and Limit.DISKS_KEPT in file.wiped.limits:
-        limits.append(Limit.DISKS_KEPT)
+    if file.wiped is not None:
+        limits += [one for one in (Limit.DISKS_KEPT, Limit.BACKING_STAYS) if one in file.wiped.limits]
     if file.wiped is not None and vm.definition.adopted:
         limits += [limit for limit in file.wiped.limits if limit.startswith(Limit.ADOPTED_DISKS)]
     if not vm.vtpm_in_custody:

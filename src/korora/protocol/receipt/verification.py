@@ -235,7 +235,7 @@ def _wipe(case: Case) -> str:
     unproved = [step.what for step in steps if not step.verified]
     if unproved:
         raise bad(f"not verified to be gone: {', '.join(unproved)}")
-    kept = [limit for limit in case.receipt.wipe.limits if limit == Limit.DISKS_KEPT]
+    kept = [limit for limit in case.receipt.wipe.limits if limit in {Limit.DISKS_KEPT, Limit.BACKING_STAYS}]
     return "; ".join([*(f"{step.what}: {step.method}" for step in steps), *kept])
 
 

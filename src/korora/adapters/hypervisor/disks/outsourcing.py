@@ -118,10 +118,12 @@ async def _backings(qmp: Qmp) -> dict[str, str]:
 
 
 async def _commit(qmp: Qmp, numbers: Sequence[str]) -> None:
+    under = await _backings(qmp)
     for number in numbers:
         committing = {
             "job-id": f"{FOLD}{number}",
             "device": f"{OVERLAY}{number}",
+            "base-node": under[f"{OVERLAY}{number}"],  # else it is the last of all that lies beneath
             "on-error": "report",
             "auto-dismiss": False,
         }
