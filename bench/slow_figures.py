@@ -12,9 +12,10 @@ from bench.storage_movers import Move
 
 PEER: Final = "qemu-shallow"
 OUTSOURCED: Final = "korora-outsource"
+UNWATCHED: Final = "korora-unwatched"
 AUTO: Final = "korora-auto"
-WAYS: Final = (PEER, "korora-mirror", OUTSOURCED, AUTO)
-LOADS: Final = ("zones", "flat")
+WAYS: Final = (PEER, "korora-mirror", OUTSOURCED, UNWATCHED, AUTO)
+LOADS: Final = ("zones", "flat", "sequential", "database")
 
 
 class Slow(msgspec.Struct, frozen=True):
@@ -76,6 +77,13 @@ def ratios_of(figures: Mapping[str, Mapping[str, Spread]]) -> dict[str, float]:
         if peer is not None and way != PEER:
             ratios[f"iops_vs_mirror{more}"] = of["iops"].median / max(peer["iops"].median, 1e-3)
             ratios[f"time_vs_mirror{more}"] = of["copied_s"].median / peer["copied_s"].median
+    for load in LOADS:  # what the schedule is worth to the guest (W6)
+        watched, not_ = (figures.get(f"{load}, {way}") for way in (OUTSOURCED, UNWATCHED))
+        if watched is not None and not_ is not None:
+            ratios[f"iops_vs_sequential, {load}"] = watched["iops"].median / max(not_["iops"].median, 1e-3)
+            ratios[f"read_p50_vs_sequential, {load}"] = watched["read_p50_ms"].median / max(
+                not_["read_p50_ms"].median, 1e-3
+            )
     return {name: round(ratio, 3) for name, ratio in ratios.items()}
 
 

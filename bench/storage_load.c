@@ -1,9 +1,12 @@
-/* The guest's load: direct reads and writes of 4 KiB on /dev/vda, several at a time, 90 % of them in ten zones that
-   are a tenth of the disk; seven reads to three writes. Says each second how many were done, and in how many
-   microseconds half of them and 99 of 100 were, of all, of the reads, of the writes (a step of a quarter of an
-   octave): "load SECOND REQUESTS P50 P99 P50 P99 P50 P99". With "load=flat" on the kernel's command line all parts
-   of the disk are as likely; with "load=rare" it only writes to every fiftieth MiB of the disk, once in half a
-   minute, and says "written". */
+/* The guest's load: direct reads and writes on /dev/vda, eight at a time. Says each second how many were done, and in
+   how many microseconds half of them and 99 of 100 were, of all, of the reads, of the writes (a step of a quarter of
+   an octave): "load SECOND REQUESTS P50 P99 P50 P99 P50 P99". Which, stands on the kernel's command line:
+   load=zones       4 KiB, seven reads to three writes, 90 % of them in ten zones that are a tenth of the disk
+   load=flat        the same, but all parts of the disk are as likely
+   load=sequential  64 KiB, in order: six readers and two writers, each through an eighth of the disk, again and again
+   load=database    pages of 8 KiB, as zones; and one of the eight appends 4 KiB to a log in the last sixteenth of the
+                    disk, and flushes it before the next
+   load=rare        it only writes to every fiftieth MiB of the disk, once in half a minute, and says "written" */
 
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -18,11 +21,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { THREADS = 8, BLOCK = 4096, ZONES = 10, STEPS = 128, MIB = 1 << 20, EVERY_MIB = 50, EVERY_S = 30 };
+enum { THREADS = 8, BLOCK = 4096, PAGE = 8192, RUN = 65536, LOG = 16, READERS = 6,
+       ZONES = 10, STEPS = 128, MIB = 1 << 20, EVERY_MIB = 50, EVERY_S = 30 };
 enum { READS, WRITES, KINDS };
 static volatile uint64_t done[THREADS][KINDS][STEPS];
-static uint64_t blocks;
-static int disk, flat;
+static uint64_t bytes;
+static int disk, flat, page = BLOCK;
 
 static uint64_t drawn(uint64_t *state)
 {
@@ -41,31 +45,60 @@ static int step_since(const struct timespec *began)
     return step < STEPS ? step : STEPS - 1;
 }
 
+static void *buffer_of(size_t size)
+{
+    void *buffer;
+    if (posix_memalign(&buffer, BLOCK, size))
+        exit(1);
+    memset(buffer, 0x5a, size);
+    return buffer;
+}
+
+static void request(uintptr_t number, int kind, void *buffer, size_t size, uint64_t at, int flush)
+{
+    struct timespec began;
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    ssize_t moved = kind == READS ? pread(disk, buffer, size, at) : pwrite(disk, buffer, size, at);
+    if (moved != (ssize_t)size || (flush && fdatasync(disk))) {
+        perror("load");
+        exit(1);
+    }
+    done[number][kind][step_since(&began)]++;
+}
+
 static void *ask(void *number)
 {
-    uint64_t state = 88172645463325252ull * ((uintptr_t)number + 1);
-    void *buffer;
-    if (posix_memalign(&buffer, BLOCK, BLOCK))
-        exit(1);
+    uint64_t state = 88172645463325252ull * ((uintptr_t)number + 1), pages = bytes / page;
+    void *buffer = buffer_of(page);
     for (;;) {
-        uint64_t block = drawn(&state) % blocks;
+        uint64_t one = drawn(&state) % pages;
         if (drawn(&state) % 10 && !flat) { /* in a zone: the first tenth of a tenth of the disk */
-            uint64_t zone = blocks / ZONES;
-            block = block / zone * zone + block % zone / ZONES;
-            if (block >= blocks)
+            uint64_t zone = pages / ZONES;
+            one = one / zone * zone + one % zone / ZONES;
+            if (one >= pages)
                 continue;
         }
-        struct timespec began;
-        clock_gettime(CLOCK_MONOTONIC, &began);
         int kind = drawn(&state) % 10 < 7 ? READS : WRITES;
-        ssize_t moved = kind == READS ? pread(disk, buffer, BLOCK, block * BLOCK)
-                                      : pwrite(disk, buffer, BLOCK, block * BLOCK);
-        if (moved != BLOCK) {
-            perror("load");
-            exit(1);
-        }
-        done[(uintptr_t)number][kind][step_since(&began)]++;
+        request((uintptr_t)number, kind, buffer, page, one * page, 0);
     }
+}
+
+static void *go_through(void *number)
+{
+    uint64_t length = bytes / THREADS / RUN * RUN, begin = (uintptr_t)number * length;
+    void *buffer = buffer_of(RUN);
+    for (;;)
+        for (uint64_t at = 0; at < length; at += RUN)
+            request((uintptr_t)number, (uintptr_t)number < READERS ? READS : WRITES, buffer, RUN, begin + at, 0);
+}
+
+static void *append(void *number)
+{
+    uint64_t begin = (bytes - bytes / LOG) / BLOCK * BLOCK;
+    void *buffer = buffer_of(BLOCK);
+    for (;;)
+        for (uint64_t at = begin; at + BLOCK <= bytes; at += BLOCK)
+            request((uintptr_t)number, WRITES, buffer, BLOCK, at, 1);
 }
 
 /* The microseconds at the upper end of the step in which this many of them are reached. */
@@ -123,12 +156,10 @@ static int wanted(const char *word)
     return strstr(words, word) != NULL;
 }
 
-static void write_rarely(uint64_t bytes)
+static void write_rarely(void)
 {
     static uint64_t state = 1;
-    uint64_t *buffer;
-    if (posix_memalign((void **)&buffer, BLOCK, MIB))
-        exit(1);
+    uint64_t *buffer = buffer_of(MIB);
     for (uint64_t at = 0; at + MIB <= bytes; at += (uint64_t)EVERY_MIB * MIB) {
         for (size_t number = 0; number < MIB / sizeof *buffer; number++) {
             state ^= state << 13; /* xorshift64 (Marsaglia 2003): never the same content again */
@@ -149,24 +180,24 @@ static void write_rarely(uint64_t bytes)
 
 int main(void)
 {
-    uint64_t bytes, before[KINDS][STEPS] = {0};
+    uint64_t before[KINDS][STEPS] = {0};
     disk = open("/dev/vda", O_RDWR | O_DIRECT);
     if (disk < 0 || ioctl(disk, BLKGETSIZE64, &bytes)) {
         perror("/dev/vda");
         return 1;
     }
-    blocks = bytes / BLOCK;
     flat = wanted("load=flat");
-    int rarely = wanted("load=rare");
-    if (!rarely)
-        for (uintptr_t number = 0; number < THREADS; number++) {
-            pthread_t thread;
-            pthread_create(&thread, NULL, ask, (void *)number);
-        }
+    int rarely = wanted("load=rare"), database = wanted("load=database");
+    page = database ? PAGE : BLOCK;
+    for (uintptr_t number = 0; !rarely && number < THREADS; number++) {
+        void *(*work)(void *) = wanted("load=sequential") ? go_through : database && !number ? append : ask;
+        pthread_t thread;
+        pthread_create(&thread, NULL, work, (void *)number);
+    }
     for (unsigned second = 1;; second++) {
         sleep(1);
         if (rarely && second % EVERY_S == 0)
-            write_rarely(bytes);
+            write_rarely();
         say(second, before);
     }
 }

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from bench.accounting import machine_cpu_s
 from bench.plain_vm import PlainVm
 from bench.storage_guest import Console, Load
 
@@ -36,7 +37,8 @@ _PORT: Final = 7100
 
 
 class Move(msgspec.Struct, frozen=True):
-    """`bytes_sent`, `downtime_ms` None: nobody counted. `notes`: what the daemon said on the way."""
+    """`bytes_sent`, `downtime_ms` None: nobody counted. `notes`: what the daemon said on the way. `cpu_s`:
+    the whole machine's during the move, the guest's in it; `idle_cpus`: how many were busy just before."""
 
     way: str
     number: int
@@ -48,6 +50,8 @@ class Move(msgspec.Struct, frozen=True):
     here_s: float = 0.0
     downtime_ms: float | None = None
     notes: tuple[str, ...] = ()
+    cpu_s: float = 0.0
+    idle_cpus: float = 0.0
 
 
 # -- Korora ------------------------------------------------------------------------------------------------
@@ -73,14 +77,15 @@ class ByKorora:
         os.kill(self._pid, signal.SIGCONT)
 
     def move(self, number: int, *, way: str, words: Sequence[str]) -> Move:
-        idle, began = _idle(self.console), time.monotonic()
+        (idle, idle_cpus), busy = _idle(self.console), machine_cpu_s()
+        began = time.monotonic()
         self.began, says = began, self._says(self._at)
         configuration = ["--config", str(self._layout.configuration)]
         order = ["migrate", self._name, "--to", self._there.name, "--disks", "all", *words, "--json"]
         done = subprocess.run(
             [*korora_command(), *configuration, *order], capture_output=True, text=True, check=False
         )
-        ended = time.monotonic()
+        ended, cpu_s = time.monotonic(), machine_cpu_s() - busy
         lines = done.stdout.strip().splitlines()
         if done.returncode:
             raise ToolError(f"{way} did not move it: {lines[-1:]} {done.stderr[-500:]}", kind="bench-korora")
@@ -92,7 +97,7 @@ class ByKorora:
         return Move(
             way, number, round(ended - began, 2), idle, self.console.between(began, ended),
             told[-1]["bytes_sent"], self.console.between(began, left), round(left - began, 2),
-            told[-1]["downtime_ms"], notes,
+            told[-1]["downtime_ms"], notes, round(cpu_s, 2), idle_cpus,
         )  # fmt: skip
 
     def end(self) -> None:
@@ -135,7 +140,8 @@ class ByQemu:
 
     def move(self, number: int, *, way: str, tls: bool = False, shallow: bool = False) -> Move:
         """`shallow`: the mirror has one request under way at a time."""
-        idle, began = _idle(self.console), time.monotonic()
+        (idle, idle_cpus), busy = _idle(self.console), machine_cpu_s()
+        began = time.monotonic()
         before, says, source, old = self.console, self._place / "console.log", self._vm, self._disk
         self.began = began
         source.qmp.forget_events()
@@ -148,14 +154,15 @@ class ByQemu:
         self._mirror(source, destination, there, tls=tls, shallow=shallow)
         self._migrate(source, destination, there, tls=tls)
         source.end()
-        ended = time.monotonic()
+        ended, cpu_s = time.monotonic(), machine_cpu_s() - busy
         moving, left = _together(before, self.console, began, ended), before.last(says)
         here = before.between(began, left)
         before.close()
         old.unlink()
         return Move(
-            way, number, round(ended - began, 2), idle, moving, here=here, here_s=round(left - began, 2)
-        )
+            way, number, round(ended - began, 2), idle, moving, here=here, here_s=round(left - began, 2),
+            cpu_s=round(cpu_s, 2), idle_cpus=idle_cpus,
+        )  # fmt: skip
 
     def end(self) -> None:
         self._vm.end()
@@ -220,12 +227,12 @@ class ByQemu:
         return name
 
 
-def _idle(console: Console) -> Load:
-    """The guest alone, once it is under way again."""
+def _idle(console: Console) -> tuple[Load, float]:
+    """The guest alone, once it is under way again, and how many CPUs were busy."""
     console.wait_for_load(time.monotonic() + 2.0)
-    began = time.monotonic()
+    began, busy = time.monotonic(), machine_cpu_s()
     time.sleep(IDLE_S)
-    return console.between(began, time.monotonic())
+    return console.between(began, time.monotonic()), round((machine_cpu_s() - busy) / IDLE_S, 2)
 
 
 def _together(before: Console, after: Console, began: float, ended: float) -> Load:

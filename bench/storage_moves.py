@@ -2,7 +2,8 @@
 
 Two guests of the same definition, each with a disk of random content, on the same two hosts of a lab. They
 take turns: while one is measured the other stands still. The load (bench/storage_load.c) asks the disk for
-all that it answers, so on a small machine guest and copying want the same CPUs; that is in every figure.
+all that it answers, so on a small machine guest and copying want the same CPUs; that is in every figure. CPU
+seconds are the whole machine's, the guest's among them.
 
 idle         the rate of each guest before each of its moves, over 8 s.
 korora-…     `korora migrate --disks all` in a storage mode: the whole command, from its start to its end.
@@ -12,7 +13,8 @@ nbd, nbd-tls `blockdev-mirror` to an NBD export, in the background, then QEMU's 
 return       a disk that goes and comes back with --incremental, once every fiftieth MiB was written to.
 
 A rate during a move counts the pause and everything else in it. Latencies are medians of each second's.
-Run: script/bench storage --moves [--mib 1024] [--return-mib 4096] [--runs 3] [--modes A,B] [--json FILE]
+Run: script/bench storage --moves [--mib 1024] [--return-mib 4096] [--runs 3] [--modes A,B] [--load zones]
+     [--json FILE]
 """
 
 from __future__ import annotations
@@ -36,10 +38,12 @@ from bench.storage_movers import ByKorora, ByQemu, Move
 from korora.lab.layout import Layout
 
 MODES: Final = ("auto", "mirror", "outsource")
+LOADS: Final = ("zones", "flat", "sequential", "database")
 
 
 class Report(msgspec.Struct, frozen=True):
     machine: this_machine.Machine
+    load: str
     disk_mib: int
     return_mib: int
     moves: list[Move]
@@ -63,13 +67,14 @@ def _told(asked: argparse.Namespace) -> None:
 
 
 def table(report: Report) -> str:
-    titles = ("way", "total s", "IOPS idle", "IOPS moving", "p99 idle ms", "p99 moving ms", "MiB sent")
+    titles = ("way", "total s", "IOPS idle", "IOPS moving", "p99 idle ms", "p99 moving ms", "MiB sent",
+              "CPU s")  # fmt: skip
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for way, of in report.medians.items():
         sent = f"{of['bytes_sent'] / 2**20:.0f}" if "bytes_sent" in of else "–"
         lines.append(
             f"| {way} | {of['wall_s']:.1f} | {of['idle_iops']:.0f} | {of['moving_iops']:.0f} "
-            f"| {of['idle_p99_ms']:.1f} | {of['moving_p99_ms']:.1f} | {sent} |"
+            f"| {of['idle_p99_ms']:.1f} | {of['moving_p99_ms']:.1f} | {sent} | {of['cpu_s']:.1f} |"
         )
     return "\n".join([*lines, " ".join(f"{name}={ratio}" for name, ratio in report.ratios.items())])
 
@@ -86,7 +91,7 @@ def _session(asked: argparse.Namespace) -> Report:
             moves += _return_trip(layout, boot, with_, asked.return_mib)
     medians = _medians(moves)
     description = msgspec.structs.replace(description, load_after=this_machine.load())
-    return Report(description, asked.mib, asked.return_mib, moves, medians, _ratios(medians))
+    return Report(description, asked.load, asked.mib, asked.return_mib, moves, medians, _ratios(medians))
 
 
 def _under_load(layout: Layout, boot: Boot, accelerated: str, asked: argparse.Namespace) -> list[Move]:
@@ -94,14 +99,17 @@ def _under_load(layout: Layout, boot: Boot, accelerated: str, asked: argparse.Na
     with ExitStack() as undo:
         ours = ByKorora(
             layout, "ours",
-            definition("ours", random_disk(layout.storage / "ours.raw", asked.mib), accelerated, boot),
+            definition(
+                "ours", random_disk(layout.storage / "ours.raw", asked.mib), accelerated, boot,
+                f"load={asked.load}",
+            ),
         )  # fmt: skip
         undo.callback(ours.end)
         ours.console.wait_for_load()
         ours.hold()
         theirs = ByQemu(
             layout, layout.directory / "p", "theirs",
-            lambda disk: definition("theirs", disk, accelerated, boot),
+            lambda disk: definition("theirs", disk, accelerated, boot, f"load={asked.load}"),
             random_disk(layout.storage / "theirs.raw", asked.mib),
             make_certificates(layout.directory / "tls", layout.hosts(2)),
         )  # fmt: skip
@@ -149,6 +157,7 @@ def _medians(moves: Sequence[Move]) -> dict[str, dict[str, float]]:
             "moving_iops": statistics.median(move.moving.iops for move in of),
             "idle_p99_ms": statistics.median(move.idle.p99_ms for move in of),
             "moving_p99_ms": statistics.median(move.moving.p99_ms for move in of),
+            "cpu_s": statistics.median(move.cpu_s for move in of),
         }
         sent = [move.bytes_sent for move in of if move.bytes_sent is not None]
         if sent:
@@ -168,6 +177,7 @@ def _ratios(medians: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
             if medians["nbd"]["moving_iops"]:  # else it was over before the guest said anything
                 ratios[f"iops_vs_mirror{name}"] = of["moving_iops"] / medians["nbd"]["moving_iops"]
             ratios[f"time_vs_nbd{name}"] = of["wall_s"] / medians["nbd"]["wall_s"]
+            ratios[f"cpu_vs_nbd{name}"] = of["cpu_s"] / medians["nbd"]["cpu_s"]
             ratios[f"time_vs_nbd_tls{name}"] = of["wall_s"] / medians["nbd-tls"]["wall_s"]
     if "return trip" in medians:
         first, back = medians["first trip"], medians["return trip"]
@@ -182,6 +192,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     reader.add_argument("--return-mib", type=int, default=4096, help="of the disk that comes back (4096)")
     reader.add_argument("--runs", type=int, default=3, help="of each way under load (3)")
     reader.add_argument("--modes", type=_modes, default=MODES, help="of storage")
+    reader.add_argument("--load", choices=LOADS, default=LOADS[0], help="of the guest")
     reader.add_argument("--json", type=Path)
     asked = reader.parse_args(arguments)
     if asked.mib < 64 or asked.runs < 0 or asked.return_mib < 0:

@@ -3,12 +3,14 @@
 Each move is a VM of its own: a raw disk of random content in a folder that is throttled for all who read and
 write it (bench/throttled_folder.py), supervised and moved by Korora's daemons. Its destination, and the
 replacement device (the VM's folder at the source), lie on storage that is not throttled. The load
-(bench/storage_load.c) is eight requests of 4 KiB at a time, seven reads to three writes, as fast as the disk
-answers: `zones`, 90 % of them to a tenth of the disk, or `flat`, evenly over all of it. In turns:
+(bench/storage_load.c) is eight requests at a time, as fast as the disk answers: `zones`, of 4 KiB, seven
+reads to three writes, 90 % of them to a tenth of the disk; `flat`, the same evenly over all of it;
+`sequential`; `database`. In turns:
 
 qemu-shallow      QEMU's own `blockdev-mirror` to a plain NBD export, 512 KiB under way at a time, no cap.
 korora-mirror     `korora migrate --disks all --storage-mode mirror`: as deep as QEMU likes, no cap.
 korora-outsource  `--storage-mode outsource`; what is popular was learnt by the daemon, of three samples.
+korora-unwatched  `--storage-mode outsource` of a guest that nobody watched: in the order of the disk (W6).
 korora-auto       `--storage-mode auto`, after the same.
 
 `idle` is each guest for 8 s before its move. All figures of a move are of the time from the order to the last
@@ -25,7 +27,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +39,7 @@ from bench.slow_figures import (
     LOADS,
     OUTSOURCED,
     PEER,
+    UNWATCHED,
     WAYS,
     Report,
     Slow,
@@ -89,14 +92,15 @@ class Session:
                 elsewhere=self._layout.storage,
             )
             return self._moved(theirs, load, lambda: theirs.move(number, way=way, shallow=True))
-        ours = ByKorora(self._layout, name, self._text(name, disk, load))
-        try:
+        with ExitStack() as undo:
+            if way == UNWATCHED:
+                undo.enter_context(self._nobody_watches())
+            ours = ByKorora(self._layout, name, self._text(name, disk, load))
+            undo.callback(self._gone, name)
             if way in {OUTSOURCED, AUTO}:
                 self._watched(name)
-            words = ["--storage-mode", way.removeprefix("korora-")]
+            words = ["--storage-mode", (OUTSOURCED if way == UNWATCHED else way).removeprefix("korora-")]
             return self._moved(ours, load, lambda: ours.move(number, way=way, words=words))
-        finally:
-            self._gone(name)
 
     def _moved(self, mover: ByKorora | ByQemu, load: str, move: Callable[[], Move]) -> Slow:
         try:
@@ -137,6 +141,19 @@ class Session:
                 if time.monotonic() > limit:
                     raise ToolError("the daemon does not watch the guest's disk", kind="bench-heat")
                 time.sleep(0.5)
+
+    @contextmanager
+    def _nobody_watches(self) -> Iterator[None]:
+        """The source's daemon looks at no disk."""
+        host = self._layout.host("a")
+        was = host.configuration.read_text()
+        host.configuration.write_text(f"{was}\n[heat]\nevery_seconds = 0\n")
+        try:
+            restart_daemon(self._layout, host)
+            yield
+        finally:
+            host.configuration.write_text(was)
+            restart_daemon(self._layout, host)
 
     def _gone(self, name: str) -> None:
         for host in self._layout.hosts(2):
@@ -208,7 +225,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     reader.add_argument("--mb-per-s", type=int, default=40, help="that it gives (40)")
     reader.add_argument("--runs", type=int, default=3, help="of each way under each load (3)")
     reader.add_argument("--ways", type=_some_of(WAYS), default=WAYS)
-    reader.add_argument("--loads", type=_some_of(LOADS), default=LOADS)
+    reader.add_argument("--loads", type=_some_of(LOADS), default=LOADS[:2])
     reader.add_argument("--trace", type=Path, help="each second of the guest's goes there")
     reader.add_argument("--json", type=Path)
     asked = reader.parse_args(arguments)
