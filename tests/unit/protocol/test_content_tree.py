@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from random import Random
 
 import pytest
 from blake3 import blake3
@@ -11,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from korora.model.identity import Digest
-from korora.protocol.content_tree import CHUNK_BYTES, ContentTree, chunks_of, leaf, node, package_root, zeros
+from korora.protocol.content_tree import (
+    CHUNK_BYTES,
+    ContentTree,
+    chunks_of,
+    leaf,
+    leaf_of,
+    node,
+    package_root,
+    pieces,
+    zeros,
+)
 
 IMAGES = Path(__file__).parents[3] / "docs" / "IMAGES.md"
 ABC = b"abc"
@@ -19,22 +30,22 @@ RAMP = bytes(range(256)) * 4096
 
 VECTORS = {
     "no bytes": (b"", "cb6d65effbd4498f71106410a8dc1157e964561a7e869f220fcaf56972c9164c"),
-    "512 zero bytes": (bytes(512), "4aa68fea54ee2c86ff255476e9fea6235a600fb98ea36ae3356e7e62b0b71fff"),
+    "512 zero bytes": (bytes(512), "520f37b00a159f15568d18fe9089511a53f95299319a684c356e8a6b8cf1d1d3"),
     "abc, then zeros up to 512 bytes": (
         ABC + bytes(509),
-        "66d769aa9338576a9dab108d49c4f943a549e713049b0bfd30150a246b8ea7da",
+        "f9d820f6cfe9851ded0b6e8183343fbdce29b9d8128b94fdf9d87e5f772aecdc",
     ),
     "1 MiB of zeros": (
         bytes(CHUNK_BYTES),
-        "bac7117274b8af669c49306fd04f8ff43cff9a7b3532b41bace9ae4366aaf741",
+        "11eb7ea88560b252620d6541ae10cfc0e4c6760481908989fcd79adf7810a0b9",
     ),
     "the bytes 0 to 255, 4096 times": (
         RAMP,
-        "89dbfe87bc265d794617caf54dff0f137dd287e87efe6b245d6778725337fb28",
+        "ef8645c7cc67f8acf849c6c13cbb1b5e50ef286f7150fca7a2317a7dab114c5a",
     ),
     "that, 2 MiB of zeros, and 512 bytes of 0xff": (
         RAMP + bytes(2 * CHUNK_BYTES) + b"\xff" * 512,
-        "bc70c19e34b90ec4bdb09472b909e76f0d0b8622742e0ea92b50ea47dfdc2e8b",
+        "af42c62943d3be69e6c63fbe89e5e444b0b6b7dad6a1c66b862e4fb0b4290091",
     ),
 }
 
@@ -56,8 +67,13 @@ def top(leaves: list[bytes]) -> bytes:
 
 def defined(content: bytes) -> str:
     cut = [content[at : at + 2**20] for at in range(0, len(content), 2**20)]
-    whole = len(content).to_bytes(8, "big") + top([hashed("chunk", chunk) for chunk in cut])
+    whole = len(content).to_bytes(8, "big") + top([defined_leaf(chunk) for chunk in cut])
     return "blake3:" + hashed("disk", whole).hex()
+
+
+def defined_leaf(chunk: bytes) -> bytes:
+    cut = [hashed("piece", chunk[at : at + 2**16]) for at in range(0, len(chunk), 2**16)]
+    return cut[0] if len(cut) == 1 else hashed("chunk", b"".join(cut))
 
 
 def measured(content: bytes) -> str:
@@ -65,6 +81,16 @@ def measured(content: bytes) -> str:
     for at in range(0, len(content), CHUNK_BYTES):
         tree.add(leaf(content[at : at + CHUNK_BYTES]))
     return tree.root(len(content))
+
+
+@pytest.mark.parametrize("length", [1, 65535, 65536, 65537, 2**17, 2**20 - 1, 2**20])
+def test_a_leaf_is_what_the_definition_says_and_follows_from_its_pieces(length: int) -> None:
+    chunk = Random(length).randbytes(length)
+    assert leaf(chunk) == leaf(memoryview(chunk)) == leaf_of(pieces(chunk)) == defined_leaf(chunk)
+
+
+def test_a_short_chunk_of_pieces_hashes_is_not_the_chunk_with_those_pieces() -> None:
+    assert leaf(pieces(RAMP)) != leaf(RAMP)
 
 
 leaf_lists = st.lists(st.binary(min_size=32, max_size=32), max_size=70)
@@ -93,7 +119,7 @@ def test_zeros_added_at_once_are_zeros_added_one_by_one(steps: list[bytes | int]
         if isinstance(step, int):
             quick.add_zeros(step)
             for _ in range(step):
-                slow.add(hashed("chunk", bytes(2**20)) if step == 1 else zeros(0))
+                slow.add(defined_leaf(bytes(2**20)) if step == 1 else zeros(0))
         else:
             quick.add(step)
             slow.add(step)

@@ -25,7 +25,8 @@ BLOCK_BYTES: Final = 4096
 GRAIN_BYTES: Final = 16
 GRAINS_BYTES: Final = CHUNK_BYTES // BLOCK_BYTES * GRAIN_BYTES
 """Of a whole chunk."""
-_CONTEXT: Final = "Korora 2026 incremental: block"
+_BLOCK: Final = blake3(derive_key_context="Korora 2026 incremental: block")
+"""To be copied: the context is worked in once."""
 
 
 def differing(here: bytes, there: bytes) -> list[int]:
@@ -49,10 +50,13 @@ def span(chunk: int, size: int) -> Range:
 def grains(chunk: bytes | bytearray | memoryview) -> bytes:
     """The last block as long as it is."""
     view = memoryview(chunk)
-    return b"".join(
-        blake3(view[at : at + BLOCK_BYTES], derive_key_context=_CONTEXT).digest(GRAIN_BYTES)
-        for at in range(0, len(view), BLOCK_BYTES)
-    )
+    return b"".join(_grain(view[at : at + BLOCK_BYTES]) for at in range(0, len(view), BLOCK_BYTES))
+
+
+def _grain(block: memoryview) -> bytes:
+    state = _BLOCK.copy()
+    state.update(block)
+    return state.digest(GRAIN_BYTES)
 
 
 def blocks(where: Range, here: bytes, there: bytes) -> Iterator[Range]:

@@ -23,7 +23,7 @@ from korora.ports.image import ImageReader, OpenImage, Range, UnreadableError
 from korora.ports.moving_disks import DiskThere, MovingDisks
 
 T = TypeVar("T")
-FEW_CHUNKS: Final = 32
+FEW_PIECES: Final = 512
 """That take some ten milliseconds to measure."""
 ROUNDS_MAX: Final = 6
 """A guest that writes faster than it is measured is not waited for: its pause takes longer."""
@@ -79,7 +79,7 @@ class Measuring:
         before = await self._once()
         for _ in range(ROUNDS_MAX):
             count = await self._once()
-            if count <= FEW_CHUNKS or count >= before:
+            if count <= FEW_PIECES or count >= before:
                 return
             before = count
 
@@ -118,7 +118,7 @@ class Measuring:
         return count
 
     async def _measured(self, name: str, also: Callable[[OpenImage], T]) -> tuple[int, T]:
-        """How many chunks, and what `also` made of the disk."""
+        """How many pieces were read, and what `also` made of the disk."""
         async with self._disks.written(name) as export:
             return await asyncio.to_thread(self._measure, name, export, also)
 

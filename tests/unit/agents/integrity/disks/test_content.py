@@ -89,7 +89,11 @@ def defined(content: bytes) -> str:
     def hashed(context: str, data: bytes) -> bytes:
         return blake3(data, derive_key_context=f"Korora 2026 content tree: {context}").digest()
 
-    leaves = [hashed("chunk", content[at : at + 2**20]) for at in range(0, len(content), 2**20)]
+    def leaf_of(chunk: bytes) -> bytes:
+        cut = [hashed("piece", chunk[at : at + 2**16]) for at in range(0, len(chunk), 2**16)]
+        return cut[0] if len(cut) == 1 else hashed("chunk", b"".join(cut))
+
+    leaves = [leaf_of(content[at : at + 2**20]) for at in range(0, len(content), 2**20)]
     return "blake3:" + hashed("disk", len(content).to_bytes(8, "big") + top(leaves)).hex()
 
 
