@@ -284,6 +284,22 @@ def test_a_base_that_is_another_one_there_costs_bytes_alone(tell: Tell) -> None:
     tell(story)
 
 
+def test_a_disk_over_others_is_wiped_and_not_kept_for_a_return(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        await run_over_base(site)
+        outcome = await move(site, "a", "b", incremental=True)
+        assert outcome["outcome"] == "completed", outcome["error"]
+        await site.recover()
+        assert not (site["a"].directory / "top.qcow2").exists()
+        assert not list((site["a"].directory / "kept").rglob("*.image"))
+        back = await move(site, "b", "a", incremental=True)
+        assert back["outcome"] == "completed", back["error"]
+        await site.recover()
+        assert disks_of(site["a"])["root"].read_bytes() == TOP
+
+    tell(story)
+
+
 @pytest.mark.parametrize("missing", ["gone", "given to nobody"])
 def test_without_the_base_there_nothing_begins(tell: Tell, missing: str) -> None:
     async def story(site: Site) -> None:

@@ -51,7 +51,9 @@ async def drives_of(qmp: Qmp, disks: Iterable[Disk]) -> list[Drive]:
 async def named_drives(qmp: Qmp, disks: Iterable[Disk]) -> list[Drive]:
     """Named as in the definition, or else by their devices. RefusedError(kind="disks-hidden") for one that is
     passed through."""
-    names = {disk.path: disk.name for disk in disks}
+    names: dict[str | tuple[str, str], str] = {}
+    for disk in disks:
+        names[disk.path] = names[_own(disk.name)] = disk.name
     found: list[Drive] = []
     for block in await qmp.execute("query-block"):
         if not block.get("qdev") or not block.get("inserted") or block.get("removable"):
@@ -104,11 +106,21 @@ def _synced(held: int) -> None:
         os.close(opened)
 
 
-def _drive(block: dict[str, Any], device: str, names: Mapping[str, str], taken: set[str]) -> Drive:
+def _own(name: str) -> tuple[str, str]:
+    """How Korora's own command line calls that disk: device and node."""
+    return f"/machine/peripheral/{name}/virtio-backend", f"{name}-node"
+
+
+def _drive(
+    block: dict[str, Any], device: str, names: Mapping[str | tuple[str, str], str], taken: set[str]
+) -> Drive:
     inserted = block["inserted"]
     file = str(inserted["image"]["filename"])
     node = str(inserted["node-name"])
-    name = device.split("/")[3] if node.startswith(OVERLAY) else names.get(file, "")
+    # Of an image over others whose names QEMU would write otherwise, it tells no plain file name.
+    name = names.get(file) or names.get((device, node), "")
+    if node.startswith(OVERLAY):
+        name = device.split("/")[3]
     if not name or name in taken:
         name = _free(device.removesuffix("/virtio-backend").rpartition("/")[2], taken | set(names.values()))
     return Drive(name, device, node, int(inserted["image"]["virtual-size"]), file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -15,14 +16,16 @@ from typing import Any, cast
 import pytest
 
 from fakes import counting_guest
+from fakes.disk_images import qemu_img
 from korora.adapters.filesystem.disk import exported
+from korora.adapters.hypervisor.command_line import block_device
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.snapshot import graph, moment
 from korora.adapters.hypervisor.snapshot.drives import Drive, write_back
 from korora.adapters.image.qemu_nbd import QemuImages
 from korora.errors import KororaError, RefusedError, ToolError, UsageError
 from korora.model.image import NbdExport
-from korora.model.vm import Disk
+from korora.model.vm import Backing, Disk
 
 pytestmark = [
     pytest.mark.end_to_end,
@@ -181,6 +184,25 @@ def test_a_device_without_a_name_in_the_definition_takes_nobody_elses(tmp_path: 
             async with moment.disks_at_one_moment(bench.qmp, bench.scratch, known) as disks:
                 assert await read(disks["a"]) == bytes([2]) * 3 * MIB
                 assert await read(disks["a-2"]) == bytes([1]) * 3 * MIB
+
+    asyncio.run(story())
+
+
+def test_a_disk_over_others_is_known_whatever_qemu_calls_its_file(tmp_path: Path) -> None:
+    """Its header names the image beneath it by a link: then QEMU tells how it was opened, and no name."""
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "a").write_bytes(bytes([1]) * 3 * MIB)
+    qemu_img("create", "-q", "-f", "qcow2", "-b", "link", "-F", "raw", tmp_path / "over", "3M")
+    disk = Disk(str(tmp_path / "over"), "qcow2", "root", (Backing(str(tmp_path / "a"), "raw"),))
+
+    async def story() -> None:
+        device = "-device virtio-blk-pci,id=root,drive=root-node"
+        node = json.dumps(block_device(disk), separators=(",", ":"))
+        async with qemu(tmp_path, f"-blockdev {node} {device}", lay_out=False) as bench:
+            told = await bench.qmp.execute("query-block")
+            assert told[0]["inserted"]["image"]["filename"].startswith("json:")
+            async with moment.disks_at_one_moment(bench.qmp, bench.scratch, (disk,)) as disks:
+                assert await read(disks["root"]) == bytes([1]) * 3 * MIB
 
     asyncio.run(story())
 
