@@ -8,6 +8,7 @@ from korora.adapters.filesystem.btrfs.trees import Trees
 from korora.adapters.filesystem.btrfs.volume import BtrfsVolume
 from korora.adapters.filesystem.contents import Contents, Read, Walked
 from korora.adapters.filesystem.hashing import Digests
+from korora.adapters.filesystem.holes import Holes, no_holes
 from korora.model.files import Problem
 
 SUPERBLOCK, SUPERBLOCK_BYTES = 0x10000, 4096
@@ -34,10 +35,10 @@ class HeldDisk:
 class Bounded(Contents):
     """A file that says it is huge is not read to its end here."""
 
-    def digested(self, read: Read, size: int, path: bytes) -> tuple[Digests, str]:
+    def digested(self, read: Read, size: int, path: bytes, holes: Holes = no_holes) -> tuple[Digests, str]:
         if size > MAX_BYTES:
             return (None, None, None), "huge"
-        return super().digested(read, size, path)
+        return super().digested(read, size, path, holes)
 
 
 def told_of(disk: HeldDisk) -> list[Walked]:

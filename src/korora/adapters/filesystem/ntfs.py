@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytsk3
 
 from korora.adapters.filesystem.contents import Read
+from korora.adapters.filesystem.ntfs_table import Table
 
 _DATA: Final = pytsk3.TSK_FS_ATTR_TYPE_NTFS_DATA
 _OWN: Final = 24  # what NTFS keeps for itself of its table
@@ -28,6 +29,7 @@ class Stream:
     size: int
     read: Read
     problem: str
+    attribute: Any
 
 
 def streams(entry: Any, path: bytes) -> Iterator[Stream]:
@@ -39,11 +41,19 @@ def streams(entry: Any, path: bytes) -> Iterator[Stream]:
         if attribute.info.type == _DATA and name:
             which = (attribute.info.type, int(attribute.info.id))
             size = int(attribute.info.size)
-            yield Stream(name, size, partial(_read, entry, which), _encrypted(attribute))
+            yield Stream(name, size, partial(_read, entry, which), _encrypted(attribute), attribute)
 
 
-def unreadable(entry: Any) -> str:
-    """Why the content that would be read is not the file's; "" when it is."""
+def unreadable(entry: Any, table: Table) -> str:
+    """Why the content that would be read is not the file's, or not all that it has; "" when it is.
+
+    OSError where that cannot be known.
+    """
+    inode = int(entry.info.meta.addr)
+    if inode >= _OWN and table.contents(entry) != sum(one.info.type == _DATA for one in entry):
+        return "not all that it has of content can be told"
+    if inode >= _OWN and any(_in_the_dark(one) for one in entry):
+        return "where some of its content lies cannot be told"
     for attribute in entry:
         if attribute.info.type != _DATA:
             continue
@@ -53,6 +63,12 @@ def unreadable(entry: Any) -> str:
         if not name and (words := _encrypted(attribute)):
             return words
     return ""
+
+
+def _in_the_dark(attribute: Any) -> bool:
+    """The library fills what it does not know with zeros."""
+    unknown = int(pytsk3.TSK_FS_ATTR_RUN_FLAG_FILLER)
+    return attribute.info.type == _DATA and any(int(run.flags) & unknown for run in attribute)
 
 
 def _read(entry: Any, which: tuple[Any, int], offset: int, length: int) -> bytes:

@@ -6,9 +6,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from korora.adapters.filesystem.contents import Contents, Read, Run
+from korora.adapters.filesystem.contents import Contents, Read
 from korora.adapters.filesystem.disk import words_of
 from korora.adapters.filesystem.hashing import Digests
+from korora.adapters.filesystem.holes import Holes, Run, no_holes
 from korora.adapters.filesystem.volumes import Stretch
 from korora.model.files import MAX_RUNS, FileRecord, Kind, Located, Problem
 
@@ -28,7 +29,7 @@ class Places(Contents):
         """Where the volume lies."""
         yield from self._told(b"", "other", ((place, length) for _, place, length in self._lies))
 
-    def digested(self, read: Read, size: int, path: bytes) -> tuple[Digests, str]:
+    def digested(self, read: Read, size: int, path: bytes, holes: Holes = no_holes) -> tuple[Digests, str]:
         return (None, None, None), ""
 
     def located(self, record: FileRecord, runs: Iterable[Run]) -> Iterator[Located | Problem]:

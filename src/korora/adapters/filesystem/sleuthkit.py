@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -15,9 +16,11 @@ import pyfsext
 import pytsk3
 
 from korora.adapters.filesystem import ntfs
-from korora.adapters.filesystem.contents import Contents, Run, Walked
+from korora.adapters.filesystem.contents import Contents, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, ForSleuthKit, words_of
 from korora.adapters.filesystem.hashing import Digests
+from korora.adapters.filesystem.holes import Run
+from korora.adapters.filesystem.ntfs_table import Table
 from korora.adapters.filesystem.sealed import Sealed
 from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
 
@@ -33,6 +36,7 @@ _KINDS: Final[dict[int, Kind]] = {
     pytsk3.TSK_FS_META_TYPE_SOCK: "socket",
 }
 _NOWHERE: Final = int(pytsk3.TSK_FS_ATTR_RUN_FLAG_FILLER) | int(pytsk3.TSK_FS_ATTR_RUN_FLAG_SPARSE)
+_CONTENT: Final = {pytsk3.TSK_FS_ATTR_TYPE_DEFAULT, pytsk3.TSK_FS_ATTR_TYPE_NTFS_DATA}
 _NAMES: Final = {
     pytsk3.TSK_FS_TYPE_EXT2: "ext2",
     pytsk3.TSK_FS_TYPE_EXT3: "ext3",
@@ -59,6 +63,7 @@ class SleuthKitVolume:
         is_ext = self.filesystem in {"ext2", "ext3", "ext4"}
         self._extras = _Extras(part) if is_ext else None
         self._sealed = Sealed(part) if is_ext else None
+        self._table = Table(part, self._files) if self.filesystem == "ntfs" else None
         self._above: set[int] = set()
 
     def walk(self, contents: Contents) -> Iterator[Walked]:
@@ -114,7 +119,9 @@ class SleuthKitVolume:
         digests: Digests = (None, None, None)
         problem = self._unreadable(entry, kind, int(meta.addr))
         if kind == "file" and not problem:
-            digests, problem = contents.digested(entry.read_random, int(meta.size), path)
+            digests, problem = contents.digested(
+                entry.read_random, int(meta.size), path, lambda: self._holes(entry)
+            )
         xattrs, device, more = (
             self._extras.of(int(meta.addr), kind, int(meta.nlink))
             if self._extras and contents.digests and not problem
@@ -140,12 +147,14 @@ class SleuthKitVolume:
 
     def _unreadable(self, entry: Any, kind: Kind, inode: int) -> str:
         """Why what stands there says nothing; "" otherwise."""
-        if self._sealed is not None and kind in {"file", "directory", "symlink"}:
-            try:
-                return self._sealed.why(inode)
-            except (OSError, ValueError) as error:
-                return words_of(error)
-        return ntfs.unreadable(entry) if kind == "file" and self.filesystem == "ntfs" else ""
+        if kind not in {"file", "directory", "symlink"}:
+            return ""
+        try:
+            if self._table is not None:
+                return ntfs.unreadable(entry, self._table)
+            return self._sealed.why(inode) if self._sealed is not None else ""
+        except (OSError, ValueError) as error:
+            return words_of(error)
 
     def _streams(self, entry: Any, of: FileRecord, contents: Contents) -> Iterator[Walked]:
         """Each as a file of its own, with the name of the file or folder before a colon."""
@@ -157,7 +166,9 @@ class SleuthKitVolume:
             digests: Digests = (None, None, None)
             problem = stream.problem
             if not problem:
-                digests, problem = contents.digested(stream.read, stream.size, path)
+                digests, problem = contents.digested(
+                    stream.read, stream.size, path, partial(self._nowhere, stream.attribute)
+                )
             yield msgspec.structs.replace(
                 of,
                 path=path,
@@ -177,6 +188,19 @@ class SleuthKitVolume:
             for run in attribute:
                 if not int(run.flags) & _NOWHERE:
                     yield int(run.addr) * size, int(run.len) * size
+
+    def _holes(self, entry: Any) -> Iterator[Run]:
+        """Of its own content, which is the first that has no name."""
+        for attribute in entry:
+            if attribute.info.type in _CONTENT and not attribute.info.name:
+                yield from self._nowhere(attribute)
+                return
+
+    def _nowhere(self, attribute: Any) -> Iterator[Run]:
+        size = int(self._files.info.block_size)
+        for run in attribute:
+            if int(run.flags) & _NOWHERE:
+                yield int(run.offset) * size, int(run.len) * size
 
     def _problem(self, path: bytes, words: str) -> Problem:
         return Problem(

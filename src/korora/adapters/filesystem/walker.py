@@ -18,6 +18,7 @@ import msgspec
 
 from korora.adapters.filesystem.contents import Contents, Tell, Walked
 from korora.adapters.filesystem.disk import Bytes, Disk, exported, in_file, words_of
+from korora.adapters.filesystem.holes import Room
 from korora.adapters.filesystem.names import name_of
 from korora.adapters.filesystem.places import Places
 from korora.adapters.filesystem.sleuthkit import SleuthKitVolume
@@ -57,12 +58,12 @@ def told_of(
     disk: Disk, patterns: Sequence[bytes], tell: Tell | None = None, *, digests: bool = True
 ) -> Iterator[Told]:
     """`tell` takes the pieces of files' contents; they belong before the record that comes next."""
-    files = 0
+    files, room = 0, Room()
     for number, found in _numbered(disk):
         if isinstance(found, Problem):
             yield found
             continue
-        for told in _volume(number, found, Contents(patterns, number, tell, digests=digests)):
+        for told in _volume(number, found, Contents(patterns, number, tell, digests=digests, room=room)):
             files += isinstance(told, FileRecord)
             yield told
     yield Done(files)

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import pyfsxfs
 
-from korora.adapters.filesystem.contents import Contents, Run, Walked
+from korora.adapters.filesystem.contents import Contents, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, words_of
 from korora.adapters.filesystem.hashing import Digests
+from korora.adapters.filesystem.holes import Run
 from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
 
 MAX_DEPTH: Final = 1024
@@ -108,7 +109,10 @@ class XfsVolume:
         problem = ""
         if kind == "file":
             digests, problem = contents.digested(
-                lambda offset, length: entry.read_buffer_at_offset(length, offset), size, path
+                lambda offset, length: entry.read_buffer_at_offset(length, offset),
+                size,
+                path,
+                lambda: _holes(entry),
             )
         device = entry.device_number if kind.endswith("-device") else None
         return FileRecord(
@@ -142,6 +146,15 @@ class XfsVolume:
         return Problem(
             f"volume {self._number}: {path.decode('utf-8', 'backslashreplace')[:2000] or '/'}", words
         )
+
+
+def _holes(entry: Any) -> Iterator[Run]:
+    at = 0
+    for number in range(entry.number_of_extents):
+        _, length, flags = entry.get_extent(number)
+        if flags & _SPARSE:
+            yield at, length
+        at += length
 
 
 def _attributes(entry: Any) -> dict[str, str]:

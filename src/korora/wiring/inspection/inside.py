@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from korora.adapters.filesystem.holes import TREE
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
 from korora.agents.integrity.files.comparing import FileChange, changes
 from korora.model.files import MAX_CONTENT_BYTES, Content, FileRecord
@@ -194,7 +195,9 @@ def _found(grave: _Grave, records: Mapping[str, FileRecord], disk: str) -> Found
         return Found(kind=grave.kind, place=Place(disk=disk, file=grave.name[:1000]), reason=grave.reason)
     member = grave.name.removeprefix(name_of(file.volume, file.path))
     path = file.path + member.encode("utf-8", "backslashreplace")
-    content = f"blake3:{file.blake3}" if file.blake3 else ""
+    content = file.blake3 or ""
+    if content and not content.startswith(TREE):
+        content = f"blake3:{content}"
     place = Place(disk=disk, volume=file.volume, path=path)
     return Found(kind=grave.kind, place=place, content=content, reason=grave.reason)
 

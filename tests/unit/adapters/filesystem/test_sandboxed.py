@@ -457,7 +457,7 @@ def test_who_wants_no_more_is_not_kept_waiting(tmp_path: Path) -> None:
     """The image has a sparse file that takes longer than anybody waits."""
     (tmp_path / "root").mkdir()
     with (tmp_path / "root" / "sparse").open("wb") as file:
-        file.truncate(8 << 40)
+        file.truncate(48 << 30)
     make(tmp_path / "disk.img", 64)
     run("mkfs.ext4", "-q", "-d", tmp_path / "root", tmp_path / "disk.img")
     stopped = False

@@ -117,6 +117,12 @@ class FileContent:
                 for place in self._trees.addresses.places(begin, packed):
                     yield place, packed
 
+    def holes(self) -> Iterator[tuple[int, int]]:
+        """Where it has zeros that lie nowhere; the last has no end: (offset, length)."""
+        for extent in self._all():
+            if extent.held is None and not extent.address:
+                yield extent.begin, extent.end - extent.begin
+
     def _piece(self, offset: int, length: int) -> bytes:
         extent = self._at
         if extent.held is None and extent.compression and extent.address:

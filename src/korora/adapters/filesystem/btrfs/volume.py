@@ -13,6 +13,7 @@ import stat
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Final
 
@@ -20,9 +21,10 @@ from korora.adapters.filesystem.btrfs.checksums import name_hash
 from korora.adapters.filesystem.btrfs.content import Data, FileContent
 from korora.adapters.filesystem.btrfs.superblock import Root
 from korora.adapters.filesystem.btrfs.trees import LAST, ROOT_ITEM, Key, Trees
-from korora.adapters.filesystem.contents import Contents, Read, Run, Walked
+from korora.adapters.filesystem.contents import Contents, Read, Walked
 from korora.adapters.filesystem.disk import Bytes, words_of
 from korora.adapters.filesystem.hashing import Digests
+from korora.adapters.filesystem.holes import Holes, Run
 from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
 
 TOP_LEVEL: Final = 5
@@ -189,7 +191,9 @@ class BtrfsVolume:
         digests: Digests = (None, None, None)
         problem = ""
         if kind == "file":
-            digests, problem = contents.digested(_reading(content), facts.size, path)
+            digests, problem = contents.digested(
+                _reading(content), facts.size, path, partial(_in_words, content.holes)
+            )
         return FileRecord(
             volume=self._number,
             path=path,
@@ -255,6 +259,14 @@ def _entries(item: bytes) -> Iterator[tuple[bytes, Key]]:
 def _device(number: int) -> tuple[int, int]:
     """As Linux has it in its memory, which is not how mknod(2) is told."""
     return number >> _MINOR_BITS, number & ((1 << _MINOR_BITS) - 1)
+
+
+def _in_words(holes: Holes) -> Iterator[Run]:
+    """What goes wrong is an OSError."""
+    try:
+        yield from holes()
+    except _FAILURES as error:
+        raise OSError(words_of(error)) from error
 
 
 def _reading(content: FileContent) -> Read:
