@@ -8,6 +8,7 @@ Limit: bytes as they lie on the disk; archives and compressed or encrypted conte
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -27,6 +28,9 @@ from korora.wiring.indicators import Told, told
 HITS_MAX: Final = 1000
 """Different hits that are kept of one file; how many there were is counted."""
 _PIECE: Final = 1 << 20
+HASHED_ZEROS_MAX: Final = 64 << 30
+"""Of holes, of all files together."""
+_UNHASHED: Final = f"its holes are longer than what is hashed of them ({HASHED_ZEROS_MAX >> 30} GiB)"
 
 
 @dataclass(slots=True)
@@ -114,21 +118,32 @@ class Matching:
         self._store = store
         self._wanted = wanted
         self._now = now
+        self._zeros_left = HASHED_ZEROS_MAX
+        self._unhashed = ""
 
     def begin(self, name: str, _size: int | None = None, *, digests: bool = True) -> None:
         """`digests` False where the whole has no meaning."""
-        self._examined = Examined(name)
+        self._examined, self._unhashed = Examined(name), ""
+        self._digests = digests and bool(self._wanted.hashes)
         self._scan, self._tally = Scan(self._wanted, digests=digests), _Tally(self._examined)
 
     def piece(self, data: bytes) -> None:
         self._tally.add(self._scan.feed(data))
+
+    def hole(self, length: int) -> None:
+        """So many zeros, which nobody has to bring."""
+        if self._digests and length > self._zeros_left:
+            self._digests, self._unhashed = False, _UNHASHED
+        if self._digests:
+            self._zeros_left -= length
+        self._tally.add(self._scan.gap(length, hashed=self._digests))
 
     def end(self, problem: str = "") -> None:
         """All of it came, or `problem` says why not."""
         examined, comparison = self._examined, self.comparison
         if not problem:
             self._tally.add(self._scan.finish())
-        examined.size, examined.unknown = self._scan.size, problem
+        examined.size, examined.unknown = self._scan.size, problem or self._unhashed
         comparison.files += 1
         comparison.size += examined.size
         _judge(examined, self._store, self._now)
@@ -160,9 +175,41 @@ def _through(matching: Matching, path: Path, itself: tuple[int, int] | None) -> 
             return False
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
             raise ValueError("it is no file")
-        while piece := file.read(_PIECE):
-            matching.piece(piece)
+        if stat.S_ISBLK(status.st_mode) or not status.st_size:  # also what the kernel makes while it is read
+            while piece := file.read(_PIECE):
+                matching.piece(piece)
+        else:
+            _sparsely(matching, descriptor)
     return True
+
+
+def _sparsely(matching: Matching, descriptor: int) -> None:
+    """What lies there, and how long the holes between are, up to where the file ends by then."""
+    at = 0
+    while True:
+        data, end = _next(descriptor, at)
+        if data > at:
+            matching.hole(data - at)
+        at = data
+        if at == end:
+            return
+        while at < end and (piece := os.pread(descriptor, min(_PIECE, end - at), at)):
+            matching.piece(piece)
+            at += len(piece)
+        if at < end:
+            return  # it became shorter
+
+
+def _next(descriptor: int, at: int) -> tuple[int, int]:
+    """(begin, end) of the next data; both the file's end if there is none."""
+    try:
+        data = os.lseek(descriptor, at, os.SEEK_DATA)
+        return data, os.lseek(descriptor, data, os.SEEK_HOLE)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        end = max(at, os.fstat(descriptor).st_size)
+        return end, end
 
 
 class _Tally:

@@ -74,6 +74,8 @@ class Contents:
     def digested(self, read: Read, size: int, path: bytes, holes: Holes = no_holes) -> tuple[Digests, str]:
         """(BLAKE3, MD5, SHA-256) of all of it, or why there is none; of a long file its tree alone."""
         self._held = None
+        if size < 0:
+            return self._beyond(0, path, "its size is less than nothing")
         if size <= PIECE_BYTES:
             return self._short(read, size, path)
         if size > LONG_BYTES and self._tell is None:

@@ -42,14 +42,23 @@ class Room:
 
 def whole_chunks(holes: Iterable[Run], size: int) -> Iterator[tuple[int, int]]:
     """(first, behind the last) of each hole that has whole ones. ValueError if they are out of order."""
-    end = 0
+    for begin, end in _joined(holes):
+        first, behind = chunks_of(begin), min(end, size) // CHUNK_BYTES
+        if first < behind:
+            yield first, behind
+
+
+def _joined(holes: Iterable[Run]) -> Iterator[tuple[int, int]]:
+    """(begin, end) of those that touch each other, as one."""
+    begin = end = 0
     for offset, length in holes:
         if offset < end or length < 0:
             raise ValueError("its holes overlap")
+        if offset > end:
+            yield begin, end
+            begin = offset
         end = offset + length
-        first, behind = chunks_of(offset), min(end, size) // CHUNK_BYTES
-        if first < behind:
-            yield first, behind
+    yield begin, end
 
 
 def length_of(holes: Iterable[Run], size: int) -> int:

@@ -123,9 +123,11 @@ class Holed:
         self.in_holes = 0
 
     def holes(self) -> Iterator[tuple[int, int]]:
+        """In pieces, as file systems have them."""
         for number, data in enumerate(self._chunks):
             if not data:
-                yield number * CHUNK_BYTES, CHUNK_BYTES
+                for at in range(0, CHUNK_BYTES, 300_000):
+                    yield number * CHUNK_BYTES + at, min(300_000, CHUNK_BYTES - at)
 
     def read(self, offset: int, length: int) -> bytes:
         self.in_holes += self._chunks[offset // CHUNK_BYTES :][:1] != [True]
@@ -142,7 +144,8 @@ class Holed:
 def test_a_long_file_has_the_tree_of_its_bytes_whoever_takes_them(
     chunks: list[bool], rest: int, given: bool
 ) -> None:
-    file, told = Holed(chunks, rest), []
+    file = Holed(chunks, rest)
+    told: list[Told] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "LONG_BYTES", MIB)
         contents = Contents((), 1, told.append if given else None)
@@ -268,6 +271,26 @@ def test_many_files_of_holes_are_no_more_work_than_a_few(tmp_path: Path) -> None
         os.close(descriptor)
     assert {one.problem for one in files} == {TOO_MANY_ZEROS}
     assert {one.blake3 for one in files} == {None}
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("ext4", 1 << 40), *((kind, size) for kind in ("ext2", "ext4") for size in (LONGEST, 2**64 - 1))],
+)
+def test_a_size_of_ext_that_cannot_be_is_a_problem_at_once(tmp_path: Path, kind: str, size: int) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "note").write_bytes(b"hello" * 50_000)
+    image = empty(tmp_path / "ext.img", 64)
+    run("mke2fs", "-q", "-t", kind, "-b", "1024", "-d", root, image)
+    run("debugfs", "-w", "-R", f"sif note size {size:#x}", image)
+    found = walked(image)[b"/note"]
+    if size == 1 << 40:  # that can be: all but its beginning is a hole
+        content = (b"hello" * 50_000).ljust(CHUNK_BYTES, b"\x00")
+        assert (found.blake3, found.problem) == (tree_of(size, (0, content)), "")
+        return
+    assert (found.blake3, found.sha256) == (None, None)
+    assert found.problem
 
 
 # -- NTFS -------------------------------------------------------------------------------------------------

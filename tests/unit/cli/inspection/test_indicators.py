@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,48 @@ def test_memory_is_looked_through_and_not_hashed(indicators: Command) -> None:
     code, told = indicators.answered("match", "--memory", memory)
     assert [(hit["force"], hit["offset"]) for hit in told["examined"][0]["matches"]] == [("full", 5000)]
     assert code == 3
+
+
+def holed(path: Path) -> Path:
+    """As long as a file can be here, with text in the middle."""
+    for bits in range(63, 40, -1):
+        with path.open("wb") as file, suppress(OSError):
+            file.truncate((1 << bits) - 1)
+            file.seek(1 << bits - 1)
+            file.write(b" evil.example ")
+            return path
+    raise AssertionError("no file here can have holes")
+
+
+def test_a_file_of_exabytes_is_looked_through_at_once_and_unknown_as_a_whole(indicators: Command) -> None:
+    indicators.imported("evil.example\n" + hashlib.sha256(b"other").hexdigest())
+    file = holed(indicators.folder / "holed")
+    code, told = indicators.answered("match", file)
+    (examined,) = told["examined"]
+    assert [hit["value"] for hit in examined["matches"]] == ["evil.example"]
+    assert "holes are longer" in examined["unknown"]
+    assert (code, examined["size"]) == (3, file.stat().st_size)
+    code, told = indicators.answered("match", "--memory", file)
+    assert (code, told["unknown"]) == (3, 0)
+
+
+def test_a_file_of_holes_alone_is_never_clean_when_its_digest_was_asked_for(indicators: Command) -> None:
+    indicators.imported(hashlib.sha256(b"other").hexdigest())
+    (indicators.folder / "holed").open("wb").truncate(1 << 40)
+    code, told = indicators.answered("match", indicators.folder / "holed")
+    assert (code, told["unknown"]) == (6, 1)
+
+
+def test_holes_count_in_the_digest(indicators: Command) -> None:
+    content = b"a" * 5000 + bytes(3 << 20) + b"z" * 5001
+    file = indicators.folder / "holed"
+    with file.open("wb") as written:
+        written.write(content[:5000])
+        written.seek(5000 + (3 << 20))
+        written.write(content[-5001:])
+    indicators.imported(hashlib.sha256(content).hexdigest())
+    code, told = indicators.answered("match", file)
+    assert (code, [hit["force"] for hit in told["examined"][0]["matches"]]) == (3, ["content"])
 
 
 def test_what_cannot_be_read_is_unknown_and_never_clean(indicators: Command) -> None:

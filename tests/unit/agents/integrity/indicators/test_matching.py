@@ -180,5 +180,37 @@ def test_zeros_between_are_counted() -> None:
     assert [hit.offset for hit in hits(data, block=1 << 12)] == [1 << 16, len(data) - 7]
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.one_of(st.sampled_from([*sorted(PLANTED), b"x", b"ab ", b"\0\0"]), st.integers(0, 9000)),
+        max_size=6,
+    ),
+    st.sampled_from([2, 64, 4096, 1 << 20]),
+    st.booleans(),
+)
+def test_a_gap_is_as_if_zeros_came(parts: list[bytes | int], block: int, wide: bool) -> None:
+    fed, told = Scan(KNOWN, block=block), Scan(KNOWN, block=block)
+    expected, found = [], []
+    for part in parts:
+        data = bytes(part) if isinstance(part, int) else part
+        data = b"".join(bytes((one, 0)) for one in data) if wide else data
+        expected += fed.feed(data)
+        found += told.gap(len(data), hashed=True) if isinstance(part, int) else told.feed(data)
+    expected += fed.finish()
+    found += told.finish()
+    assert told.size == fed.size
+    assert {(hit.kind, hit.value, hit.offset) for hit in found} == {
+        (hit.kind, hit.value, hit.offset) for hit in expected
+    }
+
+
+def test_a_gap_that_is_not_hashed_costs_nothing_and_leaves_the_whole_uncompared() -> None:
+    empty = hashlib.md5(usedforsecurity=False).hexdigest()
+    scan = Scan(Known([(Kind.MD5, empty.encode()), (Kind.DOMAIN, b"evil.example")]))
+    assert scan.gap(1 << 62, hashed=False) == []
+    assert [hit.offset for hit in scan.feed(b"evil.example ") + scan.finish()] == [1 << 62]
+
+
 def test_nothing_known_finds_nothing() -> None:
     assert hits(b"evil.example 9.9.9.9", Known()) == []

@@ -20,6 +20,7 @@ from korora.model.indicator import HASHES, Force, Hit
 
 BLOCK: Final = 1 << 20
 _SEEN_MAX: Final = 512
+_ZEROS: Final = bytes(BLOCK)
 
 
 class Scan:
@@ -47,6 +48,23 @@ class Scan:
             del self._waiting[: self._block]
             hits += self._piece(piece)
         return hits
+
+    def gap(self, count: int, *, hashed: bool) -> list[Hit]:
+        """As if so many zeros were fed; if not `hashed`, the whole is not compared any more."""
+        if not hashed:
+            self._digests.clear()
+        before = min(count, len(self._waiting) % 2)  # what follows begins at an even place
+        hits = self.feed(bytes(before))
+        count -= before
+        hits += self._piece(bytes(self._waiting)) if self._waiting else []
+        self._waiting.clear()
+        even = count - count % 2
+        for digest in self._digests.values():
+            for at in range(0, even, BLOCK):
+                digest.update(_ZEROS[: even - at])
+        self.size += even
+        hits += self._nothing(even) if even else []
+        return hits + self.feed(bytes(count % 2))
 
     def finish(self) -> list[Hit]:
         """The rest, and whether the content itself is known. Nothing may be fed after it."""
