@@ -22,6 +22,9 @@ OTHERS: Final[dict[ConfigurationFormat, tuple[str, ...]]] = {
         r"domain/seclabel(\[\d+\])?/(label|imagelabel)",
         r"domain/devices/.*/alias/@name",
         r"domain/devices/(disk\[[^]]*\]|hostdev(\[\d+\])?)/source/@index",
+        r"domain/devices/disk\[[^]]*\]/(backingStore/)+(@index|source/@(file|dev|index))",
+        r"domain/devices/interface(\[\d+\])?/source/@portid",
+        r"domain/devices/channel(\[\d+\])?/target/@state",
         r"domain/devices/interface(\[\d+\])?/target/@dev",
         r"domain/devices/graphics(\[\d+\])?/@port",
         r"domain/devices/(serial|console|channel|parallel)(\[\d+\])?/(@tty|source/@path)",
@@ -42,12 +45,18 @@ OTHERS: Final[dict[ConfigurationFormat, tuple[str, ...]]] = {
         r"monitor\.phys_bits_used",
     ),
     ConfigurationFormat.VIRTUALBOX: (
+        r"VirtualBox/@version",
+        r"VirtualBox/Machine/MediaRegistry/.*/@location",
+        r"VirtualBox/Machine/Hardware/AudioAdapter/@driver",
+        r"VirtualBox/Machine/Hardware/GuestProperties/GuestProperty\[[^]]*\]/@timestamp",
         r"VirtualBox/Machine/@(lastStateChange|snapshotFolder|aborted|currentStateModified)",
         r"VirtualBox/Machine/ExtraData/ExtraDataItem\[GUI%2f[^]]*\]/@(name|value)",
         r"VirtualBox/Machine/Hardware/(BIOS/)?NVRAM/@path",
         r"VirtualBox/Machine/Hardware/GuestProperties/GuestProperty\[%2fVirtualBox%2f(GuestInfo|HostInfo)%2f.*",
     ),
-    ConfigurationFormat.OVF: (),
+    ConfigurationFormat.OVF: (
+        r".*/vbox:Machine/@(lastStateChange|snapshotFolder|aborted|currentStateModified)",
+    ),
     ConfigurationFormat.KORORA: (),
 }
 

@@ -63,6 +63,8 @@ OTHERS: Final[tuple[tuple[ConfigurationFormat, str, Severity], ...]] = (
     (ConfigurationFormat.LIBVIRT, r"domain/launchSecurity.*", "critical"),
     (ConfigurationFormat.LIBVIRT, r"domain/(qemu:|xen:|\{).*", "critical"),
     (ConfigurationFormat.LIBVIRT, r"domain/devices/(disk\[[^]]*\]|tpm(\[\d+\])?)/.*encryption.*", "critical"),
+    (ConfigurationFormat.LIBVIRT, r"domain/devices/disk\[[^]]*\]/(backingStore/)+format/@type", "critical"),
+    (ConfigurationFormat.LIBVIRT, r"domain/os/(loader/@(secure|readonly)|firmware/feature.*)", "critical"),
     (ConfigurationFormat.LIBVIRT, r"domain/seclabel(\[\d+\])?/@.*", "critical"),
     (ConfigurationFormat.LIBVIRT, r"domain/(title|description|metadata/.*)", "info"),
     (ConfigurationFormat.XEN, r"(device_model_|firmware|xsm|seclabel|init_seclabel).*", "critical"),
@@ -71,9 +73,11 @@ OTHERS: Final[tuple[tuple[ConfigurationFormat, str, Severity], ...]] = (
     (ConfigurationFormat.VIRTUALBOX, r".*/ExtraDataItem\[VBoxInternal.*", "critical"),
     (ConfigurationFormat.VIRTUALBOX, r".*/(Clipboard|DragAndDrop|Encryption)/.*", "critical"),
     (ConfigurationFormat.VIRTUALBOX, r".*/(Description|ExtraDataItem\[GUI%2f[^]]*\]/@value)", "info"),
+    (ConfigurationFormat.OVF, r".*/(ExtraDataItem\[VBoxInternal.*|SharedFolder(\[.*|/.*))", "critical"),
+    (ConfigurationFormat.OVF, r".*/vbox:Machine/.*/(Clipboard|DragAndDrop|Encryption)/.*", "critical"),
     (
         ConfigurationFormat.OVF,
-        r".*/(Info|Description|rasd:Caption|rasd:Description|rasd:ElementName)",
+        r".*/(Info|Description|(rasd|sasd|epasd):(Caption|Description|ElementName))",
         "info",
     ),
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.vm_configurations import LIBVIRT, VIRTUALBOX, VMWARE, XEN
+from fakes.vm_configurations import LIBVIRT, OVF, VIRTUALBOX, VMWARE, XEN
 from korora.agents.integrity.configuration import comparing, moving, severity
 from korora.agents.integrity.configuration.recognition import read
 from korora.model.vm_settings import Component, ConfigurationFormat, Fact, Field, Part
@@ -45,12 +45,16 @@ AFTER_A_MOVE = {
         LIBVIRT.replace("</domain>", """<resource><partition>/machine</partition></resource>
         <seclabel type='dynamic' model='selinux'><label>a</label></seclabel></domain>""")
         .replace("</devices>", "<console tty='/dev/pts/1'><source path='/dev/pts/1'/></console></devices>")
-        .replace("file='/var/lib", "index='3' file='/var/lib"),
+        .replace("file='/var/lib", "index='3' file='/var/lib")
+        .replace("<target dev='vda'", "<backingStore><source file='/base'/></backingStore><target dev='vda'")
+        .replace("<source bridge='br0'", "<source portid='p1' bridge='br0'")
+        .replace("</devices>", "<channel><target name='agent' state='connected'/></channel></devices>"),
         (
             ("id='7'", "id='8'"), (">/usr/bin/qemu", ">/opt/qemu"), ("web-1_VARS", "other_VARS"),
             (">/machine<", ">/other<"), ("<label>a<", "<label>b<"), ("virtio-disk0", "ua-0"),
             ("index='3'", "index='4'"), ("vnet3", "vnet4"), ("5901", "5902"),
-            ("tty='/dev/pts/1", "tty='/dev/pts/2"),
+            ("tty='/dev/pts/1", "tty='/dev/pts/2"), ("/base", "/new"), ("portid='p1", "portid='p2"),
+            ("state='connected", "state='disconnected"),
         ),
     ),
     ConfigurationFormat.XEN: (
@@ -67,11 +71,22 @@ AFTER_A_MOVE = {
     ConfigurationFormat.VIRTUALBOX: (
         VIRTUALBOX.replace("<Clipboard", """<NVRAM path="a.nvram"/><GuestProperties>
         <GuestProperty
-        name="/VirtualBox/GuestInfo/OS/Product" value="Linux"/></GuestProperties><Clipboard"""),
+        name="/VirtualBox/GuestInfo/OS/Product" value="Linux"/><GuestProperty name="/mine" timestamp="7"/>
+        </GuestProperties><AudioAdapter driver="ALSA"/><Clipboard""")
+        .replace("</MediaRegistry>", "<Other><Image uuid='9' location='/base'/></Other></MediaRegistry>"),
         (
             ("2026-01-01", "2026-01-02"), ("4,47", "5,47"), ("a.nvram", "b.nvram"),
-            ('value="Linux"', 'value="BSD"'),
+            ('value="Linux"', 'value="BSD"'), ("1.19-linux", "1.19-windows"), ('"7"', '"8"'),
+            ("ALSA", "DirectSound"), ("/base", "/other"),
         ),
+    ),
+    ConfigurationFormat.OVF: (
+        OVF.replace(
+            "</VirtualSystem>",
+            "<vbox:Machine xmlns:vbox='http://www.virtualbox.org/ovf/machine' lastStateChange='2026'/>"
+            "</VirtualSystem>",
+        ),
+        (("lastStateChange='2026'", "lastStateChange='2027'"),),
     ),
 }  # fmt: skip
 
@@ -101,6 +116,7 @@ GRAVE = {
     ConfigurationFormat.LIBVIRT: (
         "domain/launchSecurity/@type", "domain/qemu:commandline/qemu:arg/@value", "domain/seclabel/@type",
         "domain/devices/disk[vda]/source/encryption/@format", "domain/description",
+        "domain/devices/disk[vda]/backingStore/format/@type", "domain/os/loader/@secure",
     ),
     ConfigurationFormat.XEN: ("device_model_version",),
     ConfigurationFormat.VMWARE: ("isolation.tools.hgfs.disable", "annotation"),
@@ -108,7 +124,10 @@ GRAVE = {
         "VirtualBox/Machine/ExtraData/ExtraDataItem[VBoxInternal%2fx]/@value",
         "VirtualBox/Machine/Hardware/Clipboard/@mode", "VirtualBox/Machine/Description",
     ),
-    ConfigurationFormat.OVF: ("Envelope/VirtualSystem[a]/Info",),
+    ConfigurationFormat.OVF: (
+        "Envelope/VirtualSystem[a]/Info", "Envelope/VirtualSystem/vbox:Machine/Hardware/Clipboard/@mode",
+        "Envelope/VirtualSystem/vbox:Machine/ExtraData/ExtraDataItem[VBoxInternal%2fx]/@value",
+    ),
 }  # fmt: skip
 
 

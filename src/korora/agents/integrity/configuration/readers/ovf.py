@@ -24,6 +24,9 @@ _UNITS: Final = {
     "byte": 1, "bytes": 1, "KB": 2**10, "KILOBYTE": 2**10, "KILOBYTES": 2**10, "MB": 2**20, "MEGABYTE": 2**20,
     "MEGABYTES": 2**20, "GB": 2**30, "GIGABYTE": 2**30, "GIGABYTES": 2**30, "TERABYTES": 2**40,
 }  # fmt: skip
+_SECOND: Final = "http://schemas.dmtf.org/ovf/envelope/2"
+_ITEMS: Final = {"Item": "rasd:", "StorageItem": "sasd:", "EthernetPortItem": "epasd:"}
+"""Kinds of devices' elements, each with the name space of its fields."""
 _POWER: Final = re.compile(r"\s*byte\s*\*\s*2\s*\^\s*([1-5]0)\s*", re.IGNORECASE)
 _SWITCH: Final = {"true": "on", "false": "off", "TRUE": "on", "FALSE": "off"}
 
@@ -33,7 +36,7 @@ def _attribute(name: str) -> Key:
 
 
 def _instance(node: Node) -> str | None:
-    found = node.first("rasd:InstanceID")
+    found = node.first(f"{_ITEMS[node.name]}InstanceID")
     return found.text if found is not None and found.text else None
 
 
@@ -41,24 +44,28 @@ def _configured(node: Node) -> str | None:
     return node.attributes.get("vmw:key")
 
 
-_KEYS: Final[dict[str, Key]] = {
-    "File": _attribute("ovf:id"),
-    "Disk": _attribute("ovf:diskId"),
-    "Network": _attribute("ovf:name"),
-    "VirtualSystem": _attribute("ovf:id"),
-    "Property": _attribute("ovf:key"),
-    "Item": _instance,
-    "vmw:Config": _configured,
-    "vmw:ExtraConfig": _configured,
-}
+def _keys(ovf: str) -> dict[str, Key]:
+    return {
+        "File": _attribute(f"{ovf}id"),
+        "Disk": _attribute(f"{ovf}diskId"),
+        "Network": _attribute(f"{ovf}name"),
+        "VirtualSystem": _attribute(f"{ovf}id"),
+        "Property": _attribute(f"{ovf}key"),
+        **dict.fromkeys(_ITEMS, _instance),
+        "vmw:Config": _configured,
+        "vmw:ExtraConfig": _configured,
+        "ExtraDataItem": _attribute("name"),
+        "SharedFolder": _attribute("name"),
+    }
 
 
 def read(document: Document) -> VmConfiguration:
     gathering = Gathering(ConfigurationFormat.OVF)
-    flatten(document, gathering, _KEYS)
+    ovf = "ovf2:" if document.root.namespace == _SECOND else "ovf:"
+    flatten(document, gathering, _keys(ovf))
     systems = [node for node in document.root.below() if node.name == "VirtualSystem"]
     if len(systems) == 1:
-        _system(gathering, document.root, systems[0])
+        _system(gathering, document.root, systems[0], ovf)
     else:
         gathering.note(
             "warning",
@@ -75,7 +82,12 @@ class _Item:
 
     def __init__(self, node: Node) -> None:
         self.path = node.path
-        self.said = {child.name.removeprefix("rasd:"): child for child in reversed(node.children)}
+        self._prefix = _ITEMS[node.name]
+        self.said = {
+            child.name.removeprefix(self._prefix): child
+            for child in reversed(node.children)
+            if child.name.startswith(self._prefix)
+        }
 
     def text(self, name: str) -> str:
         child = self.said.get(name)
@@ -83,20 +95,20 @@ class _Item:
 
     def at(self, name: str) -> str:
         child = self.said.get(name)
-        return child.path if child is not None else f"{self.path}/rasd:{name}"
+        return child.path if child is not None else f"{self.path}/{self._prefix}{name}"
 
 
-def _system(gathering: Gathering, root: Node, system: Node) -> None:
+def _system(gathering: Gathering, root: Node, system: Node, ovf: str) -> None:
     hardware = list(system.named("VirtualHardwareSection"))
-    items = [_Item(node) for one in hardware for node in one.children if _is_item(node)]
+    items = [_Item(node) for one in hardware for node in one.children if node.name in _ITEMS]
     config = {
         node.attributes.get("vmw:key", "").lower(): f"{node.path}/@vmw:value"
         for one in hardware
         for node in one.children
         if node.name in {"vmw:Config", "vmw:ExtraConfig"}
     }
-    gathering.part(Part.VM, "", "", _vm(gathering, system, hardware, items, config))
-    media = _Media(root, items)
+    gathering.part(Part.VM, "", "", _vm(gathering, system, hardware, items, config, ovf))
+    media = _Media(root, items, ovf)
     for item in items:
         kind = item.text("ResourceType")
         if kind in _KINDS:
@@ -109,19 +121,20 @@ def _system(gathering: Gathering, root: Node, system: Node) -> None:
             gathering.part(Part.PASSED, "", item.path, [Fact(Field.DEVICE, value, said)])
 
 
-def _is_item(node: Node) -> bool:
-    return node.name in {"Item", "StorageItem", "EthernetPortItem"}
-
-
 def _slot(item: _Item) -> str:
     return item.text("InstanceID")
 
 
 def _vm(
-    gathering: Gathering, system: Node, hardware: list[Node], items: list[_Item], config: dict[str, str]
+    gathering: Gathering,
+    system: Node,
+    hardware: list[Node],
+    items: list[_Item],
+    config: dict[str, str],
+    ovf: str,
 ) -> Iterator[Fact | None]:
     yield gathering.text(Field.NAME, f"{system.path}/Name") or gathering.text(
-        Field.NAME, f"{system.path}/@ovf:id"
+        Field.NAME, f"{system.path}/@{ovf}id"
     )
     for item in items:
         if item.text("ResourceType") == _MEMORY:
@@ -162,15 +175,16 @@ def _memory(gathering: Gathering, item: _Item) -> Fact | None:
 class _Media:
     """What a disk's item refers to, each by its name."""
 
-    def __init__(self, root: Node, items: list[_Item]) -> None:
+    def __init__(self, root: Node, items: list[_Item], ovf: str) -> None:
+        self.ovf = ovf
         self.controllers = {_slot(item): item for item in items if _slot(item)}
         self.files = {
-            node.attributes.get("ovf:id", ""): node
+            node.attributes.get(f"{ovf}id", ""): node
             for one in root.named("References")
             for node in one.named("File")
         }
         self.disks = {
-            node.attributes.get("ovf:diskId", ""): node
+            node.attributes.get(f"{ovf}diskId", ""): node
             for one in root.named("DiskSection")
             for node in one.named("Disk")
         }
@@ -194,14 +208,14 @@ def _medium(gathering: Gathering, media: _Media, item: _Item) -> Iterator[Fact |
     kind, _, name = resource.strip("/").partition("/")
     path = item.at("HostResource")
     disk = media.disks.get(name) if kind == "disk" else None
-    file = media.files.get(disk.attributes.get("ovf:fileRef", "") if disk is not None else name)
+    file = media.files.get(disk.attributes.get(f"{media.ovf}fileRef", "") if disk is not None else name)
     if file is not None:
-        href = gathering.text(Field.PATH, f"{file.path}/@ovf:href")
+        href = gathering.text(Field.PATH, f"{file.path}/@{media.ovf}href")
         yield Fact(Field.PATH, href.value, (path, *href.paths)) if href is not None else None
     elif resource:
         yield Fact(Field.PATH, resource, (path,))
-    if disk is not None and "vmdk" in disk.attributes.get("ovf:format", "").lower():
-        yield Fact(Field.FORMAT, "vmdk", (f"{disk.path}/@ovf:format",))
+    if disk is not None and "vmdk" in disk.attributes.get(f"{media.ovf}format", "").lower():
+        yield Fact(Field.FORMAT, "vmdk", (f"{disk.path}/@{media.ovf}format",))
 
 
 def _adapter(gathering: Gathering, item: _Item) -> Iterator[Fact | None]:

@@ -29,6 +29,8 @@ _PREFIXES: Final = {
     "http://schemas.dmtf.org/ovf/envelope/2": "ovf2:",
     "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData": "rasd:",
     "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSettingData": "vssd:",
+    "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_StorageAllocationSettingData.xsd": "sasd:",
+    "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_EthernetPortAllocationSettingData.xsd": "epasd:",
     "http://www.vmware.com/schema/ovf": "vmw:",
     "http://www.virtualbox.org/ovf/machine": "vbox:",
     "http://www.w3.org/2001/XMLSchema-instance": "xsi:",

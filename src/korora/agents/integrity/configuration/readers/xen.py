@@ -95,8 +95,8 @@ def _put(gathering: Gathering, path: str, value: Value, place: str) -> None:
     for index, item in enumerate(value, start=1):
         if path == "disk" and isinstance(item, Atom):
             _put_disk(gathering, item.text, place)
-        elif path == "vif" and isinstance(item, Atom):
-            _put_items(gathering, f"vif[{index}]", item.text, place)
+        elif path in {"vif", "vfb"} and isinstance(item, Atom):
+            _put_items(gathering, f"{path}[{index}]", item.text, place)
         else:
             _put(gathering, f"{path}[{index}]", item, place)
 
@@ -249,17 +249,29 @@ def _share(gathering: Gathering, root: str) -> Iterator[Fact | None]:
 
 
 def _displays(gathering: Gathering) -> None:
-    """VNC and SPICE of hvm guests; VNC listens at 127.0.0.1 if nothing else is said."""
-    for kind, address, password in (("vnc", "vnclisten", "vncpasswd"), ("spice", "spicehost", "spicepasswd")):
-        if gathering.settings.get(kind, "0") in {"", "0"}:
-            continue
-        open_to_all = kind == "spice" and gathering.settings.get("spicedisable_ticketing", "0") != "0"
-        secured = bool(gathering.settings.get(password)) and not open_to_all
-        facts = [
-            Fact(Field.KIND, kind, (kind,)),
-            gathering.text(Field.ADDRESS, address),
-            Fact(Field.PASSWORD, "set" if secured else "none", (password, "spicedisable_ticketing")),
-        ]
-        if kind == "vnc" and facts[1] is None:
-            facts[1] = Fact(Field.ADDRESS, "127.0.0.1")
-        gathering.part(Part.DISPLAY, kind, kind, facts)
+    """VNC and SPICE of hvm guests, and virtual frame buffers."""
+    for root in _items(gathering, "vfb"):
+        kind = gathering.settings.get(f"{root}/type", "vnc")
+        if kind == "vnc" and gathering.settings.get(f"{root}/vnc", "1") != "0":
+            gathering.part(Part.DISPLAY, "", root, _vnc(gathering, f"{root}/", (f"{root}/type",)))
+    if gathering.settings.get("vnc", "0") not in {"", "0"}:
+        gathering.part(Part.DISPLAY, "vnc", "vnc", _vnc(gathering, "", ("vnc",)))
+    if gathering.settings.get("spice", "0") not in {"", "0"}:
+        gathering.part(Part.DISPLAY, "spice", "spice", _spice(gathering))
+
+
+def _vnc(gathering: Gathering, under: str, kind: tuple[str, ...]) -> Iterator[Fact | None]:
+    """It listens at 127.0.0.1 if nothing else is said."""
+    yield Fact(Field.KIND, "vnc", kind)
+    yield gathering.text(Field.ADDRESS, f"{under}vnclisten") or Fact(Field.ADDRESS, "127.0.0.1")
+    password = f"{under}vncpasswd"
+    yield Fact(Field.PASSWORD, "set" if gathering.settings.get(password) else "none", (password,))
+
+
+def _spice(gathering: Gathering) -> Iterator[Fact | None]:
+    yield Fact(Field.KIND, "spice", ("spice",))
+    yield gathering.text(Field.ADDRESS, "spicehost")
+    secured = bool(gathering.settings.get("spicepasswd"))
+    secured = secured and gathering.settings.get("spicedisable_ticketing", "0") == "0"
+    paths = ("spicepasswd", "spicedisable_ticketing")
+    yield Fact(Field.PASSWORD, "set" if secured else "none", paths)
