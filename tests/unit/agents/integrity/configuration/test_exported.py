@@ -55,8 +55,9 @@ def test_lines_of_windows_and_a_byte_order_mark_change_nothing(text: str) -> Non
 def test_xml_in_utf_16_and_with_other_quotes_is_the_same(text: str) -> None:
     said = re.sub(r"^<\?xml[^>]*\?>\s*", "", text)
     assert root(said.encode("utf-16")) == root(text.encode(encoding_of(text)))
+    other = {"'": '"', '"': "'"}
     quoted = re.sub(
-        r"""=(["'])([^"'<]*)\1""", lambda said: f"='{said[2]}'" if said[1] == '"' else f'="{said[2]}"', text
+        r"""=(["'])([^"'<]*)\1""", lambda said: f"={other[said[1]]}{said[2]}{other[said[1]]}", text
     )
     assert quoted != text
     assert root(quoted.encode(encoding_of(text))) == root(text.encode(encoding_of(text)))
