@@ -13,6 +13,7 @@ from typing import Final
 import pytsk3
 
 from korora.adapters.filesystem.disk import Bytes, ForSleuthKit, Part
+from korora.adapters.filesystem.extended import broken_chains
 from korora.adapters.filesystem.lvm import volumes as lvm
 from korora.model.files import Problem
 
@@ -56,6 +57,8 @@ def _partitions(disk: Bytes) -> Iterator[Found | Problem]:
     except OSError:
         return  # no table at all
     sector = int(table.info.block_size)
+    if table.info.vstype == pytsk3.TSK_VS_TYPE_DOS:
+        yield from broken_chains(disk, sector)
     number = 0
     for part in table:
         if part.flags != pytsk3.TSK_VS_PART_FLAG_ALLOC:

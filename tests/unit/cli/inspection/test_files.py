@@ -140,3 +140,11 @@ def test_an_image_that_would_open_other_files_is_not_read(tmp_path: Path, capsys
     assert answer(["files", "digest", str(image)]) == 3
     assert "base.img" in capsys.readouterr().err
     assert answer(["files", "digest", str(image), "--allow", str(tmp_path / "base.img")]) == 0
+
+
+def test_a_disk_without_a_file_is_unknown_and_that_is_why(tmp_path: Path, capsys: Captured) -> None:
+    image = tmp_path / "disk.raw"
+    with image.open("wb") as file:
+        file.truncate(1 << 20)
+    assert answer(["files", "digest", str(image)]) == 6
+    assert "unknown: there is no file in it" in capsys.readouterr().out
