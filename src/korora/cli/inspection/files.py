@@ -51,7 +51,7 @@ def digest(
         say_json(_described(reading, findings))
     else:
         _tell(reading, findings)
-        say(f"{reading.digest.root() or 'unknown: not all of it was read'}  {image}")
+        say(f"{reading.digest.root() or _unknown(reading)}  {image}")
     raise typer.Exit(ExitCode.DONE if reading.digest.complete else ExitCode.TOOL)
 
 
@@ -131,6 +131,11 @@ def _verdict(reading: Reading, *, differs: bool, looked: bool) -> ExitCode:
         warn("korora: nothing to compare with: no baseline was given, and the image has no package database")
         return ExitCode.USAGE
     return ExitCode.DONE
+
+
+def _unknown(reading: Reading) -> str:
+    empty = not reading.digest.files and not reading.digest.problems
+    return f"unknown: {'there is no file in it' if empty else 'not all of it was read'}"
 
 
 def _tell(reading: Reading, findings: list[SystemFinding] | None) -> None:

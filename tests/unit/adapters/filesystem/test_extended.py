@@ -15,6 +15,7 @@ from korora.adapters.filesystem.volumes import Found, found_in
 from korora.model.files import Problem
 
 FIRST = 2048
+PLACES = st.integers(0, 2**32 - 1) | st.integers(0, 200)
 Entry = tuple[int, int, int]
 
 
@@ -110,7 +111,7 @@ def test_a_chain_as_long_as_is_followed_is_no_problem_and_seen_to_its_end() -> N
         st.lists(
             st.tuples(
                 st.sampled_from([0, 5, 0x83]),
-                st.integers(0, 2**32 - 1) | st.integers(0, 200),
+                PLACES,
                 st.integers(0, 9),
             ),
             max_size=4,
