@@ -147,7 +147,7 @@ class SleuthKitVolume:
 
     def _unreadable(self, entry: Any, kind: Kind, inode: int) -> str:
         """Why what stands there says nothing; "" otherwise."""
-        if kind not in {"file", "directory", "symlink"}:
+        if kind not in {"file", "directory", "symlink", "other"}:
             return ""
         try:
             if self._table is not None:

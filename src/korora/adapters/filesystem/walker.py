@@ -108,7 +108,11 @@ def _volume(number: int, found: Found, contents: Contents) -> Iterator[Told]:
         return
     yield Volume(number, found.start, found.content.size, volume.filesystem, files=True)
     try:
-        yield from volume.walk(contents)
+        for told in volume.walk(contents):
+            if isinstance(told, FileRecord) and told.kind == "other" and not told.problem:
+                yield msgspec.structs.replace(told, problem="what it is cannot be told")
+            else:
+                yield told
     except (OSError, RuntimeError, ValueError, RecursionError) as error:
         yield Problem(f"volume {number} ({volume.filesystem})", words_of(error))
 
