@@ -80,10 +80,10 @@ class Sealed:
         of = number * in_a_block
         # With blocks of 1 KiB that are counted from 0, the superblock is in the second.
         before = self._has_superblock(of) + (self._block == _SUPERBLOCK and not (of or self._first))
-        return (self._first + of * self._group + before) * self._block + within * self._descriptor
+        return int((self._first + of * self._group + before) * self._block + within * self._descriptor)
 
     def _in_one_table(self, group: int) -> int:
-        return (self._first + 1) * self._block + group * self._descriptor
+        return int((self._first + 1) * self._block + group * self._descriptor)
 
     def _has_superblock(self, group: int) -> bool:
         if self._backups is not None:
