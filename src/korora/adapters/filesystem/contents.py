@@ -16,6 +16,7 @@ from korora.model.files import (
     MAX_GATHERED_BYTES,
     MAX_PIECE_BYTES,
     Begun,
+    Beside,
     Content,
     Ended,
     Entire,
@@ -38,7 +39,8 @@ FAILURES: Final = (OSError, RuntimeError, ValueError, TypeError, OverflowError)
 class Contents:
     """`patterns`: of the paths whose content is wanted whole. `tell`: takes every file's content in pieces,
     while it is read, before its record; None where nobody wants it. `volume`: the number they are told with.
-    `digests`: whether anybody wants them, and what else is in a record beside a file's own facts.
+    `digests`: whether anybody wants them, and what else is in a record beside a file's own facts. `beside`:
+    which ones, beside BLAKE3, and where.
     """
 
     def __init__(
@@ -48,13 +50,21 @@ class Contents:
         tell: Tell | None = None,
         *,
         digests: bool = True,
+        beside: Sequence[Beside] = (),
     ) -> None:
         self._patterns = re.compile("|".join(translate(one.decode("latin-1")) for one in patterns) or r"(?!)")
         self._volume = volume
         self._tell = tell
         self.digests = digests
+        self._wanted_beside = beside
+        self._algorithms = {one.algorithm for one in beside}
         self._held: list[bytes] | None = None
+        self._anything = bool(patterns)
         self._beside = ThreadPoolExecutor(1, "hash")
+
+    def lie_in(self, has: Callable[[bytes], bool]) -> None:
+        """In a volume of which `has` knows what folders it has. Nobody has said so: all digests are made."""
+        self._algorithms = {one.algorithm for one in self._wanted_beside if has(_certain(one.folder))}
 
     def digested(self, read: Read, size: int, path: bytes) -> tuple[Digests, str]:
         """(BLAKE3, MD5, SHA-256) of all of it, or why there is none."""
@@ -85,7 +95,7 @@ class Contents:
     def _digested(self, read: Read, size: int, path: bytes) -> tuple[Digests, str]:
         wanted = size <= MAX_GATHERED_BYTES and self._is_wanted(path)
         parts: list[bytes] = []
-        hashing = Hashing(self._beside) if self.digests else None
+        hashing = Hashing(self._beside, self._algorithms) if self.digests else None
         offset = 0
         try:
             while offset < size:
@@ -116,7 +126,13 @@ class Contents:
         yield from ()
 
     def _is_wanted(self, path: bytes) -> bool:
-        return self._patterns.match(path.decode("latin-1")) is not None
+        return self._anything and self._patterns.match(path.decode("latin-1")) is not None
+
+
+def _certain(folder: bytes) -> bytes:
+    """As much of its path as is no pattern."""
+    head, pattern, _ = folder.partition(b"*")
+    return head.rpartition(b"/")[0] if pattern else folder
 
 
 def _parts(record: FileRecord, pieces: list[bytes]) -> Iterator[Content]:

@@ -25,7 +25,7 @@ import msgspec
 import korora
 from korora.adapters.image.qemu_nbd import ITSELF, in_file, served
 from korora.adapters.image.sandbox import Sandbox, end
-from korora.model.files import Done, Problem, Told
+from korora.model.files import Beside, Done, Problem, Told
 from korora.model.image import ImageFiles, NbdExport
 
 MAX_RECORD_BYTES: Final = 20 << 20
@@ -55,20 +55,22 @@ class SandboxedFiles:
         *,
         pieces: bool = False,
         digests: bool = True,
+        beside: Sequence[Beside] = (),
         stopped: Callable[[], bool] = _never,
     ) -> Generator[Told, None, None]:
         what = ("pieces" if digests else "content") if pieces else "files"
-        return self._told(disk, what, contents, stopped)
+        more = [one.algorithm.encode() + b"=" + one.folder for one in beside]
+        return self._told(disk, what, [*more, b"--", *contents], stopped)
 
     def locate(self, disk: ImageFiles | NbdExport) -> Generator[Told, None, None]:
-        return self._told(disk, "places", (), _never)
+        return self._told(disk, "places", (b"--",), _never)
 
     def _told(
-        self, disk: ImageFiles | NbdExport, what: str, contents: Sequence[bytes], stopped: Callable[[], bool]
+        self, disk: ImageFiles | NbdExport, what: str, wanted: Sequence[bytes], stopped: Callable[[], bool]
     ) -> Generator[Told, None, None]:
         deadline = time.monotonic() + self.within_s
         command = [sys.executable, "-I", "-m", "korora.adapters.filesystem.walker", what]
-        words = [*command, *(os.fsdecode(pattern) for pattern in contents)]
+        words = [*command, *(os.fsdecode(word) for word in wanted)]
         with ExitStack() as undone:
             errors = undone.enter_context(tempfile.TemporaryFile())
             shown = _shown(disk, undone)
@@ -122,10 +124,11 @@ def _ready(disk: ImageFiles | NbdExport, folder: Path) -> Iterator[Words]:
         where = looking.submit(in_file, disk)
         with served(disk, folder) as handles:
             found = where.result()
-            if found is None or found.size != handles[0].get_size():
+            layout = found.served_as(handles[0].get_size()) if found is not None else None
+            if layout is None:
                 yield "nbd", "/run/nbd", ""
                 return
-            (folder / "layout").write_bytes(found.whole().encoded())
+            (folder / "layout").write_bytes(layout.encoded())
             yield "file", ITSELF, "/run/layout"
 
 
