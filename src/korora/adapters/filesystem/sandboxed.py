@@ -141,7 +141,7 @@ def _python() -> dict[str, Path]:
 def _records(reading: _Reading, process: subprocess.Popen[bytes], errors: IO[bytes]) -> Iterator[Told]:
     while True:
         try:
-            told = _DECODER.decode(reading.exactly(reading.length()))
+            told = _DECODER.decode(reading.record())
         except (EOFError, TimeoutError, msgspec.MsgspecError) as error:
             yield Problem("the reader of files", _last_words(process, errors, error))
             return
@@ -164,33 +164,30 @@ class _Reading:
         self._stopped = stopped
         self._ready = selectors.DefaultSelector()
         self._ready.register(self._pipe, selectors.EVENT_READ)
-        self._held = bytearray()
+        self._held, self._at = b"", 0
 
-    def length(self) -> int:
-        length = int.from_bytes(self.exactly(4), "big")
+    def record(self) -> memoryview | bytearray:
+        """The next one. EOFError where there is none, TimeoutError after the deadline."""
+        length = int.from_bytes(self._exactly(4), "big")
         if length > MAX_RECORD_BYTES:
             raise EOFError("it told of something too large")
-        return length
+        return self._directly(length) if length > _DIRECTLY_BYTES else self._exactly(length)
 
-    def exactly(self, length: int) -> bytes | bytearray:
-        if length > _DIRECTLY_BYTES:
-            return self._directly(length)
-        while len(self._held) < length:
+    def _exactly(self, length: int) -> memoryview:
+        while len(self._held) - self._at < length:
             self._wait()
             piece = os.read(self._pipe, _DIRECTLY_BYTES)
             if not piece:
                 raise EOFError("it ended early")
-            self._held += piece
-        told = bytes(self._held[:length])
-        del self._held[:length]
-        return told
+            self._held, self._at = self._held[self._at :] + piece, 0
+        begin, self._at = self._at, self._at + length
+        return memoryview(self._held)[begin : self._at]
 
     def _directly(self, length: int) -> bytearray:
         """Much of it, copied once: into its own place."""
         told = bytearray(length)
-        came = min(length, len(self._held))
-        told[:came] = self._held[:came]
-        del self._held[:came]
+        came = min(length, len(self._held) - self._at)
+        told[:came] = self._exactly(came)
         rest = memoryview(told)[came:]
         while rest:
             self._wait()
