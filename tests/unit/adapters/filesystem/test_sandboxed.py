@@ -27,6 +27,7 @@ from korora.model.files import (
     MAX_GATHERED_BYTES,
     MAX_PIECE_BYTES,
     Begun,
+    Beside,
     Content,
     Done,
     Ended,
@@ -40,6 +41,7 @@ from korora.model.files import (
 from korora.model.image import Format, ImageFiles
 
 MIB = 1 << 20
+EVERYWHERE = (Beside("md5", b"/"), Beside("sha256", b"/"))
 ODD_NAME = b"bad\xffname"
 LONG_TARGET = "x" * 200
 PROTO = """/
@@ -99,7 +101,7 @@ def make(image: Path, mebibytes: int) -> None:
 
 
 def walked(image: Path, contents: tuple[bytes, ...] = (), within_s: float = 120.0) -> list[Told]:
-    return list(SandboxedFiles(within_s).walk(ImageFiles(image, Format.RAW), contents))
+    return list(SandboxedFiles(within_s).walk(ImageFiles(image, Format.RAW), contents, beside=EVERYWHERE))
 
 
 def files_of(told: list[Told]) -> dict[bytes, FileRecord]:
