@@ -133,7 +133,9 @@ def answer(words: list[str]) -> int:
     """Run one command line; returns its exit code, having told what went wrong."""
     as_json = "--json" in words
     try:
-        code = plainly(typer.main.get_command(app)).main(args=words, prog_name="korora", standalone_mode=False)
+        code = plainly(typer.main.get_command(app)).main(
+            args=words, prog_name="korora", standalone_mode=False
+        )
         if code != _INTERRUPTED:
             return code if isinstance(code, int) else ExitCode.DONE
         error: KororaError = CancelledError("interrupted", kind="cancelled", remedy="nothing more was asked")

@@ -1,7 +1,7 @@
 """The words of a command line as values, without the library that typer would load for any of them.
 
-Promise: every value is what typer makes of it. Text, and paths of which nothing is asked, are made here; typer
-makes all others, and is asked of whatever is not plain.
+Promise: every value is what typer makes of it. Text, and paths of which nothing is asked, are made here;
+typer makes all others, and those of words that are not plain.
 """
 
 from __future__ import annotations
@@ -82,4 +82,4 @@ def _is_plain(word: Any) -> bool:
 
 def _may_be_read(word: str) -> bool:
     """Typer refuses a path that is there and may not be read."""
-    return not os.path.exists(word) or os.access(word, os.R_OK)
+    return not Path(word).exists() or os.access(word, os.R_OK)

@@ -30,9 +30,9 @@ class Volume(msgspec.Struct, frozen=True, tag="volume"):
 class FileRecord(msgspec.Struct, frozen=True, tag="file"):
     """One name in a volume. `mode`: permission bits, setuid and setgid and sticky among them.
 
-    `blake3`, `md5`, `sha256`: of a file's whole content, or None where `problem` says why not, or nobody asked
-    (`Beside`). `xattrs`: name → SHA-256 of the value, in hex; None where this file system's are not read, or
-    nobody asked.
+    `blake3`, `md5`, `sha256`: of a file's whole content, or None where `problem` says why not, or nobody
+    asked (`Beside`). `xattrs`: name → SHA-256 of the value, in hex; None where this file system's are not
+    read, or nobody asked.
     """
 
     volume: int

@@ -25,7 +25,7 @@ class FileReader(Protocol):
         `contents`: shell patterns of paths whose whole content is told as well, right after their record.
         `pieces`: the content of every file is told, as it is read, before its record. Without `digests` the
         records have none, and no extended attributes: who takes the pieces wants no more of them.
-        `beside`: what is made beside BLAKE3, and where; where nobody can say whether the folder is there, it is.
+        `beside`: what is made beside BLAKE3, and where: also where nobody can say if the folder is there.
         `stopped`: asked now and then while nothing comes; once it says so, the reading ends with a Problem.
         """
         ...

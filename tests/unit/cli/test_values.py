@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,24 @@ from korora.cli.values import plainly
 if TYPE_CHECKING:
     from typer._click.core import Command, Context
 
-WORDS = ["web", "", "-", "a b", "ä/ö", "/", "/nowhere/at/all", "7", "line\nline", "\udcff", "\0", "raw", "true"]
+WORDS = [
+    "web",
+    "",
+    "-",
+    "a b",
+    "ä/ö",
+    "/",
+    "/nowhere/at/all",
+    "7",
+    "line\nline",
+    "\udcff",
+    "\0",
+    "raw",
+    "true",
+]
+
+
+LOADED = "sys.exit('pydantic' in sys.modules)"
 
 
 def made(command: Command, words: list[str]) -> list[Any]:
@@ -63,8 +81,6 @@ def test_every_command_is_called_with_the_values_that_typer_makes(name: str) -> 
 
 def without_it(command: Command) -> Command:
     """The same command with typer's own ways."""
-    import copy
-
     plain = copy.copy(command)
     vars(plain).pop("get_params", None)
     plain.params = [copy.copy(one) for one in command.params]
@@ -104,6 +120,6 @@ def test_a_path_of_which_something_is_asked_is_asked_by_typer(tmp_path: Path) ->
 
 def test_a_command_of_text_and_paths_loads_no_library_for_them(tmp_path: Path) -> None:
     words = f"['scan', '--image', {str(tmp_path / 'none')!r}, '--paths', '/etc/*', '--json']"
-    code = f"import sys; from korora.cli.main import answer; answer({words}); sys.exit('pydantic' in sys.modules)"
+    code = f"import sys; from korora.cli.main import answer; answer({words}); " + LOADED
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """The inodes of ext2 to ext4 as they lie on the disk: what is asked of each file, and no library tells soon.
 
-Limit: where the descriptors of groups are spread over the disk (meta_bg) they are not found, and that is said.
+Limit: where the descriptors of groups are spread over the disk (meta_bg) they are not found, and that is
+said.
 Source: the kernel's Documentation/filesystems/ext4.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from korora.adapters.filesystem.attributes import in_block, in_inode
 from korora.adapters.filesystem.disk import Bytes
 
 _SUPERBLOCK: Final = 1024
@@ -18,16 +20,17 @@ _SHORT_DESCRIPTOR, _LONG_DESCRIPTOR = 32, 64
 _OLD_INODE: Final = 128
 _LARGEST_INODE: Final = 1 << 16
 _FLAGS, _ACL_BLOCK, _ACL_BLOCK_HIGH, _EXTRA_BYTES = 0x20, 0x68, 0x76, 0x80
-_ATTRIBUTES: Final = b"\x00\x00\x02\xea"
 
 
 class Inodes:
-    """Of a volume that has ext's superblock. `features`: those that a reader must know."""
+    """Of a volume that has ext's superblock. `features`: those that a reader must know. `found`: whether it
+    is known where they lie.
+    """
 
     def __init__(self, part: Bytes) -> None:
         head = part.read(_SUPERBLOCK, _SUPERBLOCK)
         (self.features,) = _U32.unpack_from(head, 0x60)
-        self._unknown = bool(self.features & _HAS_META_BG)
+        self.found = not self.features & _HAS_META_BG
         self._part = part
         self._block = 1024 << min(_U32.unpack_from(head, 0x18)[0], 6)
         self._first = _U32.unpack_from(head, 0x14)[0] + 1
@@ -42,18 +45,19 @@ class Inodes:
         """OSError or ValueError when that cannot be known."""
         return int(_U32.unpack_from(self._raw(inode), _FLAGS)[0])
 
-    def may_have_attributes(self, inode: int) -> bool:
-        """Whether extended attributes are in it or in a block that it names. OSError or ValueError, as above."""
+    def attributes(self, inode: int) -> dict[str, bytes]:
+        """Extended ones. OSError or ValueError, as above, or where they are none."""
         raw = self._raw(inode)
-        if _U32.unpack_from(raw, _ACL_BLOCK)[0] or _U16.unpack_from(raw, _ACL_BLOCK_HIGH)[0]:
-            return True
-        if len(raw) == _OLD_INODE:
-            return False
-        at = _OLD_INODE + _U16.unpack_from(raw, _EXTRA_BYTES)[0]
-        return at % 4 != 0 or at + len(_ATTRIBUTES) > len(raw) or raw.startswith(_ATTRIBUTES, at)
+        block = _U32.unpack_from(raw, _ACL_BLOCK)[0] | _U16.unpack_from(raw, _ACL_BLOCK_HIGH)[0] << 32
+        found: dict[str, bytes] = {}
+        if len(raw) > _OLD_INODE:
+            found.update(in_inode(raw, _OLD_INODE + _U16.unpack_from(raw, _EXTRA_BYTES)[0]))
+        if block:
+            found.update(in_block(self._exactly(block * self._block, self._block)))
+        return found
 
     def _raw(self, inode: int) -> bytes:
-        if self._unknown or not self._in_a_group or self._descriptor < _SHORT_DESCRIPTOR or inode < 1:
+        if not self.found or not self._in_a_group or self._descriptor < _SHORT_DESCRIPTOR or inode < 1:
             raise ValueError("where its inode lies cannot be known")
         if not _OLD_INODE <= self._bytes <= _LARGEST_INODE:
             raise ValueError("its inode is of no size that can be")

@@ -228,6 +228,8 @@ def _is_virtual(name: bytes) -> bool:
     return name in {b"$OrphanFiles", b"$MBR", b"$FAT1", b"$FAT2"}
 
 
+_WHOLE_VALUE_BYTES: Final = 60
+"""Of a longer value libfsext (20260821) gives zeros from there on."""
 _Extra = tuple[dict[str, str] | None, tuple[int, int] | None, str]
 
 
@@ -243,28 +245,34 @@ class _Extras:
 
     def of(self, inode: int, kind: Kind, links: int) -> _Extra:
         """Asked for a second name of a file, the library tells nothing: what it told first is kept."""
-        if not self._may_be_some(inode, kind):
-            return {}, None, ""
+        if self._inodes.found and not kind.endswith("-device"):
+            return self._read(inode)
         if links < 2 or kind == "directory":
             return self._told(inode, kind)
         if inode not in self._of_links:
             self._of_links[inode] = self._told(inode, kind)
         return self._of_links[inode]
 
-    def _may_be_some(self, inode: int, kind: Kind) -> bool:
-        """Most files have none, and the library is slow to say so."""
+    def _read(self, inode: int) -> _Extra:
         try:
-            return kind.endswith("-device") or self._inodes.may_have_attributes(inode)
-        except (OSError, ValueError):
-            return True
+            values = self._inodes.attributes(inode)
+        except (OSError, ValueError) as error:
+            return None, None, f"extended attributes: {words_of(error)}"
+        return {name: hashlib.sha256(value).hexdigest() for name, value in values.items()}, None, ""
 
     def _told(self, inode: int, kind: Kind) -> _Extra:
+        """By the library, which gives zeros for what is behind a value's beginning."""
         try:
             entry = self._volume.get_file_entry_by_inode(inode)
             device = _device(entry.device_number) if kind.endswith("-device") else None
-            values = (
+            values = [
                 entry.get_extended_attribute(number) for number in range(entry.number_of_extended_attributes)
-            )
+            ]
+            if self._inodes.found:
+                xattrs, _, problem = self._read(inode)
+                return xattrs, device, problem
+            if any(value.size > _WHOLE_VALUE_BYTES for value in values):
+                raise ValueError(f"one of more than {_WHOLE_VALUE_BYTES} bytes is not read here (meta_bg)")
             xattrs = {
                 str(value.name): hashlib.sha256(value.read(1 << 16) or b"").hexdigest() for value in values
             }

@@ -3,7 +3,8 @@
 Records are MessagePack, each after its length (4 bytes, big-endian). Whatever a hostile file system does to
 it, it can write records, and end.
 
-Run: python -m korora.adapters.filesystem.walker files|pieces|content|places [ALGORITHM=FOLDER ...] -- [PATTERN ...]
+Run: python -m korora.adapters.filesystem.walker files|pieces|content|places [ALGORITHM=FOLDER ...] --
+    [PATTERN ...]
 It begins once it has read, on its input, three words with zero bytes between: `nbd`, SOCKET, EXPORT; or
 `file`, FILE, LAYOUT: a file in which the disk's bytes lie, and where. `content`: pieces without digests.
 """
@@ -149,7 +150,9 @@ def main(words: Sequence[str], orders: BinaryIO, output: BinaryIO) -> None:
     if what == "places":
         all_of_it = located_in(disk)
     else:
-        all_of_it = told_of(disk, wanted, None if what == "files" else tell, digests=what != "content", beside=beside)
+        all_of_it = told_of(
+            disk, wanted, None if what == "files" else tell, digests=what != "content", beside=beside
+        )
     for told in all_of_it:
         tell(told)
     output.flush()

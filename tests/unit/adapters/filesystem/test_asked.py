@@ -6,11 +6,15 @@ import hashlib
 import os
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from korora.adapters.filesystem import sandboxed
+from korora.adapters.filesystem.attributes import MAGIC, in_block, in_inode
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
 from korora.model.files import Beside, Done, FileRecord, Told
 from korora.model.image import Format, ImageFiles
@@ -83,23 +87,51 @@ def test_a_raw_disk_of_no_whole_number_of_sectors_is_read_from_its_file(
     assert [how for how, _, _ in words] == ["file", "file"]
 
 
-@pytest.mark.parametrize(
-    "options", [("-I", "128"), ("-I", "256"), ("-I", "1024"), ("-O", "^metadata_csum"), ("-O", "meta_bg")]
-)
+@pytest.mark.parametrize("options", [("-I", "128"), ("-I", "256"), ("-I", "1024"), ("-O", "^metadata_csum")])
 def test_attributes_are_found_in_the_inode_and_in_a_block_of_their_own(
     options: tuple[str, ...], tmp_path: Path
 ) -> None:
     root = tmp_path / "root"
     (root / "folder").mkdir(parents=True)
-    lengths = {"none": 0, "short": 1, "long": 50, "folder": 1}
+    lengths = {"none": 0, "short": 1, "long": 900, "folder": 1}
     for name, length in lengths.items():
         if name != "folder":
             (root / name).write_bytes(b"x")
         if length:
             os.setxattr(root / name, "user.note", b"y" * length)
-    more = ("-O", "^resize_inode") if "meta_bg" in options else ()
-    found = files(walked(made(root, "-b", "1024", *options, *more)))
+    found = files(walked(made(root, "-b", "1024", *options)))
     assert not [one for one in found.values() if one.problem]
     for name, length in lengths.items():
         noted = {"user.note": hashlib.sha256(b"y" * length).hexdigest()}
         assert found[b"/" + name.encode()].xattrs == (noted if length else {}), name
+
+
+def test_where_inodes_are_not_found_a_long_attribute_is_a_problem_and_a_short_one_is_read(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for name, length in (("short", 60), ("long", 61)):
+        (root / name).write_bytes(b"x")
+        os.setxattr(root / name, "user.note", bytes(range(length)))
+    found = files(walked(made(root, "-O", "meta_bg,^resize_inode")))
+    assert found[b"/short"].xattrs == {"user.note": hashlib.sha256(bytes(range(60))).hexdigest()}
+    assert (found[b"/long"].xattrs, bool(found[b"/long"].problem)) == (None, True)
+
+
+@given(st.binary(min_size=160, max_size=512), st.integers(0, 200))
+def test_whatever_stands_where_attributes_are_they_are_none_or_lie_there(raw: bytes, at: int) -> None:
+    with suppress(ValueError):
+        for _, value in in_inode(raw[:at] + MAGIC + raw[at:], at):
+            assert value in raw
+    with suppress(ValueError):
+        for _, value in in_block(MAGIC + raw):
+            assert value in MAGIC + raw
+
+
+def test_a_value_that_lies_elsewhere_is_no_value() -> None:
+    apart = (
+        bytes([1, 1]) + (60).to_bytes(2, "little") + (9).to_bytes(4, "little") + bytes(8) + b"a" + bytes(7)
+    )
+    with pytest.raises(ValueError, match="inode of its own"):
+        list(in_block(MAGIC + bytes(28) + apart))
