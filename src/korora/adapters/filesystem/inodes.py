@@ -48,7 +48,9 @@ class Inodes:
     def attributes(self, inode: int) -> dict[str, bytes]:
         """Extended ones. OSError or ValueError, as above, or where they are none."""
         raw = self._raw(inode)
-        block = _U32.unpack_from(raw, _ACL_BLOCK)[0] | _U16.unpack_from(raw, _ACL_BLOCK_HIGH)[0] << 32
+        (block,) = _U32.unpack_from(raw, _ACL_BLOCK)
+        if self.features & _HAS_64BIT:
+            block |= _U16.unpack_from(raw, _ACL_BLOCK_HIGH)[0] << 32
         found: dict[str, bytes] = {}
         if len(raw) > _OLD_INODE:
             found.update(in_inode(raw, _OLD_INODE + _U16.unpack_from(raw, _EXTRA_BYTES)[0]))
@@ -59,7 +61,7 @@ class Inodes:
     def _raw(self, inode: int) -> bytes:
         if not self.found or not self._in_a_group or self._descriptor < _SHORT_DESCRIPTOR or inode < 1:
             raise ValueError("where its inode lies cannot be known")
-        if not _OLD_INODE <= self._bytes <= _LARGEST_INODE:
+        if not _OLD_INODE <= self._bytes <= _LARGEST_INODE or self._bytes & (self._bytes - 1):
             raise ValueError("its inode is of no size that can be")
         group, number = divmod(inode - 1, self._in_a_group)
         if group != self._group:
