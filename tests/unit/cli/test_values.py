@@ -71,7 +71,7 @@ def lines(command: Command) -> Iterator[list[str]]:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_called_with_the_values_that_typer_makes(name: str) -> None:
     root = typer.main.get_command(app)
-    asked = typer.Context(root)  # type: ignore[arg-type]
+    asked = typer.Context(root)
     usual = root.get_command(asked, name)  # type: ignore[attr-defined]
     for command in below(usual):
         unchanged = without_it(command)

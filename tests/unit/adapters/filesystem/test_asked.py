@@ -27,7 +27,7 @@ def made(folder: Path, *options: str) -> Path:
     image = folder.with_suffix(".img")
     with image.open("wb") as file:
         file.truncate(16 * MIB)
-    command = ["mkfs.ext4", "-q", *options, "-d", folder, image]
+    command: list[str | Path] = ["mkfs.ext4", "-q", *options, "-d", folder, image]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     return image
 
