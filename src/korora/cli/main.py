@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from korora.cli.failure import told, trace, understood
 from korora.cli.invocation import Invocation
 from korora.cli.render import say, unwritten
+from korora.cli.values import plainly
 from korora.errors import CancelledError, ExitCode, KororaError, ToolError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Commands(TyperGroup):
         application = getattr(module, "app", None) or _only(getattr(module, cmd_name))
         command = typer.main.get_command(application)
         command.name = cmd_name
-        return command
+        return plainly(command)
 
     def format_commands(self, ctx: Context, formatter: Any) -> None:
         with formatter.section("Commands"):
@@ -132,7 +133,9 @@ def answer(words: list[str]) -> int:
     """Run one command line; returns its exit code, having told what went wrong."""
     as_json = "--json" in words
     try:
-        code = typer.main.get_command(app).main(args=words, prog_name="korora", standalone_mode=False)
+        code = plainly(typer.main.get_command(app)).main(
+            args=words, prog_name="korora", standalone_mode=False
+        )
         if code != _INTERRUPTED:
             return code if isinstance(code, int) else ExitCode.DONE
         error: KororaError = CancelledError("interrupted", kind="cancelled", remedy="nothing more was asked")

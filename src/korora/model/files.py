@@ -30,8 +30,9 @@ class Volume(msgspec.Struct, frozen=True, tag="volume"):
 class FileRecord(msgspec.Struct, frozen=True, tag="file"):
     """One name in a volume. `mode`: permission bits, setuid and setgid and sticky among them.
 
-    `blake3`, `md5`, `sha256`: of a file's whole content, or None where `problem` says why not. `xattrs`: name
-    → SHA-256 of the value, in hex; None where this file system's are not read. All None where nobody asked.
+    `blake3`, `md5`, `sha256`: of a file's whole content, or None where `problem` says why not, or nobody
+    asked (`Beside`). `xattrs`: name → SHA-256 of the value, in hex; None where this file system's are not
+    read, or nobody asked.
     """
 
     volume: int
@@ -49,6 +50,13 @@ class FileRecord(msgspec.Struct, frozen=True, tag="file"):
     md5: str | None = None
     problem: Words = ""
     sha256: str | None = None
+
+
+class Beside(msgspec.Struct, frozen=True):
+    """A digest beside BLAKE3, of all files of a volume that has this folder: what lies there states it."""
+
+    algorithm: Literal["md5", "sha256"]
+    folder: Path
 
 
 class Content(msgspec.Struct, frozen=True, tag="content"):

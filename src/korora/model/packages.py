@@ -7,7 +7,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-Algorithm: TypeAlias = Literal["md5", "sha256", "other"]
+Made: TypeAlias = Literal["md5", "sha256"]
+"""What is made of a system's files, to be compared."""
+Algorithm: TypeAlias = Made | Literal["other"]
 PackageKind: TypeAlias = Literal["Debian", "RPM"]
 
 

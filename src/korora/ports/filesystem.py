@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
-from korora.model.files import Told
+from korora.model.files import Beside, Told
 from korora.model.image import ImageFiles, NbdExport
 
 
@@ -17,6 +17,7 @@ class FileReader(Protocol):
         *,
         pieces: bool = False,
         digests: bool = True,
+        beside: Sequence[Beside] = (),
         stopped: Callable[[], bool] = ...,
     ) -> Generator[Told, None, None]:
         """Everything in all volumes, a directory before what is in it; ends with Done, or with a Problem.
@@ -24,6 +25,7 @@ class FileReader(Protocol):
         `contents`: shell patterns of paths whose whole content is told as well, right after their record.
         `pieces`: the content of every file is told, as it is read, before its record. Without `digests` the
         records have none, and no extended attributes: who takes the pieces wants no more of them.
+        `beside`: what is made beside BLAKE3, and where: also where nobody can say if the folder is there.
         `stopped`: asked now and then while nothing comes; once it says so, the reading ends with a Problem.
         """
         ...

@@ -84,6 +84,7 @@ class FilesInside:
             self.contents,
             pieces=bool(takers),
             digests=self.digests,
+            beside=packages.BESIDE,
             stopped=lambda: passage is not None and passage.stopped,
         )
         with (

@@ -40,7 +40,8 @@ def read_files(image: Image, tell: Tell, paths: Sequence[str] = ()) -> Reading:
 
     RefusedError where the container is not to be trusted; what cannot be read is in the digest's problems.
     """
-    return read_from(SandboxedFiles().walk(only_disk(image), packages.WANTED), tell, paths)
+    told = SandboxedFiles().walk(only_disk(image), packages.WANTED, beside=packages.BESIDE)
+    return read_from(told, tell, paths)
 
 
 def only_disk(image: Image) -> ImageFiles:

@@ -16,25 +16,34 @@ from korora.adapters.packages.rpm import RpmDatabase
 from korora.agents.integrity.files.packages import dpkg
 from korora.agents.integrity.files.packages.dpkg import DpkgDatabase
 from korora.agents.integrity.files.packages.verifying import SystemFinding, compared
-from korora.model.files import Content, FileRecord, Problem
-from korora.model.packages import Packages
+from korora.model.files import Beside, Content, FileRecord, Problem
+from korora.model.packages import Made, Packages
 from korora.ports.packages import PackageDatabase
 
 ROOTS: Final = (b"", b"/@", b"/@rootfs", b"/root", b"/@/.snapshots/*/snapshot")
 MAX_DATABASES: Final = 64
 MAX_BYTES: Final = 1 << 30
 """Of databases on one disk, all together."""
-_KINDS: Final[tuple[tuple[tuple[bytes, ...], tuple[bytes, ...], Callable[[], PackageDatabase]], ...]] = (
-    (dpkg.FOLDERS, dpkg.WANTED, DpkgDatabase),
-    (rpm.FOLDERS, rpm.WANTED, RpmDatabase),
+_Kind = tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[Made, ...], Callable[[], PackageDatabase]]
+_KINDS: Final[tuple[_Kind, ...]] = (
+    (dpkg.FOLDERS, dpkg.WANTED, dpkg.ALGORITHMS, DpkgDatabase),
+    (rpm.FOLDERS, rpm.WANTED, rpm.ALGORITHMS, RpmDatabase),
 )
 WANTED: Final = tuple(
     root + folder + name
     for root in ROOTS
-    for folders, names, _ in _KINDS
+    for folders, names, _, _ in _KINDS
     for folder in folders
     for name in names
 )
+BESIDE: Final = tuple(
+    Beside(algorithm, (root + folder).rstrip(b"/"))
+    for root in ROOTS
+    for folders, _, algorithms, _ in _KINDS
+    for folder in folders
+    for algorithm in algorithms
+)
+"""What a disk's package databases may state of its files."""
 _TOO_MUCH: Final = "there are too many, or they are too large"
 Files = Mapping[tuple[int, bytes], FileRecord]
 
@@ -64,7 +73,7 @@ class Gathering:
         self._open.close()
 
     def take(self, content: Content) -> None:
-        for folders, _, make in _KINDS:
+        for folders, _, _, make in _KINDS:
             for folder in folders:
                 root, found, _ = content.path.partition(folder)
                 if found:

@@ -17,7 +17,7 @@ from fakes.scanner import MemoryScanner
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
 from korora.agents.integrity.malware.examination import Examination, Limits
 from korora.errors import ToolError
-from korora.model.files import Begun, Done, Ended, FileRecord, Piece, Problem, Told, Volume
+from korora.model.files import Begun, Beside, Done, Ended, FileRecord, Piece, Problem, Told, Volume
 from korora.model.image import Format, ImageFiles, NbdExport
 from korora.model.indicator import Entry, Kind, Provenance
 from korora.model.scan import Answer, Rule
@@ -45,6 +45,7 @@ class Scripted:
         *,
         pieces: bool = False,
         digests: bool = True,
+        beside: Sequence[Beside] = (),
         stopped: Callable[[], bool] = lambda: False,
     ) -> Generator[Told, None, None]:
         self.walks += 1
@@ -61,6 +62,7 @@ class Silent(Scripted):
         *,
         pieces: bool = False,
         digests: bool = True,
+        beside: Sequence[Beside] = (),
         stopped: Callable[[], bool] = lambda: False,
     ) -> Generator[Told, None, None]:
         yield from self._told

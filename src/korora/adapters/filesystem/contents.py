@@ -29,6 +29,7 @@ from korora.model.files import (
     MAX_GATHERED_BYTES,
     MAX_PIECE_BYTES,
     Begun,
+    Beside,
     Content,
     Ended,
     Entire,
@@ -51,7 +52,7 @@ class Contents:
     """`patterns`: of the paths whose content is wanted whole. `tell`: takes every file's content in pieces,
     while it is read, before its record; None where nobody wants it. `volume`: the number they are told with.
     `digests`: whether anybody wants them, and what else is in a record beside a file's own facts. `room`: for
-    the zeros of holes, of all volumes of the disk.
+    the zeros of holes, of all volumes of the disk. `beside`: which digests, beside BLAKE3, and where.
     """
 
     def __init__(
@@ -62,14 +63,22 @@ class Contents:
         *,
         digests: bool = True,
         room: Room | None = None,
+        beside: Sequence[Beside] = (),
     ) -> None:
         self._patterns = re.compile("|".join(translate(one.decode("latin-1")) for one in patterns) or r"(?!)")
         self._volume = volume
         self._tell = tell
         self.digests = digests
         self._room = room or Room()
+        self._wanted_beside = beside
+        self._algorithms = {one.algorithm for one in beside}
         self._held: list[bytes] | None = None
+        self._anything = bool(patterns)
         self._beside = ThreadPoolExecutor(1, "hash")
+
+    def lie_in(self, has: Callable[[bytes], bool]) -> None:
+        """In a volume of which `has` knows what folders it has. Nobody has said so: all digests are made."""
+        self._algorithms = {one.algorithm for one in self._wanted_beside if has(_certain(one.folder))}
 
     def digested(self, read: Read, size: int, path: bytes, holes: Holes = no_holes) -> tuple[Digests, str]:
         """(BLAKE3, MD5, SHA-256) of all of it, or why there is none; of a long file its tree alone."""
@@ -161,7 +170,7 @@ class Contents:
     def _hashing(self, size: int) -> Hashing | LongDigest | None:
         if not self.digests:
             return None
-        return LongDigest() if size > LONG_BYTES else Hashing(self._beside)
+        return LongDigest() if size > LONG_BYTES else Hashing(self._beside, self._algorithms)
 
     def wanted(self, record: FileRecord) -> Iterator[Content | Problem]:
         """The content of what was digested last, if it is asked for."""
@@ -177,7 +186,13 @@ class Contents:
         yield from ()
 
     def _is_wanted(self, path: bytes) -> bool:
-        return self._patterns.match(path.decode("latin-1")) is not None
+        return self._anything and self._patterns.match(path.decode("latin-1")) is not None
+
+
+def _certain(folder: bytes) -> bytes:
+    """As much of its path as is no pattern."""
+    head, pattern, _ = folder.partition(b"*")
+    return head.rpartition(b"/")[0] if pattern else folder
 
 
 def _read(read: Read, begin: int, end: int, size: int) -> Iterator[bytes]:

@@ -60,8 +60,11 @@ def in_file(file: str, layout: str) -> Disk:
     where: Layout = decoded(Path(layout).read_bytes())
 
     def fetch(offset: int, length: int) -> bytes:
-        space, done = bytearray(length), 0
         try:
+            place = where.in_one_piece(offset, length)
+            if place is not None and len(found := os.pread(descriptor, length, place)) == length:
+                return found
+            space, done = bytearray(length), 0
             for count, place in where.pieces(offset, length):
                 read_into(memoryview(space)[done : done + count], descriptor, place)
                 done += count

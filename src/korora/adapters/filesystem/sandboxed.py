@@ -25,7 +25,7 @@ import msgspec
 import korora
 from korora.adapters.image.qemu_nbd import ITSELF, in_file, served
 from korora.adapters.image.sandbox import Sandbox, end
-from korora.model.files import Done, Problem, Told
+from korora.model.files import Beside, Done, Problem, Told
 from korora.model.image import ImageFiles, NbdExport
 
 MAX_RECORD_BYTES: Final = 20 << 20
@@ -55,20 +55,22 @@ class SandboxedFiles:
         *,
         pieces: bool = False,
         digests: bool = True,
+        beside: Sequence[Beside] = (),
         stopped: Callable[[], bool] = _never,
     ) -> Generator[Told, None, None]:
         what = ("pieces" if digests else "content") if pieces else "files"
-        return self._told(disk, what, contents, stopped)
+        more = [one.algorithm.encode() + b"=" + one.folder for one in beside]
+        return self._told(disk, what, [*more, b"--", *contents], stopped)
 
     def locate(self, disk: ImageFiles | NbdExport) -> Generator[Told, None, None]:
-        return self._told(disk, "places", (), _never)
+        return self._told(disk, "places", (b"--",), _never)
 
     def _told(
-        self, disk: ImageFiles | NbdExport, what: str, contents: Sequence[bytes], stopped: Callable[[], bool]
+        self, disk: ImageFiles | NbdExport, what: str, wanted: Sequence[bytes], stopped: Callable[[], bool]
     ) -> Generator[Told, None, None]:
         deadline = time.monotonic() + self.within_s
         command = [sys.executable, "-I", "-m", "korora.adapters.filesystem.walker", what]
-        words = [*command, *(os.fsdecode(pattern) for pattern in contents)]
+        words = [*command, *(os.fsdecode(word) for word in wanted)]
         with ExitStack() as undone:
             errors = undone.enter_context(tempfile.TemporaryFile())
             shown = _shown(disk, undone)
@@ -122,10 +124,11 @@ def _ready(disk: ImageFiles | NbdExport, folder: Path) -> Iterator[Words]:
         where = looking.submit(in_file, disk)
         with served(disk, folder) as handles:
             found = where.result()
-            if found is None or found.size != handles[0].get_size():
+            layout = found.served_as(handles[0].get_size()) if found is not None else None
+            if layout is None:
                 yield "nbd", "/run/nbd", ""
                 return
-            (folder / "layout").write_bytes(found.whole().encoded())
+            (folder / "layout").write_bytes(layout.encoded())
             yield "file", ITSELF, "/run/layout"
 
 
@@ -138,7 +141,7 @@ def _python() -> dict[str, Path]:
 def _records(reading: _Reading, process: subprocess.Popen[bytes], errors: IO[bytes]) -> Iterator[Told]:
     while True:
         try:
-            told = _DECODER.decode(reading.exactly(reading.length()))
+            told = _DECODER.decode(reading.record())
         except (EOFError, TimeoutError, msgspec.MsgspecError) as error:
             yield Problem("the reader of files", _last_words(process, errors, error))
             return
@@ -161,33 +164,30 @@ class _Reading:
         self._stopped = stopped
         self._ready = selectors.DefaultSelector()
         self._ready.register(self._pipe, selectors.EVENT_READ)
-        self._held = bytearray()
+        self._held, self._at = b"", 0
 
-    def length(self) -> int:
-        length = int.from_bytes(self.exactly(4), "big")
+    def record(self) -> memoryview | bytearray:
+        """The next one. EOFError where there is none, TimeoutError after the deadline."""
+        length = int.from_bytes(self._exactly(4), "big")
         if length > MAX_RECORD_BYTES:
             raise EOFError("it told of something too large")
-        return length
+        return self._directly(length) if length > _DIRECTLY_BYTES else self._exactly(length)
 
-    def exactly(self, length: int) -> bytes | bytearray:
-        if length > _DIRECTLY_BYTES:
-            return self._directly(length)
-        while len(self._held) < length:
+    def _exactly(self, length: int) -> memoryview:
+        while len(self._held) - self._at < length:
             self._wait()
             piece = os.read(self._pipe, _DIRECTLY_BYTES)
             if not piece:
                 raise EOFError("it ended early")
-            self._held += piece
-        told = bytes(self._held[:length])
-        del self._held[:length]
-        return told
+            self._held, self._at = self._held[self._at :] + piece, 0
+        begin, self._at = self._at, self._at + length
+        return memoryview(self._held)[begin : self._at]
 
     def _directly(self, length: int) -> bytearray:
         """Much of it, copied once: into its own place."""
         told = bytearray(length)
-        came = min(length, len(self._held))
-        told[:came] = self._held[:came]
-        del self._held[:came]
+        came = min(length, len(self._held) - self._at)
+        told[:came] = self._exactly(came)
         rest = memoryview(told)[came:]
         while rest:
             self._wait()

@@ -7,7 +7,9 @@ followed twice. Limit: NTFS's access lists are not read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -20,6 +22,7 @@ from korora.adapters.filesystem.contents import Contents, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, ForSleuthKit, words_of
 from korora.adapters.filesystem.hashing import Digests
 from korora.adapters.filesystem.holes import Run
+from korora.adapters.filesystem.inodes import Inodes
 from korora.adapters.filesystem.ntfs_table import Table
 from korora.adapters.filesystem.sealed import Sealed
 from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
@@ -35,6 +38,7 @@ _KINDS: Final[dict[int, Kind]] = {
     pytsk3.TSK_FS_META_TYPE_FIFO: "fifo",
     pytsk3.TSK_FS_META_TYPE_SOCK: "socket",
 }
+_NOT_THERE: Final = "path not found"
 _NOWHERE: Final = int(pytsk3.TSK_FS_ATTR_RUN_FLAG_FILLER) | int(pytsk3.TSK_FS_ATTR_RUN_FLAG_SPARSE)
 _CONTENT: Final = {pytsk3.TSK_FS_ATTR_TYPE_DEFAULT, pytsk3.TSK_FS_ATTR_TYPE_NTFS_DATA}
 _NAMES: Final = {
@@ -50,6 +54,15 @@ _NAMES: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """One that is open, and the names in it that were not told yet."""
+
+    path: bytes
+    inode: int
+    entries: Iterator[Any]
+
+
 class SleuthKitVolume:
     """OSError when it is none of these file systems."""
 
@@ -60,59 +73,77 @@ class SleuthKitVolume:
         self.filesystem = _NAMES.get(self._files.info.ftype, "")
         if not self.filesystem:
             raise OSError("a file system that is not read")
-        is_ext = self.filesystem in {"ext2", "ext3", "ext4"}
-        self._extras = _Extras(part) if is_ext else None
-        self._sealed = Sealed(part) if is_ext else None
+        inodes = Inodes(part) if self.filesystem in {"ext2", "ext3", "ext4"} else None
+        self._extras = _Extras(part, inodes) if inodes else None
+        self._sealed = Sealed(inodes) if inodes else None
         self._table = Table(part, self._files) if self.filesystem == "ntfs" else None
-        self._above: set[int] = set()
 
     def walk(self, contents: Contents) -> Iterator[Walked]:
+        contents.lie_in(self._has)
         root = self._files.open_dir(inode=self._files.info.root_inum)
-        yield from self._inside(root, b"", int(self._files.info.root_inum), contents)
+        open_folders = [_Folder(b"", int(self._files.info.root_inum), iter(root))]
+        above = {open_folders[0].inode}
+        while open_folders:
+            folder, record = open_folders[-1], None
+            try:
+                if (entry := next(folder.entries, None)) is not None:
+                    record = yield from self._told(entry, folder.path, contents)
+            except OSError as error:
+                yield self._problem(folder.path, words_of(error))
+                entry = None
+            if entry is None:
+                above.discard(open_folders.pop().inode)
+            elif record is not None and record.kind == "directory":
+                below = self._opened(entry, record.path, above)
+                if isinstance(below, Problem):
+                    yield below
+                else:
+                    open_folders.append(below)
+                    above.add(below.inode)
 
-    def _inside(self, directory: Any, path: bytes, inode: int, contents: Contents) -> Iterator[Walked]:
-        if inode in self._above or len(self._above) >= MAX_DEPTH:
-            yield self._problem(path, "a directory that leads back into itself, or too deep")
-            return
-        self._above.add(inode)
+    def _has(self, path: bytes) -> bool:
+        """Whether something is there, or might be."""
         try:
-            for entry in directory:
-                yield from self._told(entry, path, contents)
+            self._files.open(os.fsdecode(path))
         except OSError as error:
-            yield self._problem(path, words_of(error))
-        finally:
-            self._above.discard(inode)
+            return _NOT_THERE not in str(error)
+        return True
 
-    def _told(self, entry: Any, above: bytes, contents: Contents) -> Iterator[Walked]:
+    def _opened(self, entry: Any, path: bytes, above: set[int]) -> _Folder | Problem:
+        inode = int(entry.info.meta.addr)
+        try:
+            directory = entry.as_directory()
+        except OSError as error:
+            return self._problem(path, words_of(error))
+        if inode in above or len(above) >= MAX_DEPTH:
+            return self._problem(path, "a directory that leads back into itself, or too deep")
+        return _Folder(path, inode, iter(directory))
+
+    def _told(
+        self, entry: Any, above: bytes, contents: Contents
+    ) -> Generator[Walked, None, FileRecord | None]:
+        """What there is to tell of a name, and its record."""
         name, meta = bytes(entry.info.name.name), entry.info.meta
         if (
             name in {b".", b".."}
             or entry.info.name.flags == pytsk3.TSK_FS_NAME_FLAG_UNALLOC
             or _is_virtual(name)
         ):
-            return
+            return None
         path = above + b"/" + name
         if len(path) > MAX_PATH_BYTES:
             yield self._problem(above, "a path too long")
-        elif meta is None:
+            return None
+        if meta is None:
             yield self._problem(path, "a name that leads to nothing")
-        else:
-            record = self._record(entry, path, meta, contents)
-            yield record
-            yield from contents.wanted(record)
-            yield from contents.located(record, self._runs(entry))
-            if self.filesystem == "ntfs":
-                yield from self._streams(entry, record, contents)
-            if record.kind == "directory":
-                yield from self._deeper(entry, path, int(meta.addr), contents)
-
-    def _deeper(self, entry: Any, path: bytes, inode: int, contents: Contents) -> Iterator[Walked]:
-        try:
-            directory = entry.as_directory()
-        except OSError as error:
-            yield self._problem(path, words_of(error))
-            return
-        yield from self._inside(directory, path, inode, contents)
+            return None
+        record = self._record(entry, path, meta, contents)
+        yield record
+        yield from contents.wanted(record)
+        yield from contents.located(record, self._runs(entry))
+        if self.filesystem == "ntfs":
+            yield from self._streams(entry, record, contents)
+        return record
 
     def _record(self, entry: Any, path: bytes, meta: Any, contents: Contents) -> FileRecord:
         kind: Kind = _KINDS.get(meta.type, "other")
@@ -123,7 +154,7 @@ class SleuthKitVolume:
                 entry.read_random, int(meta.size), path, lambda: self._holes(entry)
             )
         xattrs, device, more = (
-            self._extras.of(int(meta.addr), kind, int(meta.nlink))
+            self._extras.of(int(meta.addr), kind)
             if self._extras and contents.digests and not problem
             else (None, None, "")
         )
@@ -225,35 +256,27 @@ _Extra = tuple[dict[str, str] | None, tuple[int, int] | None, str]
 
 
 class _Extras:
-    """What The Sleuth Kit does not tell of ext: extended attributes, device numbers."""
+    """What The Sleuth Kit does not tell of ext: extended attributes, and, by libfsext, device numbers.
 
-    def __init__(self, part: Bytes) -> None:
+    libfsext (20260821) tells attributes too, and gives zeros behind the 60th byte of a value.
+    """
+
+    def __init__(self, part: Bytes, inodes: Inodes) -> None:
+        self._inodes = inodes
         self._file = AsFile(part)
         self._volume = pyfsext.volume()
         self._volume.open_file_object(self._file)
-        self._of_links: dict[int, _Extra] = {}
 
-    def of(self, inode: int, kind: Kind, links: int) -> _Extra:
-        """Asked for a second name of a file, the library tells nothing: what it told first is kept."""
-        if links < 2 or kind == "directory":
-            return self._told(inode, kind)
-        if inode not in self._of_links:
-            self._of_links[inode] = self._told(inode, kind)
-        return self._of_links[inode]
-
-    def _told(self, inode: int, kind: Kind) -> _Extra:
+    def of(self, inode: int, kind: Kind) -> _Extra:
         try:
-            entry = self._volume.get_file_entry_by_inode(inode)
-            device = _device(entry.device_number) if kind.endswith("-device") else None
-            values = (
-                entry.get_extended_attribute(number) for number in range(entry.number_of_extended_attributes)
-            )
-            xattrs = {
-                str(value.name): hashlib.sha256(value.read(1 << 16) or b"").hexdigest() for value in values
-            }
+            values = self._inodes.attributes(inode)
+            device = self._device(inode) if kind.endswith("-device") else None
         except (OSError, TypeError, ValueError) as error:
             return None, None, f"extended attributes: {words_of(error)}"
-        return xattrs, device, ""
+        return {name: hashlib.sha256(value).hexdigest() for name, value in values.items()}, device, ""
+
+    def _device(self, inode: int) -> tuple[int, int] | None:
+        return _device(self._volume.get_file_entry_by_inode(inode).device_number)
 
 
 def _device(number: Any) -> tuple[int, int] | None:

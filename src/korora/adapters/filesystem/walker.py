@@ -3,13 +3,15 @@
 Records are MessagePack, each after its length (4 bytes, big-endian). Whatever a hostile file system does to
 it, it can write records, and end.
 
-Run: python -m korora.adapters.filesystem.walker files|pieces|content|places [PATTERN ...]
+Run: python -m korora.adapters.filesystem.walker files|pieces|content|places [ALGORITHM=FOLDER ...] --
+    [PATTERN ...]
 It begins once it has read, on its input, three words with zero bytes between: `nbd`, SOCKET, EXPORT; or
 `file`, FILE, LAYOUT: a file in which the disk's bytes lie, and where. `content`: pieces without digests.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, Final, Protocol
@@ -23,7 +25,7 @@ from korora.adapters.filesystem.names import name_of
 from korora.adapters.filesystem.places import Places
 from korora.adapters.filesystem.sleuthkit import SleuthKitVolume
 from korora.adapters.filesystem.volumes import Found, found_in
-from korora.model.files import Begun, Done, Ended, FileRecord, Problem, Told, Volume
+from korora.model.files import Begun, Beside, Done, Ended, FileRecord, Problem, Told, Volume
 
 
 class Reader(Protocol):
@@ -55,7 +57,12 @@ READERS: Final[dict[str, Callable[[int, Bytes], Reader]]] = {"btrfs": _btrfs, "x
 
 
 def told_of(
-    disk: Disk, patterns: Sequence[bytes], tell: Tell | None = None, *, digests: bool = True
+    disk: Disk,
+    patterns: Sequence[bytes],
+    tell: Tell | None = None,
+    *,
+    digests: bool = True,
+    beside: Sequence[Beside] = (),
 ) -> Iterator[Told]:
     """`tell` takes the pieces of files' contents; they belong before the record that comes next."""
     files, room = 0, Room()
@@ -63,7 +70,8 @@ def told_of(
         if isinstance(found, Problem):
             yield found
             continue
-        for told in _volume(number, found, Contents(patterns, number, tell, digests=digests, room=room)):
+        contents = Contents(patterns, number, tell, digests=digests, room=room, beside=beside)
+        for told in _volume(number, found, contents):
             files += isinstance(told, FileRecord)
             yield told
     yield Done(files)
@@ -122,6 +130,11 @@ def _is_empty(found: Found, called: str) -> bool:
     return not called and not any(found.content.read(0, 1 << 17))
 
 
+def _beside(word: str) -> Beside:
+    algorithm, _, folder = word.partition("=")
+    return msgspec.convert({"algorithm": algorithm, "folder": os.fsencode(folder)}, Beside)
+
+
 def main(words: Sequence[str], orders: BinaryIO, output: BinaryIO) -> None:
     sys.setrecursionlimit(20_000)
     encoder = msgspec.msgpack.Encoder()
@@ -133,14 +146,18 @@ def main(words: Sequence[str], orders: BinaryIO, output: BinaryIO) -> None:
         if isinstance(told, Volume | Begun | Ended):  # before a long file begins, and once it is over
             output.flush()
 
-    what, *patterns = words
+    what, *words = words
+    end = words.index("--")
+    beside = [_beside(word) for word in words[:end]]
     how, one, other = orders.read().decode().split("\0")
     disk = (in_file if how == "file" else exported)(one, other)
-    wanted = [word.encode() for word in patterns]
+    wanted = [os.fsencode(word) for word in words[end + 1 :]]
     if what == "places":
         all_of_it = located_in(disk)
     else:
-        all_of_it = told_of(disk, wanted, None if what == "files" else tell, digests=what != "content")
+        all_of_it = told_of(
+            disk, wanted, None if what == "files" else tell, digests=what != "content", beside=beside
+        )
     for told in all_of_it:
         tell(told)
     output.flush()

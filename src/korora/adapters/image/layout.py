@@ -60,6 +60,13 @@ class Layout:
             yield count, None if place == _ZEROS else place + within
             offset, length, number = offset + count, length - count, number + 1
 
+    def in_one_piece(self, offset: int, length: int) -> int | None:
+        """Where in the file all of these bytes lie, one after another; None where they do not."""
+        number = bisect_right(self._starts, offset) - 1
+        within = offset - self._starts[number]
+        place = self._places[number]
+        return None if place == _ZEROS or within + length > self._lengths[number] else place + within
+
     def extents(self, offset: int = 0) -> Iterator[Extent]:
         """All from `offset` on, in order and without gaps."""
         number = max(0, bisect_right(self._starts, offset) - 1)

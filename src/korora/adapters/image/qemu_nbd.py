@@ -39,6 +39,7 @@ CHECKED_WITHIN_S: Final = 600.0
 MAPPED_WITHIN_S: Final = 20.0
 MAP_BYTES: Final = 16 << 20
 """Of a map that is longer, or takes longer, nothing is used: some 100,000 runs that each lie elsewhere."""
+SECTOR_BYTES: Final = 512
 _FOLDER: Final = "/images"
 ITSELF: Final = f"{_FOLDER}/.image"
 _SOUND: Final = {0, 3, 63}
@@ -128,8 +129,17 @@ class InFile:
     size: int
     layout: Layout | None = None
 
-    def whole(self) -> Layout:
-        return self.layout or Layout([(self.size, 0)])
+    def served_as(self, size: int) -> Layout | None:
+        """Where the bytes of a disk of this size lie; None if it is another disk.
+
+        QEMU shows a raw file in whole sectors, with zeros behind its end.
+        """
+        behind = size - self.size
+        if self.layout is not None:
+            return self.layout if behind == 0 else None
+        if not 0 <= behind < SECTOR_BYTES:
+            return None
+        return Layout([(self.size, 0), (behind, None)] if behind else [(self.size, 0)])
 
 
 def in_file(image: ImageFiles) -> InFile | None:

@@ -23,9 +23,10 @@ from typing import IO, Final
 
 from korora.adapters.image.sandbox import Sandbox, end
 from korora.model.files import Content
-from korora.model.packages import Algorithm, Packages, Stated
+from korora.model.packages import Algorithm, Made, Packages, Stated
 
 FOLDERS: Final = (b"/usr/lib/sysimage/rpm/", b"/var/lib/rpm/")
+ALGORITHMS: Final[tuple[Made, ...]] = ("sha256", "md5")
 KINDS: Final = {"rpmdb.sqlite": "SQLite", "Packages.db": "ndb", "Packages": "Berkeley DB"}
 WANTED: Final = (*(name.encode() for name in KINDS), b"rpmdb.sqlite-wal")
 NOT_INSTALLED: Final = "RPM's database is not read: rpm is not installed here (apt-get install rpm)"

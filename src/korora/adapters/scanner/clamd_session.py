@@ -39,6 +39,7 @@ class Session:
         self._count = 0
         self._usable = True
         self._memory = -1
+        self._handing: list[tuple[int, int, bytes]] = []
         self._last = time.monotonic()
         self._connection = connected(place, within_s)
         try:
@@ -67,11 +68,12 @@ class Session:
         self._count += 1
         if self._memory < 0:
             self._memory = os.memfd_create("korora")
+            self._handing = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", self._memory))]
         size = sum(map(len, blocks))
         if os.pwritev(self._memory, blocks, 0) != size:
             raise OSError("there was no memory for the file")
         os.ftruncate(self._memory, size)
-        if socket.send_fds(self._connection, [_FILDES], [self._memory]) != len(_FILDES):
+        if self._connection.sendmsg([_FILDES], self._handing) != len(_FILDES):
             raise OSError("it took no descriptor")
         said = _DESCRIPTOR.sub(b"stream: ", self._said(True, deadline))
         self._usable = self._usable and is_verdict(said)

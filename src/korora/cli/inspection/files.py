@@ -68,7 +68,7 @@ def verify(
     """Every file against a baseline, and the system's against its packages. Exit code 5 if anything differs.
 
     Without a baseline: against the packages alone. Exit code 6 if nothing differs in what was read, and not
-    everything was.
+    everything was, or could be compared.
     """
     from korora.wiring.image_files import compared, read_baseline, system_findings
 
@@ -83,7 +83,9 @@ def verify(
         _tell(reading, findings)
     grave = [one for one in findings if one.finding not in {"configured", "unread"}]
     looked = known is not None or any(one.packages.is_there for one in reading.databases)
-    raise typer.Exit(_verdict(reading, differs=bool(found or grave), looked=looked))
+    verdict = _verdict(reading, differs=bool(found or grave), looked=looked)
+    unread = any(one.finding == "unread" for one in findings)
+    raise typer.Exit(ExitCode.TOOL if unread and verdict is ExitCode.DONE else verdict)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
-from korora.model.files import Done, FileRecord, Problem, Told
+from korora.model.files import Beside, Done, FileRecord, Problem, Told
 from korora.model.image import Format, ImageFiles
 
 SAMPLES: Final = Path("/usr/share/forensics-samples")
@@ -33,7 +33,8 @@ def unpacked(name: str, folder: Path) -> Path:
 
 
 def walked(image: Path) -> list[Told]:
-    return list(SandboxedFiles(within_s=120.0).walk(ImageFiles(image, Format.RAW)))
+    asked = [Beside("sha256", b"/")]
+    return list(SandboxedFiles(within_s=120.0).walk(ImageFiles(image, Format.RAW), beside=asked))
 
 
 def digests(told: list[Told]) -> dict[str, str | None]:

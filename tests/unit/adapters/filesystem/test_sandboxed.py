@@ -27,6 +27,7 @@ from korora.model.files import (
     MAX_GATHERED_BYTES,
     MAX_PIECE_BYTES,
     Begun,
+    Beside,
     Content,
     Done,
     Ended,
@@ -40,6 +41,7 @@ from korora.model.files import (
 from korora.model.image import Format, ImageFiles
 
 MIB = 1 << 20
+EVERYWHERE = (Beside("md5", b"/"), Beside("sha256", b"/"))
 ODD_NAME = b"bad\xffname"
 LONG_TARGET = "x" * 200
 PROTO = """/
@@ -99,7 +101,7 @@ def make(image: Path, mebibytes: int) -> None:
 
 
 def walked(image: Path, contents: tuple[bytes, ...] = (), within_s: float = 120.0) -> list[Told]:
-    return list(SandboxedFiles(within_s).walk(ImageFiles(image, Format.RAW), contents))
+    return list(SandboxedFiles(within_s).walk(ImageFiles(image, Format.RAW), contents, beside=EVERYWHERE))
 
 
 def files_of(told: list[Told]) -> dict[bytes, FileRecord]:
@@ -377,7 +379,8 @@ def test_a_disk_of_which_not_all_bytes_lie_in_its_file_is_read_through_qemu(
     tmp_path: Path, tree: Path, ext4: Path
 ) -> None:
     run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", ext4, tmp_path / "packed.qcow2")
-    told = list(SandboxedFiles(120.0).walk(ImageFiles(tmp_path / "packed.qcow2", Format.QCOW2)))
+    packed = ImageFiles(tmp_path / "packed.qcow2", Format.QCOW2)
+    told = list(SandboxedFiles(120.0).walk(packed, beside=EVERYWHERE))
     assert problems_of(told) == []
     assert told[1:] == walked(ext4)[1:]
 
@@ -509,9 +512,9 @@ def test_records_come_out_of_the_pipe_as_they_went_in(sizes: list[int], portions
     content = b"".join(len(one).to_bytes(4, "big") + one for one in records)
     writer = Writer(content, portions)
     reading = reading_of(writer)
-    assert [bytes(reading.exactly(reading.length())) for _ in records] == records
+    assert [bytes(reading.record()) for _ in records] == records
     with pytest.raises(EOFError):
-        reading.length()
+        reading.record()
     writer.end()
 
 
@@ -520,13 +523,13 @@ def test_what_always_has_more_to_tell_is_over_in_time_as_well() -> None:
     writer.end_of_writing()
     reading = sandboxed._Reading(writer, time.monotonic() - 1, lambda: False)  # type: ignore[arg-type]
     with pytest.raises(TimeoutError):
-        reading.length()
+        reading.record()
     writer.end()
 
 
 @pytest.mark.parametrize("size", [100, 300_000])
 def test_a_record_that_is_cut_short_is_an_end_and_no_record(size: int) -> None:
-    writer = Writer(bytes(size - 1), [])
+    writer = Writer(size.to_bytes(4, "big") + bytes(size - 1), [])
     with pytest.raises(EOFError, match="ended early"):
-        reading_of(writer).exactly(size)
+        reading_of(writer).record()
     writer.end()

@@ -153,6 +153,36 @@ def test_an_image_that_was_written_out_of_order_is_read_in_order(raw: Path, tmp_
         assert b"".join(opened.each([(at * MIB, MIB) for at in range(8)], bytes)) == bytes(expected)
 
 
+@pytest.mark.parametrize("behind", [0, 1, 511])
+def test_behind_the_end_of_a_raw_file_lie_zeros_up_to_a_whole_sector(tmp_path: Path, behind: int) -> None:
+    path = tmp_path / "odd.raw"
+    path.write_bytes(b"x" * (4096 - behind))
+    found = in_file(ImageFiles(path, Format.RAW))
+    with QemuImages().open(ImageFiles(path, Format.RAW)) as opened:
+        assert opened.size == 4096
+    assert found is not None
+    layout = found.served_as(4096)
+    assert layout is not None
+    assert list(layout.pieces(0, 4096)) == [(4096 - behind, 0), (behind, None)][: 2 if behind else 1]
+    assert found.served_as(4096 - behind - 1) is None
+    assert found.served_as(4096 - behind + 512) is None
+
+
+def test_a_layout_is_of_no_other_size_than_its_own(raw: Path) -> None:
+    found = in_file(ImageFiles(converted(raw, "a.qcow2", "qcow2"), Format.QCOW2))
+    assert found is not None
+    assert found.served_as(found.size) is found.layout
+    assert found.served_as(found.size + 1) is None
+
+
+def test_what_lies_in_one_piece_is_found_as_one(raw: Path) -> None:
+    layout = Layout([(100, 50), (100, None), (100, 400)])
+    assert layout.in_one_piece(10, 90) == 60
+    assert layout.in_one_piece(10, 91) is None
+    assert layout.in_one_piece(150, 10) is None
+    assert layout.in_one_piece(200, 100) == 400
+
+
 def test_nothing_is_said_of_compressed_images_chains_and_parts_of_files(raw: Path, tmp_path: Path) -> None:
     compressed = converted(raw, "c.qcow2", "qcow2", "-c")
     assert in_file(ImageFiles(compressed, Format.QCOW2)) is None

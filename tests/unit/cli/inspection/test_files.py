@@ -67,6 +67,14 @@ def test_a_changed_program_shows_without_any_baseline(tmp_path: Path, capsys: Ca
     assert "✗ changed: /bin/login (login)" in capsys.readouterr().out
 
 
+def test_a_program_that_could_not_be_compared_is_not_called_well(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("korora.wiring.packages.BESIDE", ())
+    assert answer(["files", "verify", str(made(tmp_path, "good"))]) == 6
+    assert "✗ unread: /bin/login (login)" in capsys.readouterr().out
+
+
 def test_a_baseline_shows_what_came_went_and_changed(tmp_path: Path, capsys: Captured) -> None:
     before, after = (
         made(tmp_path, "before", gone=b"x", note=b"1"),

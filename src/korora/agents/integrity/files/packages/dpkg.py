@@ -11,9 +11,10 @@ import re
 from typing import Final
 
 from korora.model.files import Content
-from korora.model.packages import Packages, Stated
+from korora.model.packages import Made, Packages, Stated
 
 FOLDERS: Final = (b"/var/lib/dpkg/",)
+ALGORITHMS: Final[tuple[Made, ...]] = ("md5",)
 WANTED: Final = (b"info/*.md5sums", b"info/*.list", b"status", b"diversions")
 _SUM: Final = re.compile(rb"([0-9a-f]{32})  (.+)")
 _CONFFILE: Final = re.compile(rb" (/\S.*) ([0-9a-f]{32})")  # one that is obsolete has a word more

@@ -36,16 +36,32 @@ class SystemFinding:
 
 def compared(databases: Sequence[Packages], files: Files) -> Iterator[SystemFinding]:
     """The system's files of one root, by path, against all of its databases."""
+    system = _System(files)
     for database in databases:
         for path, stated in sorted(database.stated.items()):
-            if finding := _found(path, stated, database, files):
+            if finding := _found(path, stated, database, system):
                 yield SystemFinding(finding, path, stated.package, database.kind)
     if all(database.is_there or not database.problems for database in databases):
-        yield from _privileged(databases, files)
+        yield from _privileged(databases, system)
 
 
-def _found(path: bytes, stated: Stated, database: Packages, files: Files) -> Finding | None:
-    file = files.get(resolved(database.diverted.get(path, path), files))
+class _System:
+    """Its files, and where its folders lead to, each found once."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self._folders: dict[bytes, bytes] = {}
+
+    def resolved(self, path: bytes) -> bytes:
+        begin = path.rfind(b"/") + 1
+        folder = path[:begin]
+        if (leads := self._folders.get(folder)) is None:
+            leads = self._folders[folder] = resolved(folder, self.files)
+        return leads + path[begin:]
+
+
+def _found(path: bytes, stated: Stated, database: Packages, system: _System) -> Finding | None:
+    file = system.files.get(system.resolved(database.diverted.get(path, path)))
     if file is None:
         return None if stated.optional else "missing"
     if file.kind != "file":
@@ -58,15 +74,15 @@ def _found(path: bytes, stated: Stated, database: Packages, files: Files) -> Fin
     return "configured" if stated.configured else "changed"
 
 
-def _privileged(databases: Sequence[Packages], files: Files) -> Iterator[SystemFinding]:
+def _privileged(databases: Sequence[Packages], system: _System) -> Iterator[SystemFinding]:
     """Where a database was not read at all, nobody knows what no package brought."""
     owned: dict[bytes, Stated | None] = {}
     kinds: dict[bytes, PackageKind] = {}
     for database in databases:
         for path in database.owned | database.stated.keys():
-            there = resolved(database.diverted.get(path, path), files)
+            there = system.resolved(database.diverted.get(path, path))
             owned[there], kinds[there] = database.stated.get(path), database.kind
-    for path, file in files.items():
+    for path, file in system.files.items():
         if file.kind != "file" or not file.mode & 0o111:
             continue
         stated = owned.get(path)
