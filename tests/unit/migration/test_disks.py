@@ -175,6 +175,23 @@ def no_room(_disks: FakeMovingDisks, folder: Path) -> None:
     raise RefusedError(f"{folder} is full", kind="replacement-room", remedy="name another")
 
 
+def test_disks_for_whose_writes_there_is_no_room_are_not_even_looked_at(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: Any) -> Any:
+        raise AssertionError
+
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        monkeypatch.setattr(FakeMovingDisks, "refuse_unfit", no_room)
+        monkeypatch.setattr(manner.looking, "look", never)
+        monkeypatch.setattr(FakeMovingDisks, "outsource", never)
+        outcome = await move(site, "a", "b", storage_mode=StorageMode.OUTSOURCE)
+        assert (outcome["error"]["kind"], outcome["error"]["vm_runs_on"]) == ("replacement-room", "a")
+
+    tell(story)
+
+
 def test_a_check_of_disks_that_the_daemon_reads_asks_for_no_folder(
     tell: Tell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

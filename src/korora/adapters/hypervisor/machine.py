@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -14,6 +14,7 @@ from korora.adapters.hypervisor import live_cpu, process, stream
 from korora.adapters.hypervisor.command_line import ram_bytes
 from korora.adapters.hypervisor.disks.moving import QemuMovingDisks, fold_back
 from korora.adapters.hypervisor.disks.overlay import outsourced
+from korora.adapters.hypervisor.disks.replacement import Claims
 from korora.adapters.hypervisor.memory import BackendFile
 from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
@@ -45,6 +46,7 @@ class Ends:
     qmp: Qmp
     directory: Path | None
     guard: Guard | None = None  # who ends a sample of its requests when the daemon is killed
+    claims: Claims = field(default_factory=Claims)  # of room, by all VMs of this daemon
 
 
 class QemuMachine:
@@ -55,6 +57,7 @@ class QemuMachine:
         self._process = ends.process
         self._qmp = ends.qmp
         self._directory = ends.directory
+        self._claims = ends.claims
         self._disks_are_shown = False
         self._memory = BackendFile.of(ends.process.pid, ram_bytes(definition))
         self._moving: QemuMovingDisks | None = None
@@ -151,7 +154,7 @@ class QemuMachine:
         if missing:
             raise no_such_disk(self._definition.name, missing, list(drives))
         chosen, defined = [drives[name] for name in names], self._definition.disks
-        moving = QemuMovingDisks(self._qmp, chosen, self._directory, disks=defined)
+        moving = QemuMovingDisks(self._qmp, chosen, self._directory, disks=defined, claims=self._claims)
         if self._moving is None or not self._moving.outsources:
             self._moving = moving
         return moving

@@ -223,7 +223,7 @@ async def _why(error: ToolError, relays: Sequence[SourceRelay]) -> KororaError:
         async with asyncio.timeout(_REASON_S):
             while waiting:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                told = [why for one in done if isinstance(why := one.exception(), (IntegrityError, PeerError))]
+                told = [why for why in map(_failure, done) if isinstance(why, (IntegrityError, PeerError))]
                 if told:
                     return min(told, key=lambda why: isinstance(why, PeerError))
     except TimeoutError:
@@ -233,3 +233,7 @@ async def _why(error: ToolError, relays: Sequence[SourceRelay]) -> KororaError:
             one.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
     return error
+
+
+def _failure(ended: asyncio.Future[RelayReport]) -> BaseException | None:
+    return None if ended.cancelled() else ended.exception()

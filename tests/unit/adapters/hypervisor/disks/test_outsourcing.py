@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from fakes import counting_guest
-from fakes.two_qemus import MIB, Host, two_hosts, until
+from fakes.two_qemus import MIB, Host, agree, two_hosts, until
 from korora.adapters.hypervisor.disks import leftover, overlay, replacement
 from korora.adapters.hypervisor.disks.moving import fold_back
+from korora.adapters.hypervisor.disks.replacement import Claims
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.image.qemu_nbd import QemuImages
 from korora.agents.io.copying import GENTLE_BYTES, Pace
@@ -126,7 +127,7 @@ def test_it_is_folded_back_at_any_point_and_the_guest_never_misses_a_write(
             assert await here.graph() == before
             nothing_left(here, here.base)
             await runs_on(here)
-            assert abs(counted(here, "a") - counted(here, "b")) <= 2
+            await agree(here)
 
     asyncio.run(story())
 
@@ -224,16 +225,88 @@ def small(tmp_path: Path) -> Iterator[Path]:
 def test_a_replacement_that_forgets_or_has_no_room_is_refused(tmp_path: Path, small: Path) -> None:
     original = tmp_path / "a"
     original.touch()
+    claims, vm = Claims(), tmp_path / "vm"
     with pytest.raises(RefusedError, match="in memory"):
-        replacement.refuse_unfit(small, [MIB], [str(original)])
+        claims.refuse_unfit(vm, small, [MIB], [str(original)])
     (small / "a").touch()
-    replacement.refuse_unfit(small, [MIB], [str(small / "a")])
+    claims.refuse_unfit(vm, small, [MIB], [str(small / "a")])
     with pytest.raises(RefusedError) as refused:
-        replacement.refuse_unfit(small, [MIB << 20], [str(small / "a")])
+        claims.refuse_unfit(vm, small, [MIB << 20], [str(small / "a")])
     assert refused.value.kind == "replacement-room"
     with pytest.raises(RefusedError) as refused:
-        replacement.refuse_unfit(small / "nowhere", [MIB], [])
+        claims.refuse_unfit(vm, small / "nowhere", [MIB], [])
     assert refused.value.kind == "replacement"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_disks_that_fit_one_by_one_and_not_together_are_refused_before_the_first_is_outsourced(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replacement, "_VOLATILE", frozenset())
+
+    async def story() -> None:
+        async with two_hosts(tmp_path, size=10 * MIB) as (here, _):
+            (small / "other").write_bytes(bytes(4 * MIB))  # 12 MiB are left
+            before, sizes = await here.graph(), here.disks.sizes.values()
+            assert replacement.needed(sizes) > 12 * MIB > max(replacement.needed([size]) for size in sizes)
+            for name in here.disks.sizes:
+                with pytest.raises(RefusedError) as refused:
+                    await here.disks.outsource(name, small)
+                assert refused.value.kind == "replacement-room"
+            assert await here.graph() == before
+            nothing_left(here, small)
+
+    asyncio.run(story())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_what_the_disks_of_a_vm_need_is_not_asked_for_again_once_it_is_claimed(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replacement, "_VOLATILE", frozenset())
+
+    async def story() -> None:
+        async with two_hosts(tmp_path, size=6 * MIB) as (here, _):
+            await here.disks.outsource("a", small)
+            (small / "other").write_bytes(bytes(8 * MIB))  # as if the guest had written meanwhile
+            await here.disks.outsource("b", small)
+            await here.disks.end()
+            nothing_left(here, small)
+            with pytest.raises(RefusedError):
+                await here.disks.outsource("a", small)
+
+    asyncio.run(story())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_vms_that_move_at_one_time_are_asked_for_room_together(tmp_path: Path, small: Path) -> None:
+    claims = Claims()
+    one, two, path = tmp_path / "one", tmp_path / "two", str(small / "a")
+    (small / "a").touch()
+    claims.claim(one, small, [2 * MIB, 5 * MIB], [path])
+    with pytest.raises(RefusedError, match="by other VMs that move") as refused:
+        claims.claim(two, small, [6 * MIB], [path])
+    assert refused.value.kind == "replacement-room"
+    claims.refuse_unfit(one, small, [2 * MIB, 5 * MIB], [path])  # its own claim does not stand in its way
+    claims.refuse_unfit(two, small, [4 * MIB], [path])
+    (small / "korora-one-a-1.qcow2").write_bytes(bytes(5 * MIB))  # what it has written is counted once
+    claims.claim(two, small, [5 * MIB], [path])
+    claims.release(one)
+    claims.release(two)
+    with pytest.raises(RefusedError, match="room for 11 MiB"):
+        claims.claim(two, small, [12 * MIB], [path])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_what_is_brought_nearer_leaves_room_for_the_writes_of_all_disks(tmp_path: Path, small: Path) -> None:
+    claims, path = Claims(), str(small / "a")
+    (small / "a").touch()
+    vms = [tmp_path / name for name in ("one", "two", "three")]
+    for vm in vms:
+        claims.claim(vm, small, [MIB // 2, MIB // 2], [path])
+    spared = sum(2 * claims.to_spare(vm) for vm in vms)
+    assert 0 < spared <= 16 * MIB - sum(replacement.needed([MIB // 2] * 2) for _ in vms)
+    assert claims.to_spare(tmp_path / "another") == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
@@ -281,7 +354,7 @@ def test_what_cannot_be_kept_nearer_is_an_error_there_and_nowhere_else(
             await there.disks.receive()
             reached = await here.disks.reach("b", there.disks.socket)
             await here.disks.outsource("b", small)
-            monkeypatch.setattr(replacement, "to_spare", lambda *_: 1 << 30)
+            monkeypatch.setattr(Claims, "to_spare", lambda *_: 1 << 30)
             fill(small / "other")
             async with here.disks.nearer("b") as export:
                 with pytest.raises(UnreadableError):
