@@ -12,8 +12,9 @@ import msgspec
 
 from korora.adapters.hypervisor import live_cpu, process, stream
 from korora.adapters.hypervisor.command_line import ram_bytes
-from korora.adapters.hypervisor.disks.moving import QemuMovingDisks, fold_back
-from korora.adapters.hypervisor.disks.overlay import outsourced
+from korora.adapters.hypervisor.disks.folding import fold_back
+from korora.adapters.hypervisor.disks.moving import QemuMovingDisks
+from korora.adapters.hypervisor.disks.overlay import is_noted
 from korora.adapters.hypervisor.disks.replacement import Claims
 from korora.adapters.hypervisor.memory import BackendFile
 from korora.adapters.hypervisor.process import Process, ProcessRecord
@@ -216,7 +217,7 @@ class QemuMachine:
     async def _make_whole(self) -> None:
         """What an earlier move could not fold back is tried again: else a disk would move without it."""
         ours = self._moving is not None and self._moving.outsources
-        if self._directory is not None and not ours and outsourced(self._directory):
+        if self._directory is not None and not ours and is_noted(self._directory):
             await fold_back(self._qmp, self._directory)
 
     def _refuse_shown(self, words: str) -> None:

@@ -19,8 +19,8 @@ from korora.adapters.hypervisor.adoption.files import files_of, images_of
 from korora.adapters.hypervisor.adoption.launch import adopted_arguments, refuse_foreign_hardware
 from korora.adapters.hypervisor.command_line import Launch, arguments, firmware_files
 from korora.adapters.hypervisor.disks.at_rest import DisksAtRest, disks_at_rest
+from korora.adapters.hypervisor.disks.folding import fold_back
 from korora.adapters.hypervisor.disks.making import make_disk
-from korora.adapters.hypervisor.disks.moving import fold_back
 from korora.adapters.hypervisor.disks.overlay import files as overlays
 from korora.adapters.hypervisor.disks.overlay import fold_back_at_rest
 from korora.adapters.hypervisor.disks.replacement import Claims

@@ -30,6 +30,7 @@ import msgspec
 
 from korora.adapters.hypervisor.command_line import socket_path
 from korora.adapters.hypervisor.disks import leftover, outsourcing, overlay, replacement
+from korora.adapters.hypervisor.disks.folding import fold_back
 from korora.adapters.hypervisor.disks.intruders import Intruders
 from korora.adapters.hypervisor.disks.overlay import Outsourced
 from korora.adapters.hypervisor.disks.replacement import Claims
@@ -358,20 +359,6 @@ class QemuMovingDisks:
         if bitmaps:
             served["bitmaps"] = list(bitmaps)
         await self._qmp.execute("block-export-add", served)
-
-
-async def fold_back(qmp: Qmp, directory: Path) -> None:
-    """As `leftover.clear`; the disks hold everything, durably, and no overlay of the VM is left.
-
-    With QEMU gone it is folded back without it, and the ToolError is raised all the same.
-    """
-    try:
-        await leftover.clear(qmp)
-    except ToolError as error:
-        if error.kind == "qmp-gone":
-            await overlay.fold_back_at_rest(directory)
-        raise
-    await asyncio.to_thread(overlay.forget, directory)
 
 
 def _granularity(size: int) -> int:

@@ -46,8 +46,8 @@ async def manner_of(
 ) -> Manner:
     """What was chosen is told to whoever watches. `shares`: the destination may have parts of them.
 
-    RefusedError(kind="replacement", "replacement-room") for a folder that will not do, before anything is done;
-    ToolError for an unreadable disk.
+    RefusedError(kind="replacement", "replacement-room") for a folder that will not do, before anything is
+    done; ToolError for an unreadable disk.
     """
     if request.storage_mode is StorageMode.MIRROR:
         return MIRRORED

@@ -15,8 +15,8 @@ import pytest
 from fakes import counting_guest
 from fakes.two_qemus import Host, agree, two_hosts, until
 from korora.adapters.hypervisor.disks import outsourcing, overlay
+from korora.adapters.hypervisor.disks.folding import fold_back
 from korora.adapters.hypervisor.disks.intruders import Intruders
-from korora.adapters.hypervisor.disks.moving import fold_back
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.snapshot.graph import standing_still
 from korora.errors import ToolError

@@ -8,14 +8,15 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
 
 from fakes import counting_guest
 from fakes.two_qemus import MIB, Host, agree, two_hosts, until
-from korora.adapters.hypervisor.disks import leftover, overlay, replacement
-from korora.adapters.hypervisor.disks.moving import fold_back
+from korora.adapters.hypervisor.disks import leftover, outsourcing, overlay, replacement
+from korora.adapters.hypervisor.disks.folding import fold_back
 from korora.adapters.hypervisor.disks.replacement import Claims
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.image.qemu_nbd import QemuImages
@@ -191,6 +192,68 @@ def test_what_a_qemu_that_was_killed_had_written_is_folded_back_without_it(tmp_p
             assert (here.base / "b").read_bytes() == seen
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("record", [b"", b"[{", b"[]", None])
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_a_record_that_is_lost_or_unreadable_is_made_anew_of_what_qemu_has_open(
+    tmp_path: Path, record: bytes | None, form: str
+) -> None:
+    async def story() -> None:
+        folder = tmp_path / "elsewhere"
+        folder.mkdir()
+        async with two_hosts(tmp_path, form) as (here, _):
+            before = await here.graph()
+            await outsourced(here, folder)
+            noted = overlay.outsourced(here.base)
+            spoil(here.base / overlay.RECORD, record)
+            await asyncio.sleep(0.2)
+            found = {(one.original, one.format, one.overlay, one.cache) for one in noted}
+            assert {astuple(one) for one in await outsourcing.opened(here.qmp)} == found
+            await here.qmp.close()
+            here.qmp = await Qmp.connect(here.base / "qmp", 60, lambda: True)
+            await fold_back(here.qmp, here.base)
+            assert await here.graph() == before
+            nothing_left(here, folder)
+            await runs_on(here)
+            await agree(here)
+            await fold_back(here.qmp, here.base)  # of which nothing is left
+
+    asyncio.run(story())
+
+
+def test_a_record_that_cannot_be_read_with_qemu_gone_keeps_everything_until_it_is_restored(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with two_hosts(tmp_path) as (here, _):
+            await outsourced(here, here.base)
+            await asyncio.sleep(0.2)
+            await here.qmp.execute("stop")
+            async with here.disks.written("b") as export:
+                seen = await asyncio.to_thread(content, export)
+            record = here.base / overlay.RECORD
+            noted = record.read_bytes()
+            record.write_bytes(noted[:-1])
+            here.process.kill()
+            here.process.wait()
+            with pytest.raises(ToolError, match="cannot be read") as failed:
+                await here.disks.end()
+            assert failed.value.kind == "outsourced-record"
+            assert "qemu-img commit" in failed.value.remedy
+            with pytest.raises(ToolError, match="cannot be read"):
+                overlay.files(here.base)
+            assert len(list(here.base.glob("korora-*.qcow2"))) == 4
+            record.write_bytes(noted)
+            await overlay.fold_back_at_rest(here.base)
+            nothing_left(here, here.base)
+            assert (here.base / "b").read_bytes() == seen
+
+    asyncio.run(story())
+
+
+def spoil(path: Path, record: bytes | None) -> None:
+    path.unlink() if record is None else path.write_bytes(record)
 
 
 def test_an_overlay_that_is_lost_is_told_and_its_disk_is_not_taken_for_whole(tmp_path: Path) -> None:
