@@ -16,6 +16,7 @@ from korora.adapters.hypervisor.disks.folding import fold_back
 from korora.adapters.hypervisor.disks.moving import QemuMovingDisks
 from korora.adapters.hypervisor.disks.overlay import is_noted
 from korora.adapters.hypervisor.disks.replacement import Claims
+from korora.adapters.hypervisor.disks.unchanged import not_as_defined
 from korora.adapters.hypervisor.memory import BackendFile
 from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
@@ -152,6 +153,9 @@ class QemuMachine:
             await self._make_whole()
             drives = {drive.name: drive for drive in await drives_of(self._qmp, self._definition.disks)}
         missing = [name for name in names if name not in drives]
+        replaced = {disk.name for disk in self._definition.disks}.intersection(missing)
+        if replaced:
+            raise not_as_defined(self._definition.name, sorted(replaced))
         if missing:
             raise no_such_disk(self._definition.name, missing, list(drives))
         chosen, defined = [drives[name] for name in names], self._definition.disks
