@@ -27,7 +27,7 @@ MACHINE = LabMachine(
 )
 BLOCKS, BLOCK_BYTES, BLOCKS_AT = 256, 4096, MIB  # what the guest walks over: korora/lab/guest/disk.c
 FACTOR = 0x9E3779B97F4A7C15
-WRITTEN_ELSEWHERE = 40
+WRITTEN_ELSEWHERE = 20
 
 
 FAST, STILL = 64 * MIB, 16 << 10
@@ -118,7 +118,7 @@ def test_a_daemon_that_is_killed_while_it_folds_back_is_followed_by_one_that_fin
     assert not list(folder.glob("korora-*"))
     assert not (lab.layout.host("b").state / "vms" / MACHINE.name).exists()
     now = told()["checks"]
-    until(lambda: told()["checks"] > now + BLOCKS // 32, 60)
+    until(lambda: told()["checks"] > now + 1, 60)
     now = told()["checks"]
     lab.answer("vm", "stop", MACHINE.name, "--force")
     assert writes(below(disk)) >= now

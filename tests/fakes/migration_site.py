@@ -526,7 +526,8 @@ class Site:
                 return False
             busy = host.migrations.settlement.busy
             telling = any(entry["outcome"] is None for entry in host.migrations.list())
-            if busy or telling or any(one.status in recovery.OPEN for one in self.standings_of(host)):
+            records = host.disk.vms.values()  # of every VM
+            if busy or telling or any(Status(one.ownership) in recovery.OPEN for one in records):
                 return False
         return True
 
