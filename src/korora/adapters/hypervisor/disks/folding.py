@@ -38,7 +38,12 @@ async def _recall(qmp: Qmp, directory: Path) -> None:
         pass
     opened = await outsourcing.opened(qmp)
     entries = [
-        Outsourced(Path(one.original).name, one.original, one.format, one.overlay, one.cache, used=True)
+        Outsourced(
+            Path(one.original).name,
+            *(one.original, one.format, one.overlay, one.cache),
+            used=True,
+            backing=one.backing,
+        )
         for one in opened
     ]
     if not entries and not overlay.is_noted(directory):

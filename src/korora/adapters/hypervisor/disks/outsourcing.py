@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,6 +23,7 @@ from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.snapshot.drives import OVERLAY
 from korora.adapters.hypervisor.snapshot.graph import standing_still
 from korora.errors import ToolError
+from korora.model.vm import Backing
 
 CACHE: Final = "korora-cache-"
 """What was read from the disk already: never mirrored, never folded back, and worth nothing after a crash."""
@@ -91,12 +92,14 @@ async def fold(qmp: Qmp) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An overlay that a guest writes to, as paths. No `cache` once it was taken out."""
+    """An overlay that a guest writes to, as paths. No `cache` once it was taken out; `backing` lies beneath
+    the original."""
 
     original: str
     format: str
     overlay: str
     cache: str
+    backing: tuple[Backing, ...] = ()
 
 
 async def opened(qmp: Qmp) -> list[Opened]:
@@ -118,8 +121,17 @@ async def opened(qmp: Qmp) -> list[Opened]:
         below = under[over]
         cache = below if below.startswith(CACHE) else ""
         disk = under[cache] if cache else below
-        found.append(Opened(path(disk), str(nodes[disk]["drv"]), path(over), path(cache) if cache else ""))
+        beneath = tuple(Backing(path(one), str(nodes[one]["drv"])) for one in _chain(under, disk))
+        held = path(cache) if cache else ""
+        found.append(Opened(path(disk), str(nodes[disk]["drv"]), path(over), held, beneath))
     return found
+
+
+def _chain(under: Mapping[str, str], node: str) -> Iterator[str]:
+    """What lies beneath it, from above."""
+    while node in under:
+        node = under[node]
+        yield node
 
 
 async def _without_caches(qmp: Qmp, overlays: Sequence[str]) -> None:

@@ -8,8 +8,8 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import astuple
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -18,13 +18,17 @@ from fakes.two_qemus import MIB, Host, agree, two_hosts, until
 from korora.adapters.hypervisor.disks import leftover, outsourcing, overlay, replacement
 from korora.adapters.hypervisor.disks.folding import fold_back
 from korora.adapters.hypervisor.disks.replacement import Claims
+from korora.adapters.hypervisor.qemu import Qemu
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.image.qemu_nbd import QemuImages
 from korora.agents.io.copying import GENTLE_BYTES, Pace
 from korora.errors import RefusedError, ToolError
 from korora.migration.crossing.copying.by_daemon import ByDaemon
+from korora.model.identity import VmName
 from korora.model.image import NbdExport
+from korora.model.vm import Backing, Disk, RunState, VmDefinition
 from korora.ports.clock import SystemClock
+from korora.ports.hypervisor import Place
 from korora.ports.image import UnreadableError
 
 pytestmark = [
@@ -208,8 +212,9 @@ def test_a_record_that_is_lost_or_unreadable_is_made_anew_of_what_qemu_has_open(
             noted = overlay.outsourced(here.base)
             spoil(here.base / overlay.RECORD, record)
             await asyncio.sleep(0.2)
-            found = {(one.original, one.format, one.overlay, one.cache) for one in noted}
-            assert {astuple(one) for one in await outsourcing.opened(here.qmp)} == found
+            found = {(one.original, one.format, one.overlay, one.cache, one.backing) for one in noted}
+            told = await outsourcing.opened(here.qmp)
+            assert {(one.original, one.format, one.overlay, one.cache, one.backing) for one in told} == found
             await here.qmp.close()
             here.qmp = await Qmp.connect(here.base / "qmp", 60, lambda: True)
             await fold_back(here.qmp, here.base)
@@ -218,6 +223,38 @@ def test_a_record_that_is_lost_or_unreadable_is_made_anew_of_what_qemu_has_open(
             await runs_on(here)
             await agree(here)
             await fold_back(here.qmp, here.base)  # of which nothing is left
+
+    asyncio.run(story())
+
+
+def test_a_record_made_anew_names_what_lies_beneath_the_disk(tmp_path: Path) -> None:
+    async def story() -> None:
+        (tmp_path / "beneath").write_bytes(bytes([1]) * MIB)
+        disk = Disk(str(tmp_path / "over"), "qcow2", "data", (Backing(str(tmp_path / "beneath"), "raw"),))
+        qemu, place = Qemu(tmp_path / "cache"), Place(tmp_path / "web", None)
+        await qemu.make_disk(disk, MIB)
+        vm = VmDefinition(
+            VmName("web"), str(UUID(int=7)), 64 * MIB, accelerator="tcg", disks=(disk,), vtpm=False
+        )
+        machine = await qemu.start(vm, place, incoming=False)
+        try:
+            await (await machine.moving_disks(["data"])).outsource("data", tmp_path)
+            (noted,) = overlay.outsourced(place.directory)
+            (told,) = await outsourcing.opened(machine._qmp)
+            assert told.backing == noted.backing == disk.backing
+            spoil(place.directory / overlay.RECORD, b"[{")
+            with pytest.raises(ToolError, match="cannot be read"):
+                qemu.replacements(place.directory)
+            await machine.close()
+            found = await Qemu(tmp_path / "cache").attach(vm, place)
+            assert found is not None
+            machine = found
+            assert qemu.replacements(place.directory) == ()
+            assert not list(tmp_path.glob("korora-*"))
+            assert await machine.run_state() is RunState.RUNNING
+            assert (tmp_path / "beneath").read_bytes() == bytes([1]) * MIB
+        finally:
+            await machine.quit()
 
     asyncio.run(story())
 
