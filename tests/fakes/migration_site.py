@@ -62,7 +62,7 @@ PKI = TestSite()
 IDENTITIES = {name: PKI.host(name) for name in "abc"}
 AKS = {name: SoftwareAk(private_key(10 + index)) for index, name in enumerate("abc")}
 CLOCK = SystemClock()
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 Event = dict[str, Any]
 
 

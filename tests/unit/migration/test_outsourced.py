@@ -22,7 +22,7 @@ from korora.model.storage import ALL, StorageMode
 
 STORE = VmName("store")
 CONTENT = {"root": bytes(range(256)) * 48 + b"end".ljust(512), "data": bytes(4096)}
-AT_ONCE = 16
+AT_ONCE = 6
 Prepare = Callable[[Site, str], None]
 
 
