@@ -15,6 +15,7 @@ from fakes.content_store import MemoryStore, Shelves
 from korora.adapters.store.store import FolderStore
 from korora.errors import UsageError
 from korora.model.stored import SHARED, Bounds, Kind, Located, Scope, TenantName, Trouble
+from korora.policy.displacing import Standing, learnt_at_most, standing
 from korora.ports.content_store import ContentStore
 from korora.protocol.content_tree import CHUNK_BYTES
 from korora.protocol.dedup.names import UNIT_BYTES, ZEROS, name_of
@@ -337,6 +338,106 @@ def test_names_that_are_no_utf8_are_kept_as_they_are(world: World) -> None:
     world.store.refer(MINE, path, parts_of(CHUNK))
     assert world.holds(SMALL) == [True]
     assert [one.path for one in world.store.origins(MINE)] == [path]
+
+
+UNITS = CHUNK_BYTES // UNIT_BYTES
+
+
+def kinds(world: World) -> dict[str, Kind]:
+    return {one.path.name: one.kind for one in world.store.origins(MINE)}
+
+
+def test_a_disk_that_is_learnt_takes_at_most_a_quarter_and_displaces_nothing_that_was_added(
+    world: World,
+) -> None:
+    store = world.again(Bounds(1 << 30, 4 * UNITS))
+    template, parts = world.image(CHUNK + OTHER, "template")
+    assert store.refer(MINE, template, parts).complete
+    store.keep(MINE, Path("copy"), [THIRD[: CHUNK_BYTES // 2]])
+    world.clock.time += 100
+    large, parts = world.image(random.Random(6).randbytes(2 * CHUNK_BYTES), "large")
+    learnt = store.refer(MINE, large, parts, learnt=True)
+    assert not learnt.complete
+    assert learnt.entries <= UNITS
+    assert kinds(world) == {"template": Kind.REFERENCE, "copy": Kind.KEPT, "large": Kind.LEARNT}
+    assert world.holds(CHUNK[:4096], OTHER[-4096:], THIRD[:4096]) == [True] * 3
+
+
+def test_where_only_what_was_added_is_there_nothing_is_learnt(world: World) -> None:
+    store = world.again(Bounds(1 << 30, 4 * UNITS))
+    template, parts = world.image(CHUNK + OTHER + THIRD + random.Random(7).randbytes(CHUNK_BYTES), "template")
+    assert store.refer(MINE, template, parts).complete
+    path, parts = world.image(random.Random(6).randbytes(CHUNK_BYTES), "disk")
+    added = store.refer(MINE, path, parts, learnt=True)
+    assert (added.entries, added.complete) == (0, False)
+    assert world.holds(CHUNK[:4096], OTHER[:4096], THIRD[:4096]) == [True] * 3
+
+
+def test_what_was_learnt_once_goes_before_what_another_vm_has_found(world: World) -> None:
+    store = world.again(Bounds(1 << 30, 4 * UNITS))
+    for name, content in (("a", CHUNK), ("b", OTHER), ("c", THIRD)):
+        world.clock.time += 100
+        path, parts = world.image(content, name)
+        assert store.refer(MINE, path, parts, learnt=True).complete
+    world.clock.time += 100
+    assert world.holds(CHUNK[:4096]) == [True]
+    assert kinds(world) == {"a": Kind.FOUND, "b": Kind.LEARNT, "c": Kind.LEARNT}
+    world.clock.time += 20 * 86_400
+    for seed in range(6, 9):
+        path, parts = world.image(random.Random(seed).randbytes(CHUNK_BYTES), f"new-{seed}")
+        assert store.refer(MINE, path, parts, learnt=True).complete
+    assert world.holds(CHUNK[4096:8192], OTHER[:4096], THIRD[:4096]) == [True, False, False]
+    world.clock.time += 31 * 86_400  # found no more
+    for seed in range(10, 14):
+        path, parts = world.image(random.Random(seed).randbytes(CHUNK_BYTES), f"new-{seed}")
+        assert store.refer(MINE, path, parts, learnt=True).complete
+    assert world.holds(CHUNK[:4096]) == [False]
+
+
+def test_what_was_added_stays_added_when_it_is_learnt_anew(world: World) -> None:
+    path, parts = world.image(CHUNK)
+    world.store.refer(MINE, path, parts)
+    world.store.refer(MINE, path, parts, learnt=True)
+    assert kinds(world) == {path.name: Kind.REFERENCE}
+    other, parts = world.image(OTHER, "other")
+    world.store.refer(MINE, other, parts, learnt=True)
+    world.store.refer(MINE, other, parts, learnt=True)
+    assert kinds(world)[other.name] is Kind.LEARNT
+    world.store.refer(MINE, other, parts)
+    assert kinds(world)[other.name] is Kind.REFERENCE
+    assert len(world.store.origins(MINE)) == 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_comes_and_is_asked_for_the_bounds_hold_and_learning_takes_nothing_from_others(
+    world: World, seed: int
+) -> None:
+    chance = random.Random(seed)
+    bounds = Bounds(2 * CHUNK_BYTES, 5 * UNITS)
+    store = world.again(bounds)
+    contents = [chance.randbytes(chance.randrange(1, 2 * UNITS) * UNIT_BYTES) for _ in range(8)]
+    for _ in range(25):
+        world.clock.time += chance.choice([1, 3600, 10 * 86_400])
+        which = chance.randrange(len(contents))
+        before = {one.number: one for one in store.origins(MINE)}
+        path, parts = world.image(contents[which], f"disk-{which}")
+        match chance.choice(["learn", "learn", "add", "keep", "ask"]):
+            case "learn":
+                added = store.refer(MINE, path, parts, learnt=True)
+                now = int(world.clock.now())
+                for one in before.keys() - {one.number for one in store.origins(MINE)}:
+                    assert before[one].path == path or standing(before[one], now) is Standing.ONCE
+                if kinds(world)[path.name] is Kind.LEARNT:
+                    assert added.entries <= learnt_at_most(bounds.entries)
+            case "add":
+                store.refer(MINE, path, parts)
+            case "keep":
+                store.keep(MINE, path, [contents[which][:CHUNK_BYTES]])
+            case _:
+                world.holds(contents[which][:4096])
+        for stat in store.stat():
+            assert stat.entries <= bounds.entries
+            assert stat.size <= bounds.bytes
 
 
 def test_a_collection_takes_nothing_that_is_of_use(world: World) -> None:

@@ -24,6 +24,7 @@ from korora.model.stored import (
     Trouble,
     Verified,
 )
+from korora.policy import displacing
 from korora.ports.clock import Clock, SystemClock
 from korora.ports.content_store import Pins
 from korora.protocol.content_tree import CHUNK_BYTES
@@ -64,12 +65,14 @@ class MemoryStore:
     def __init__(self, shelves: Shelves, bounds: Bounds, clock: Clock | None = None) -> None:
         self._shelves, self._bounds, self._clock = shelves, bounds, clock or SystemClock()
 
-    def refer(self, scope: Scope, path: Path, parts: Iterable[Located]) -> Added:
+    def refer(self, scope: Scope, path: Path, parts: Iterable[Located], *, learnt: bool = False) -> Added:
         if not path.is_file():
             raise UsageError(f"{path} is no file", kind="no-image")
         real = path.resolve()
         each = ([(one.name, one)] for one in parts)
-        return self._add(scope, Kind.REFERENCE, real, real.stat().st_ino, each)
+        added = {one.path for one in self._room(scope).batches.values() if one.kind is Kind.REFERENCE}
+        kind = Kind.LEARNT if learnt and real not in added else Kind.REFERENCE
+        return self._add(scope, kind, real, real.stat().st_ino, each)
 
     def keep(self, scope: Scope, path: Path, chunks: Iterable[bytes | bytearray | memoryview]) -> Added:
         def cut() -> Iterator[list[tuple[bytes, Located | bytes]]]:
@@ -142,6 +145,7 @@ class MemoryStore:
             content = self._read(scope, batch, name)
             if content is not None:
                 batch.used_at = int(self._clock.now())
+                batch.kind = Kind.FOUND if batch.kind is Kind.LEARNT else batch.kind
                 return content
         return None
 
@@ -167,7 +171,11 @@ class MemoryStore:
         batch = Batch(self._shelves.numbers, kind, path, int(self._clock.now()), inode)
         room.batches[batch.number] = batch
         complete = True
+        most = displacing.learnt_at_most(self._bounds.entries) if kind is Kind.LEARNT else None
         for group in groups:
+            if most is not None and len(batch.parts) + len(group) > most:
+                complete = False
+                break
             first = group[0][1]
             size = len(first) if isinstance(first, bytes) else None
             complete = self._make_room(room, batch, len(group), size)
@@ -177,21 +185,23 @@ class MemoryStore:
             for name, part in group:
                 batch.parts.setdefault(name, part)
         for other in list(room.batches.values()):
-            if other is not batch and (other.kind, other.path) == (kind, path):
+            if other is not batch and _same(other, kind, path):
                 del room.batches[other.number]
         return Added(batch.number, len(batch.parts), batch.size, complete)
 
     def _make_room(self, room: Room, mine: Batch | None, entries: int, size: int | None) -> bool:
+        kind = Kind.REFERENCE if mine is None else mine.kind
         while True:
-            batches = sorted(room.batches.values(), key=lambda one: (one.used_at, one.number))
-            over = sum(len(one.parts) for one in batches) + entries > self._bounds.entries
-            heavy = size is not None and sum(one.size for one in batches) + size > self._bounds.bytes
-            if not over and not heavy:
+            there = [_origin(one) for one in room.batches.values()]
+            many = sum(one.entries for one in there) + entries - self._bounds.entries
+            large = 0 if size is None else sum(one.size for one in there) + size - self._bounds.bytes
+            if many <= 0 and large <= 0:
                 return True
-            others = [one for one in batches if one is not mine]
-            able = [one for one in others if (over and one.parts) or (heavy and one.size)]
-            if not able:
+            first = displacing.goes_first(there, kind, int(self._clock.now()))
+            others = [one for one in first if mine is None or one.number != mine.number]
+            if many > sum(one.entries for one in others) or large > sum(one.size for one in others):
                 return False
+            able = [one for one in others if (many > 0 and one.entries) or (large > 0 and one.size)]
             del room.batches[able[0].number]
 
     def _read(self, scope: Scope, batch: Batch, name: bytes) -> bytes | None:
@@ -215,6 +225,14 @@ class MemoryStore:
         room = self._room(scope)
         room.counted[trouble] += 1
         room.told.append(Found(scope, trouble, what))
+
+
+def _same(one: Batch, kind: Kind, path: Path) -> bool:
+    return (one.kind is Kind.KEPT, one.path) == (kind is Kind.KEPT, path)
+
+
+def _origin(one: Batch) -> Origin:
+    return Origin(SHARED, one.number, one.kind, one.path, len(one.parts), one.size, one.used_at)
 
 
 class MemoryPins:

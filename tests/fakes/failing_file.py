@@ -1,9 +1,12 @@
-"""A file on a disk that fails: QEMU's storage daemon shows it (FUSE), and answers some of it with EIO."""
+"""A file on a disk that fails or is slow: QEMU's storage daemon shows it (FUSE), and answers some of it with
+EIO, or takes its time."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -26,18 +29,71 @@ def failing(path: Path, *offsets: int, requests: str = "read", seen_by: int | No
     as this lasts; what is written goes to the content. `requests`: "read" or "write" fail there. `seen_by`: a
     process, whose view of the file system has it; else one's own.
     """
-    skip_without_fuse()
-    below = path.with_name(f"{path.name}.below")
-    path.rename(below)
-    path.touch()
-    blockdev = f"driver=blkdebug,node-name=disk,image.driver=file,image.filename={below}"
+    blockdev = f"driver=blkdebug,node-name=disk,image.driver=file,image.filename={below(path)}"
     for number, offset in enumerate(offsets):
         error = {"event": "none", "iotype": requests, "errno": "5", "sector": str(offset // 512)}
         blockdev += "".join(f",inject-error.{number}.{key}={value}" for key, value in error.items())
+    with _shown(path, ["--blockdev", blockdev], seen_by):
+        yield
+
+
+class Storage:
+    """What a slow file lies on. `control`: its socket."""
+
+    def __init__(self, control: Path) -> None:
+        self._control = control
+
+    def gives(self, *, read_bytes_per_s: int, write_bytes_per_s: int) -> None:
+        """From now on, and takes, so much and no more."""
+        limits = {"bps-read": read_bytes_per_s, "bps-write": write_bytes_per_s}
+        named = {"path": "/objects/storage", "property": "limits", "value": limits}
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(STARTS_WITHIN_S)
+            connection.connect(str(self._control))
+            with connection.makefile("rw") as lines:
+                lines.readline()  # its greeting
+                for command, arguments in (("qmp_capabilities", {}), ("qom-set", named)):
+                    lines.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+                    lines.flush()
+                    answer = json.loads(lines.readline())
+                    assert "return" in answer, answer
+
+
+@contextmanager
+def slow(path: Path, *, read_bytes_per_s: int, write_bytes_per_s: int) -> Iterator[Storage]:
+    """At `path` a file of the content that is there, on storage that gives and takes no more."""
+    control = path.with_suffix(".control")
+    words = [
+        "--chardev",
+        f"socket,id=control,path={control},server=on,wait=off",
+        "--monitor",
+        "chardev=control",
+    ]
+    words += ["--object", "throttle-group,id=storage"]
+    node = "driver=throttle,node-name=disk,throttle-group=storage"
+    words += ["--blockdev", f"{node},file.driver=file,file.filename={below(path)}"]
+    storage = Storage(control)
+    with _shown(path, words, None):
+        storage.gives(read_bytes_per_s=read_bytes_per_s, write_bytes_per_s=write_bytes_per_s)
+        yield storage
+    control.unlink(missing_ok=True)
+
+
+def below(path: Path) -> Path:
+    """Where the content is meanwhile."""
+    return path.with_name(f"{path.name}.below")
+
+
+@contextmanager
+def _shown(path: Path, words: list[str], seen_by: int | None) -> Iterator[None]:
+    """A node named `disk` as the file."""
+    skip_without_fuse()
+    path.rename(below(path))
+    path.touch()
     export = f"type=fuse,id=file,node-name=disk,mountpoint={path},writable=on"
     pid = os.getpid() if seen_by is None else seen_by
     enter = ["nsenter", "--target", str(pid), "--mount"]
-    daemon = ["qemu-storage-daemon", "--blockdev", blockdev, "--export", export]
+    daemon = ["qemu-storage-daemon", *words, "--export", export]
     process = subprocess.Popen([*enter, *daemon])
     try:
         limit = time.monotonic() + STARTS_WITHIN_S
@@ -51,4 +107,4 @@ def failing(path: Path, *offsets: int, requests: str = "read", seen_by: int | No
         process.wait()
         subprocess.run([*enter, "umount", "--lazy", str(path)], check=False, capture_output=True)
         path.unlink(missing_ok=True)
-        below.rename(path)
+        below(path).rename(path)

@@ -63,6 +63,7 @@ class World:
     told: list[str] = field(default_factory=list)  # what the agents were asked, in order
     start_fails: bool = False
     aside: tuple[str, ...] = ()  # what VMs wrote elsewhere
+    record_lost: bool = False  # nobody can say
     go_on: asyncio.Event | None = None  # holds a start back
     pids: itertools.count[int] = field(default_factory=lambda: itertools.count(1000))
 
@@ -201,6 +202,8 @@ class FakeHypervisor:
         raise NotImplementedError
 
     def replacements(self, directory: Path) -> tuple[str, ...]:
+        if self._world.record_lost:
+            raise ToolError("the record cannot be read", kind="outsourced-record", remedy="restore it")
         return tuple(path for path in self._world.aside if directory.name in path)
 
     async def fold_back(self, directory: Path) -> None:

@@ -62,7 +62,7 @@ PKI = TestSite()
 IDENTITIES = {name: PKI.host(name) for name in "abc"}
 AKS = {name: SoftwareAk(private_key(10 + index)) for index, name in enumerate("abc")}
 CLOCK = SystemClock()
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 Event = dict[str, Any]
 
 
@@ -526,7 +526,8 @@ class Site:
                 return False
             busy = host.migrations.settlement.busy
             telling = any(entry["outcome"] is None for entry in host.migrations.list())
-            if busy or telling or any(one.status in recovery.OPEN for one in self.standings_of(host)):
+            records = host.disk.vms.values()  # of every VM
+            if busy or telling or any(Status(one.ownership) in recovery.OPEN for one in records):
                 return False
         return True
 

@@ -115,6 +115,14 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0.02)
 
 
+async def agree(here: Host) -> None:
+    """What the guest writes to one disk it writes to the other next. It stands still while both are read."""
+    await here.qmp.execute("stop")
+    counts = [counting_guest.counted(here.base / name) for name in "ab"]
+    await here.qmp.execute("cont")
+    assert counts[0] - counts[1] in {0, 1}, counts
+
+
 async def ready(here: Host, there: Host) -> None:
     await there.disks.receive()
     for name in here.disks.sizes:

@@ -211,6 +211,8 @@ def _pairs(host: SiteHost, view: VmView) -> Iterator[tuple[str, object]]:
         from korora.cli.unfolded import FOLD_BACK, not_in_disks
 
         yield "disks", f"{not_in_disks(view)}; {FOLD_BACK}"
+    if view.disks_trouble is not None:
+        yield "disks", f"{view.disks_trouble.message}; {view.disks_trouble.remedy}"
     yield "process", view.pid
 
 

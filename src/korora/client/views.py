@@ -13,7 +13,7 @@ _GIVEN_AWAY = frozenset({"taken-over", "wiped"})  # of protocol.ownership.Status
 
 
 class ProblemView(msgspec.Struct, frozen=True):
-    """A file of the site that a daemon cannot use now."""
+    """What is wrong, and what mends it; of a host, a file of the site that its daemon cannot use now."""
 
     message: str
     remedy: str = ""
@@ -48,7 +48,7 @@ class VmView(msgspec.Struct, frozen=True):
 
     `state` is a model.vm.RunState or `unresponsive`, `ownership` a protocol.ownership.Status; `owned` says
     whether this host may run it, `since` is in Unix seconds. `not_in_disks`: files that hold what it wrote
-    while it was to move, and its disks do not.
+    while it was to move, and its disks do not; `disks_trouble`: why that cannot be said.
     """
 
     name: str
@@ -73,6 +73,7 @@ class VmView(msgspec.Struct, frozen=True):
     boot: BootView | None = None
     definition: str | None = None
     not_in_disks: tuple[str, ...] = ()
+    disks_trouble: ProblemView | None = None
 
     @property
     def gave_it_away(self) -> bool:

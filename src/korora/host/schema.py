@@ -59,7 +59,8 @@ class FailureAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ProblemAnswer:
-    """A file of the site that cannot be used now, so that every migration is refused."""
+    """What is wrong, and what mends it: of a host, a file of the site without which every migration is
+    refused."""
 
     message: str
     remedy: str
@@ -91,8 +92,8 @@ class BootAnswer:
 
 @dataclass(frozen=True, slots=True)
 class VmAnswer:
-    """One VM. `state` is a model.vm.RunState, or `unresponsive`; `since` is Unix seconds; `not_in_disks`: see
-    supervision.live.VmStatus."""
+    """One VM. `state` is a model.vm.RunState, or `unresponsive`; `since` is Unix seconds; `not_in_disks`,
+    `disks_trouble`: see supervision.live.VmStatus."""
 
     name: str
     state: str
@@ -116,6 +117,7 @@ class VmAnswer:
     boot: BootAnswer | None
     definition: str
     not_in_disks: tuple[str, ...]
+    disks_trouble: ProblemAnswer | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +328,7 @@ def inquiry_of(body: Check) -> Inquiry:
 
 def vm_answer(status: VmStatus) -> VmAnswer:
     record, definition, boot, life = status.record, status.definition, status.boot, status.life
+    trouble = status.disks_trouble
     return VmAnswer(
         name=record.name,
         state=status.state.value if isinstance(status.state, RunState) else "unresponsive",
@@ -349,6 +352,7 @@ def vm_answer(status: VmStatus) -> VmAnswer:
         boot=BootAnswer(boot.word.value, boot.reasons, boot.secure_boot) if boot else None,
         definition=record.definition,
         not_in_disks=status.not_in_disks,
+        disks_trouble=ProblemAnswer(trouble.message, trouble.remedy) if trouble else None,
     )
 
 

@@ -51,6 +51,8 @@ def scope_in(folder: str) -> Scope | None:
 class Kind(StrEnum):
     REFERENCE = "reference"  # parts of a file that is on this host anyway: nothing is copied
     KEPT = "kept"  # the store's own copies
+    LEARNT = "learnt"  # a reference that nobody added: to a disk that came with a VM
+    FOUND = "found"  # one that was learnt, and that has had something for another VM since
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,9 +37,10 @@ class Pins(Protocol):
 class ContentStore(Protocol):
     """Methods raise ToolError(kind="store…") when the storage fails; what was there before stays usable."""
 
-    def refer(self, scope: Scope, path: Path, parts: Iterable[Located]) -> Added:
+    def refer(self, scope: Scope, path: Path, parts: Iterable[Located], *, learnt: bool = False) -> Added:
         """Parts of a file of this host, of which no copy is kept. Replaces what was said of that file before.
 
+        What is `learnt` and nobody added takes and displaces no more than `policy.displacing` gives it.
         UsageError(kind="no-image") when it is no file and no disk.
         """
         ...

@@ -219,7 +219,10 @@ class Hypervisor(Protocol):
         ...
 
     def replacements(self, directory: Path) -> Sequence[str]:
-        """Files that hold what a VM wrote while its disks were outsourced; `directory` is its own."""
+        """Files that hold what a VM wrote while its disks were outsourced; `directory` is its own.
+
+        ToolError(kind="outsourced-record") when nobody can say: then its disks may not be whole.
+        """
         ...
 
     async def fold_back(self, directory: Path) -> None:

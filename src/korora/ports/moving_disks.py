@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from korora.errors import ToolError
 from korora.model.image import NbdExport
@@ -33,6 +33,10 @@ class CopyFailedError(ToolError):
             " written, and that the network holds; the disk here is as the guest left it",
         )
         self.disk, self.near = disk, near
+
+
+NOT_TAKEN: Final = frozenset({"unwritable", "image-full"})
+"""Kinds of what the methods of a DiskThere raise when its storage takes something no more."""
 
 
 class DiskThere(Protocol):

@@ -348,13 +348,21 @@ class Guests:
         directory = self._vms_directory / record.name
         status = await picture(record, self._roster.live(record.name), directory)
         moving = self._roster.moving(record.name)
+        files, trouble = ((), None) if moving else self._not_in_disks(directory)
         return replace(
             status,
             state=None if self._recovery.unclear(record.name) else status.state,
             moving=moving,
-            not_in_disks=() if moving else tuple(self._hypervisor.replacements(directory)),
+            not_in_disks=files,
+            disks_trouble=trouble,
             boot=self._roster.verdict(record.name) or status.boot,
         )
+
+    def _not_in_disks(self, directory: Path) -> tuple[tuple[str, ...], KororaError | None]:
+        try:
+            return tuple(self._hypervisor.replacements(directory)), None
+        except KororaError as error:
+            return (), error
 
 
 def _own_definition(text: str) -> VmDefinition:

@@ -34,7 +34,8 @@ class LiveVm:
 class VmStatus:
     """One VM as `vm show` tells it.
 
-    `not_in_disks`: files that hold what it wrote, and its disks do not, though it does not move.
+    `not_in_disks`: files that hold what it wrote, and its disks do not, though it does not move;
+    `disks_trouble`: why that cannot be said.
     """
 
     record: VmRecord
@@ -47,6 +48,7 @@ class VmStatus:
     life: LifeNote | None
     boot: BootVerdict | None
     not_in_disks: tuple[str, ...] = ()
+    disks_trouble: KororaError | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,14 +43,15 @@ def opened(settings: StoreSettings, *, made: bool = False) -> Iterator[ContentSt
         yield store
 
 
-def refer(store: ContentStore, scope: Scope, path: Path, tell: Tell) -> Added:
+def refer(store: ContentStore, scope: Scope, path: Path, tell: Tell, *, learnt: bool = False) -> Added:
     """The bytes of that file, in chunks and units, wherever they lie in it. A VM may run on it.
 
     Of a compressed image they are of no use, for no guest sees them.
     """
     with plain(path) as image:
         cut = _through(image, _named, tell)
-        return store.refer(scope, path, (one for offset, parts in cut for one in _placed(offset, parts)))
+        parts = (one for offset, named in cut for one in _placed(offset, named))
+        return store.refer(scope, path, parts, learnt=learnt)
 
 
 def keep(store: ContentStore, scope: Scope, image: Image, tell: Tell) -> Added:

@@ -112,7 +112,8 @@ async def wire_host(configuration: HostConfiguration) -> WiredHost:
     kept = LocalKeptDisks(state / "kept")
     heat = HeatWatch(guests, clock, configuration.heat)
     store = configuration.store or StoreSettings(state / STORE)
-    contents = StoreContents(store, partial(FolderStore, store.folder, store.bounds), refer)
+    learn = partial(refer, learnt=True)
+    contents = StoreContents(store, partial(FolderStore, store.folder, store.bounds), learn)
     setting = Setting(
         host=configuration.name,
         state=state,

@@ -410,6 +410,20 @@ def test_a_disk_that_is_not_whole_since_a_move_is_shown_with_what_to_do(
     assert "start the daemon anew, or move the VM again" in check["remedy"]
 
 
+def test_a_record_of_disks_that_cannot_be_read_is_shown_with_what_to_do(
+    site: CliSite, capsys: Captured
+) -> None:
+    trouble = {"message": "outsourced.json cannot be read", "remedy": "restore it"}
+    knows(site.a, vm("web", disks_trouble=trouble), vm("db"))
+    assert answer(site.command("vm", "show", "web")) == 0
+    assert "outsourced.json cannot be read; restore it" in " ".join(capsys.readouterr().out.split())
+    assert answer(site.command("doctor", "--json")) == 3
+    (document,) = documents(capsys.readouterr().out)
+    (check,) = [check for check in document["checks"] if check["what"].startswith("disks of")]
+    assert (check["what"], check["good"], check["needed"]) == ("disks of web on a", False, True)
+    assert (check["found"], check["remedy"]) == (trouble["message"], trouble["remedy"])
+
+
 def test_a_file_that_a_daemon_cannot_use_is_shown_with_what_mends_it(site: CliSite, capsys: Captured) -> None:
     problem = {"message": "/etc/korora/authorization.toml: no TOML", "remedy": "correct it"}
     site.a.routes["GET", "/v1/host"] = Answer({"name": "a", "problems": [problem]})

@@ -13,12 +13,12 @@ import msgspec
 import pytest
 
 from fakes.faults import Fault
-from fakes.hypervisor import Trouble
+from fakes.hypervisor import FakeHypervisor, Trouble
 from fakes.migration_site import LabHost, Site, Tell
 from fakes.moving_disks import FakeMovingDisks, overlays
 from korora.agents.integrity.disks.gaps import Gaps
-from korora.errors import RefusedError
-from korora.migration.crossing.disks import manner
+from korora.errors import RefusedError, ToolError
+from korora.migration.crossing.disks import looking, manner
 from korora.model.definition import parse_definition
 from korora.model.identity import HostName, VmName
 from korora.model.kept import KeptDisk
@@ -129,6 +129,28 @@ def test_what_a_guest_wrote_elsewhere_is_in_what_is_kept_or_nothing_is(
     tell(story)
 
 
+def test_where_nobody_can_say_what_a_guest_wrote_elsewhere_nothing_is_kept_and_the_wipe_admits_it(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(_host: FakeHypervisor, _directory: Path) -> tuple[str, ...]:
+        raise ToolError("the record cannot be read", kind="outsourced-record")
+
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        monkeypatch.setattr(FakeHypervisor, "replacements", unreadable)
+        outcome = await move(site, "a", "b", incremental=True, storage_mode=StorageMode.OUTSOURCE)
+        await site.recover()
+        assert outcome["outcome"] == "completed", outcome["error"]
+        assert kept_at(site["a"]) == {}
+        assert not any((site["a"].directory / f"{name}.raw").exists() for name in CONTENT)
+        receipts = site["b"].directory / "receipts"
+        bundle = document.parse_bundle((receipts / f"{outcome['session']}.json").read_bytes())
+        steps = document.peek(bytes(bundle.receipt)).wipe.steps
+        assert [step.note for step in steps if not step.verified] == ["not wiped: the record cannot be read"]
+
+    tell(story)
+
+
 def test_a_guest_writes_nowhere_that_the_host_keeps_vms_out_of(tell: Tell, tmp_path: Path) -> None:
     async def story(site: Site) -> None:
         await run_with_disks(site)
@@ -173,6 +195,23 @@ def test_a_check_finds_a_folder_that_a_move_would_refuse_and_moves_nothing(
 
 def no_room(_disks: FakeMovingDisks, folder: Path) -> None:
     raise RefusedError(f"{folder} is full", kind="replacement-room", remedy="name another")
+
+
+def test_disks_for_whose_writes_there_is_no_room_are_not_even_looked_at(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: Any) -> Any:
+        raise AssertionError
+
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        monkeypatch.setattr(FakeMovingDisks, "refuse_unfit", no_room)
+        monkeypatch.setattr(looking, "look", never)
+        monkeypatch.setattr(FakeMovingDisks, "outsource", never)
+        outcome = await move(site, "a", "b", storage_mode=StorageMode.OUTSOURCE)
+        assert (outcome["error"]["kind"], outcome["error"]["vm_runs_on"]) == ("replacement-room", "a")
+
+    tell(story)
 
 
 def test_a_check_of_disks_that_the_daemon_reads_asks_for_no_folder(

@@ -312,6 +312,12 @@ def test_what_a_vm_wrote_elsewhere_is_told_until_it_is_in_its_disks_but_not_whil
         assert await told("web") == site.world.aside
         site.world.aside = ()
         assert await told("web") == ()
+        assert (await guests.status("web")).disks_trouble is None
+        site.world.record_lost = True
+        trouble = (await guests.status("web")).disks_trouble
+        assert trouble is not None
+        assert (trouble.message, trouble.remedy) == ("the record cannot be read", "restore it")
+        assert len(await guests.statuses()) == 2
 
     tell(story)
 

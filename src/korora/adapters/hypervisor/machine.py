@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from korora.adapters.hypervisor import live_cpu, process, stream
 from korora.adapters.hypervisor.command_line import ram_bytes
-from korora.adapters.hypervisor.disks.moving import QemuMovingDisks, fold_back
-from korora.adapters.hypervisor.disks.overlay import outsourced
+from korora.adapters.hypervisor.disks.folding import fold_back
+from korora.adapters.hypervisor.disks.moving import QemuMovingDisks
+from korora.adapters.hypervisor.disks.overlay import is_noted
+from korora.adapters.hypervisor.disks.replacement import Claims
+from korora.adapters.hypervisor.disks.unchanged import not_as_defined
 from korora.adapters.hypervisor.memory import BackendFile
 from korora.adapters.hypervisor.process import Process, ProcessRecord
 from korora.adapters.hypervisor.qmp import Qmp
@@ -45,6 +48,7 @@ class Ends:
     qmp: Qmp
     directory: Path | None
     guard: Guard | None = None  # who ends a sample of its requests when the daemon is killed
+    claims: Claims = field(default_factory=Claims)  # of room, by all VMs of this daemon
 
 
 class QemuMachine:
@@ -55,6 +59,7 @@ class QemuMachine:
         self._process = ends.process
         self._qmp = ends.qmp
         self._directory = ends.directory
+        self._claims = ends.claims
         self._disks_are_shown = False
         self._memory = BackendFile.of(ends.process.pid, ram_bytes(definition))
         self._moving: QemuMovingDisks | None = None
@@ -148,10 +153,13 @@ class QemuMachine:
             await self._make_whole()
             drives = {drive.name: drive for drive in await drives_of(self._qmp, self._definition.disks)}
         missing = [name for name in names if name not in drives]
+        replaced = {disk.name for disk in self._definition.disks}.intersection(missing)
+        if replaced:
+            raise not_as_defined(self._definition.name, sorted(replaced))
         if missing:
             raise no_such_disk(self._definition.name, missing, list(drives))
         chosen, defined = [drives[name] for name in names], self._definition.disks
-        moving = QemuMovingDisks(self._qmp, chosen, self._directory, disks=defined)
+        moving = QemuMovingDisks(self._qmp, chosen, self._directory, disks=defined, claims=self._claims)
         if self._moving is None or not self._moving.outsources:
             self._moving = moving
         return moving
@@ -213,7 +221,7 @@ class QemuMachine:
     async def _make_whole(self) -> None:
         """What an earlier move could not fold back is tried again: else a disk would move without it."""
         ours = self._moving is not None and self._moving.outsources
-        if self._directory is not None and not ours and outsourced(self._directory):
+        if self._directory is not None and not ours and is_noted(self._directory):
             await fold_back(self._qmp, self._directory)
 
     def _refuse_shown(self, words: str) -> None:

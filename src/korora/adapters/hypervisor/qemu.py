@@ -19,10 +19,11 @@ from korora.adapters.hypervisor.adoption.files import files_of, images_of
 from korora.adapters.hypervisor.adoption.launch import adopted_arguments, refuse_foreign_hardware
 from korora.adapters.hypervisor.command_line import Launch, arguments, firmware_files
 from korora.adapters.hypervisor.disks.at_rest import DisksAtRest, disks_at_rest
+from korora.adapters.hypervisor.disks.folding import fold_back
 from korora.adapters.hypervisor.disks.making import make_disk
-from korora.adapters.hypervisor.disks.moving import fold_back
 from korora.adapters.hypervisor.disks.overlay import files as overlays
 from korora.adapters.hypervisor.disks.overlay import fold_back_at_rest
+from korora.adapters.hypervisor.disks.replacement import Claims
 from korora.adapters.hypervisor.images import refuse_escaping_images, refuse_unfinished_images
 from korora.adapters.hypervisor.machine import Ends, QemuMachine, forget
 from korora.adapters.hypervisor.probe import facts as probing
@@ -60,6 +61,7 @@ class Qemu:
         self._swtpm = swtpm
         self._cache = Cache(cache)
         self._guard = Guard()
+        self._claims = Claims()
         self._probe_kernel = probe_kernel
         self._probing = asyncio.Lock()
         self._trying = asyncio.Semaphore(GUESTS_TRIED_AT_ONCE)
@@ -166,7 +168,7 @@ class Qemu:
             await fold_back(qmp, place.directory)
         with contextlib.suppress(ToolError):  # likewise
             await quiet(qmp)
-        return QemuMachine(pinned, Ends(held, qmp, place.directory, self._guard))
+        return QemuMachine(pinned, Ends(held, qmp, place.directory, self._guard, self._claims))
 
     async def adopt(self, qmp_socket: Path) -> QemuMachine:
         return await adopt(qmp_socket)
@@ -183,7 +185,7 @@ class Qemu:
             if isinstance(error, ToolError):
                 raise _not_started(pinned, place, said_before) from error
             raise
-        return QemuMachine(pinned, Ends(watched, qmp, place.directory, self._guard))
+        return QemuMachine(pinned, Ends(watched, qmp, place.directory, self._guard, self._claims))
 
     async def _spawned_whole(self, pinned: VmDefinition, place: Place, *, incoming: bool) -> Process:
         """Paused, and on record. When it cannot be recorded, or we are cancelled in between, it is ended."""

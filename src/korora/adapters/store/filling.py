@@ -17,6 +17,7 @@ from korora.adapters.store.index import Index
 from korora.adapters.store.rebuilding import parts_of
 from korora.adapters.store.referred import reference_to
 from korora.model.stored import Added, Bounds, Kind, Located
+from korora.policy import displacing
 from korora.protocol.content_tree import CHUNK_BYTES
 from korora.protocol.dedup.names import UNITS_OF_A_CHUNK, is_zero, name_of
 
@@ -38,16 +39,24 @@ class Filling:
     bounds: Bounds
     now: Callable[[], int]
 
-    def refer(self, path: Path, parts: Iterable[Located]) -> Added:
+    def refer(self, path: Path, parts: Iterable[Located], *, learnt: bool) -> Added:
         to = reference_to(path)
-        origin = self._begin(Kind.REFERENCE, to.path, to.device, to.inode)
+        kind = Kind.LEARNT if learnt and not self._was_added(to.path) else Kind.REFERENCE
+        origin = self._begin(kind, to.path, to.device, to.inode)
+        most = displacing.learnt_at_most(self.bounds.entries) if kind is Kind.LEARNT else None
         entries, source, complete = 0, iter(parts), True
-        while complete and (some := list(islice(source, _AT_ONCE))):
-            complete = self.make_room(origin, entries=len(some))
-            if complete:
-                entries += self.run(_added(origin, some))
-        self._replace(origin, Kind.REFERENCE, to.path)
+        while some := list(islice(source, _AT_ONCE if most is None else min(_AT_ONCE, most - entries))):
+            complete = self.make_room(origin, kind, entries=len(some))
+            if not complete:
+                break
+            entries += self.run(_added(origin, some))
+        complete = complete and next(source, None) is None
+        self._replace(origin, kind, to.path)
         return Added(origin, entries, 0, complete)
+
+    def _was_added(self, path: Path) -> bool:
+        """What the operator has added stays so when a daemon learns it anew."""
+        return any((one.kind, one.path) == (Kind.REFERENCE, path) for one in self.run(Index.origins))
 
     def keep(self, path: Path, chunks: Iterable[Chunk]) -> Added:
         origin = self._begin(Kind.KEPT, path, 0, 0)
@@ -58,7 +67,7 @@ class Filling:
                 raise ValueError(f"a chunk of {len(chunk)} bytes is longer than {CHUNK_BYTES}")
             if is_zero(chunk):
                 continue
-            complete = self.make_room(origin, entries=UNITS_OF_A_CHUNK + 1, size=len(chunk))
+            complete = self.make_room(origin, Kind.KEPT, entries=UNITS_OF_A_CHUNK + 1, size=len(chunk))
             if not complete:
                 break
             entries += self.run(self._kept(origin, chunk))
@@ -66,22 +75,27 @@ class Filling:
         self._replace(origin, Kind.KEPT, path)
         return Added(origin, entries, size, complete)
 
-    def make_room(self, origin: int = 0, *, entries: int | None = None, size: int | None = None) -> bool:
-        """Of what was used least recently; False if that origin alone is too large. None: never mind."""
+    def make_room(
+        self,
+        origin: int = 0,
+        kind: Kind = Kind.REFERENCE,
+        *,
+        entries: int | None = None,
+        size: int | None = None,
+    ) -> bool:
+        """As `policy.displacing` says; False, and nothing goes, if it would not do. None: never mind."""
         while True:
             there, kept = self.run(Index.totals)
-            many = entries is not None and there + entries > self.bounds.entries
-            large = size is not None and kept + size > self.bounds.bytes
-            if not many and not large:
+            many = 0 if entries is None else there + entries - self.bounds.entries
+            large = 0 if size is None else kept + size - self.bounds.bytes
+            if many <= 0 and large <= 0:
                 return True
-            others = [
-                one.number
-                for one in self.run(Index.origins)
-                if one.number != origin and ((many and one.entries > 0) or (large and one.size > 0))
-            ]
-            if not others:
+            first = displacing.goes_first(self.run(Index.origins), kind, self.now())
+            others = [one for one in first if one.number != origin]
+            if many > sum(one.entries for one in others) or large > sum(one.size for one in others):
                 return False
-            self.forget(others[-1:])
+            able = [one for one in others if (many > 0 and one.entries) or (large > 0 and one.size)]
+            self.forget([able[0].number])
 
     def forget(self, origins: list[int]) -> None:
         for name in self.run(lambda index: index.forget(origins)):
@@ -104,7 +118,12 @@ class Filling:
     def _replace(self, origin: int, kind: Kind, path: Path) -> None:
         """What was said of it before is said no more."""
         there = self.run(Index.origins)
-        before = [one.number for one in there if one.number < origin and (one.kind, one.path) == (kind, path)]
+        kept = kind is Kind.KEPT
+        before = [
+            one.number
+            for one in there
+            if one.number < origin and (one.kind is Kind.KEPT, one.path) == (kept, path)
+        ]
         if before:
             self.forget(before)
 

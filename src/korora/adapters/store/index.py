@@ -86,8 +86,8 @@ class Index:
 
     def reference(self, origin: int) -> Reference | None:
         """None for what is kept, and for an origin that is not there any more."""
-        query = "SELECT path, device, inode FROM origin WHERE number = ? AND kind = ?"
-        for path, device, inode in self.all((bytes, int, int), query, origin, Kind.REFERENCE.value):
+        query = "SELECT path, device, inode FROM origin WHERE number = ? AND kind != ?"
+        for path, device, inode in self.all((bytes, int, int), query, origin, Kind.KEPT.value):
             return Reference(Path(os.fsdecode(path)), device, inode)
         return None
 

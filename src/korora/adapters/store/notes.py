@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from korora.adapters.store.lines import Line
-from korora.model.stored import Trouble
+from korora.model.stored import Kind, Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ class Notes:
             return done.rowcount > 0
 
     def use(self, origins: Iterable[int], now: int) -> None:
+        """What was learnt has had something for another VM: that one is here, and asks no more."""
+        query = """UPDATE origin SET used_at = max(used_at, ?), kind = CASE kind WHEN ? THEN ? ELSE kind END
+            WHERE number = ?"""
         with self._line.transaction() as database:
-            database.executemany(
-                "UPDATE origin SET used_at = max(used_at, ?) WHERE number = ?",
-                [(now, one) for one in origins],
-            )
+            database.executemany(query, [(now, Kind.LEARNT.value, Kind.FOUND.value, one) for one in origins])
 
     def count(self, trouble: Trouble, more: int = 1) -> None:
         query = """INSERT INTO counter VALUES (?1, ?2)

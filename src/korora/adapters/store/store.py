@@ -49,8 +49,8 @@ class FolderStore:
         except OSError as error:
             raise storage_failed(error) from error
 
-    def refer(self, scope: Scope, path: Path, parts: Iterable[Located]) -> Added:
-        return self._made(scope).filling.refer(path, parts)
+    def refer(self, scope: Scope, path: Path, parts: Iterable[Located], *, learnt: bool = False) -> Added:
+        return self._made(scope).filling.refer(path, parts, learnt=learnt)
 
     def keep(self, scope: Scope, path: Path, chunks: Iterable[bytes | bytearray | memoryview]) -> Added:
         return self._made(scope).filling.keep(path, chunks)

@@ -125,8 +125,11 @@ def _daemon(invocation: Invocation, host: SiteHost) -> Iterator[Symptom]:
     for problem in view.problems:
         yield Symptom("site", f"files of {host.name}", False, problem.message, problem.remedy)
     for vm in vms:
+        disks, trouble = f"disks of {vm.name} on {host.name}", vm.disks_trouble
         if vm.not_in_disks:
-            yield Symptom("site", f"disks of {vm.name} on {host.name}", False, not_in_disks(vm), FOLD_BACK)
+            yield Symptom("site", disks, False, not_in_disks(vm), FOLD_BACK)
+        if trouble is not None:
+            yield Symptom("site", disks, False, trouble.message, trouble.remedy)
 
 
 def _port(host: SiteHost) -> Iterator[Symptom]:

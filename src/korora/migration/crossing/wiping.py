@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -80,9 +81,10 @@ async def wipe_remains(
     when its processes are gone."""
     directory = at.guests.directory(definition.name)
     moved = moving(definition, disks)
-    if keeping is not None and at.hypervisor.replacements(directory):
+    if keeping is not None:
         try:
-            await at.hypervisor.fold_back(directory)
+            if at.hypervisor.replacements(directory):
+                await at.hypervisor.fold_back(directory)
         except ToolError as error:
             log.warning("disks are not kept", vm=definition.name, reason=error.message)
             keeping = None
@@ -91,7 +93,7 @@ async def wipe_remains(
         for disk in moved
         if keeping is None or not await kept(at, definition.uuid, disk, keeping)
     ]
-    steps += [await _wiped(at, path) for path in at.hypervisor.replacements(directory)]
+    steps += await _wiped_replacements(at, directory)
     if definition.vtpm and not definition.adopted:
         steps.append(await at.vtpms.wipe(definition.name, directory))
     await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
@@ -103,6 +105,15 @@ def _adopted(at: Setting, vm: VmDefinition) -> str:
     with suppress(RefusedError):
         paths.update(at.hypervisor.files(vm).written)
     return f"{Limit.ADOPTED_DISKS}: {', '.join(sorted(paths)) or 'none'}"
+
+
+async def _wiped_replacements(at: Setting, directory: Path) -> list[WipeStep]:
+    try:
+        return [await _wiped(at, path) for path in at.hypervisor.replacements(directory)]
+    except ToolError as error:
+        log.warning("what a VM wrote elsewhere is not wiped", reason=error.message)
+        note = f"not wiped: {error.message}"
+        return [WipeStep("what the VM wrote while its disks moved", "none", 0, verified=False, note=note)]
 
 
 async def _wiped(at: Setting, path: str) -> WipeStep:

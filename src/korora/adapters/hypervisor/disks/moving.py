@@ -30,8 +30,10 @@ import msgspec
 
 from korora.adapters.hypervisor.command_line import socket_path
 from korora.adapters.hypervisor.disks import leftover, outsourcing, overlay, replacement
+from korora.adapters.hypervisor.disks.folding import fold_back
 from korora.adapters.hypervisor.disks.intruders import Intruders
 from korora.adapters.hypervisor.disks.overlay import Outsourced
+from korora.adapters.hypervisor.disks.replacement import Claims
 from korora.adapters.hypervisor.disks.unchanged import file_of, refuse_changed
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.serving import serve, serve_alone
@@ -58,7 +60,7 @@ class QemuMovingDisks:
     """Implements `ports.moving_disks.MovingDisks`. `directory`: QEMU's own working folder.
 
     `own_socket`: it makes its socket itself, because it takes no descriptors. `disks`: as they are defined,
-    for those whose writes may go elsewhere meanwhile.
+    for those whose writes may go elsewhere meanwhile. `claims`: of all VMs that this daemon moves.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class QemuMovingDisks:
         *,
         own_socket: bool = False,
         disks: Iterable[Disk] = (),
+        claims: Claims | None = None,
     ) -> None:
         self._qmp = qmp
+        self._claims = claims or Claims()
         self._own_socket = own_socket
         self._drives = {drive.name: drive for drive in drives}
         self._number = {drive.name: number for number, drive in enumerate(drives)}
@@ -133,8 +137,8 @@ class QemuMovingDisks:
             yield export
 
     async def outsource(self, name: str, folder: Path) -> None:
-        await asyncio.to_thread(self.refuse_unfit, folder)
         async with self._one_at_a_time:
+            await asyncio.to_thread(self._claims.claim, *self._claimed(folder))
             await self._outsource(name, folder)
 
     async def _outsource(self, name: str, folder: Path) -> None:
@@ -204,9 +208,7 @@ class QemuMovingDisks:
             yield export
 
     def room_nearer(self, name: str) -> int:
-        if name not in self._outsourced:
-            return 0
-        return replacement.to_spare(Path(self._outsourced[name].cache).parent, self.sizes.values())
+        return self._claims.to_spare(self._directory) if name in self._outsourced else 0
 
     @asynccontextmanager
     async def written(self, name: str) -> AsyncIterator[NbdExport]:
@@ -253,6 +255,7 @@ class QemuMovingDisks:
             await fold_back(self._qmp, self._directory)
         finally:
             self._outsourced.clear()
+            self._claims.release(self._directory)
             self._node = {drive.name: drive.node for drive in self._drives.values()}
             self._forget_copies()
 
@@ -264,8 +267,11 @@ class QemuMovingDisks:
         self.socket.unlink(missing_ok=True)
 
     def refuse_unfit(self, folder: Path) -> None:
-        paths = [self._defined[one].path for one in self._drives]
-        replacement.refuse_unfit(folder, self.sizes.values(), paths)
+        self._claims.refuse_unfit(*self._claimed(folder))
+
+    def _claimed(self, folder: Path) -> tuple[Path, Path, list[int], list[str]]:
+        paths = [self._defined[name].path for name in self._drives]
+        return self._directory, folder, list(self.sizes.values()), paths
 
     async def _watch(self, name: str) -> None:
         if name in self._defined:
@@ -353,20 +359,6 @@ class QemuMovingDisks:
         if bitmaps:
             served["bitmaps"] = list(bitmaps)
         await self._qmp.execute("block-export-add", served)
-
-
-async def fold_back(qmp: Qmp, directory: Path) -> None:
-    """As `leftover.clear`; the disks hold everything, durably, and no overlay of the VM is left.
-
-    With QEMU gone it is folded back without it, and the ToolError is raised all the same.
-    """
-    try:
-        await leftover.clear(qmp)
-    except ToolError as error:
-        if error.kind == "qmp-gone":
-            await overlay.fold_back_at_rest(directory)
-        raise
-    await asyncio.to_thread(overlay.forget, directory)
 
 
 def _granularity(size: int) -> int:

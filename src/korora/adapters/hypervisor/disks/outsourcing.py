@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any, Final
 
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.snapshot.drives import OVERLAY
 from korora.adapters.hypervisor.snapshot.graph import standing_still
 from korora.errors import ToolError
+from korora.model.vm import Backing
 
 CACHE: Final = "korora-cache-"
 """What was read from the disk already: never mirrored, never folded back, and worth nothing after a crash."""
@@ -88,6 +90,50 @@ async def fold(qmp: Qmp) -> None:
         await qmp.execute("cont", deadline_s=_RUNS_WITHIN_S)
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An overlay that a guest writes to, as paths. No `cache` once it was taken out; `backing` lies beneath
+    the original."""
+
+    original: str
+    format: str
+    overlay: str
+    cache: str
+    backing: tuple[Backing, ...] = ()
+
+
+async def opened(qmp: Qmp) -> list[Opened]:
+    """What QEMU has over its disks because of us."""
+    overlays = await _named(qmp, OVERLAY)
+    if not overlays:
+        return []
+    told = await qmp.execute("query-named-block-nodes", {"flat": True})
+    nodes = {str(node["node-name"]): node for node in told}
+    under, file = await _backings(qmp), await _backings(qmp, "file")
+
+    def path(name: str) -> str:
+        while name in file:
+            name = file[name]
+        return str(nodes[name]["file"])
+
+    found = []
+    for over in overlays:
+        below = under[over]
+        cache = below if below.startswith(CACHE) else ""
+        disk = under[cache] if cache else below
+        beneath = tuple(Backing(path(one), str(nodes[one]["drv"])) for one in _chain(under, disk))
+        held = path(cache) if cache else ""
+        found.append(Opened(path(disk), str(nodes[disk]["drv"]), path(over), held, beneath))
+    return found
+
+
+def _chain(under: Mapping[str, str], node: str) -> Iterator[str]:
+    """What lies beneath it, from above."""
+    while node in under:
+        node = under[node]
+        yield node
+
+
 async def _without_caches(qmp: Qmp, overlays: Sequence[str]) -> None:
     """What is in them is in the disks below them."""
     nodes = await _named(qmp, CACHE)
@@ -110,10 +156,10 @@ def _file(name: str, number: int) -> str:
     return f"{name}file-{number}"
 
 
-async def _backings(qmp: Qmp) -> dict[str, str]:
+async def _backings(qmp: Qmp, kind: str = "backing") -> dict[str, str]:
     graph: dict[str, Any] = await qmp.execute("x-debug-query-block-graph")
     names = {node["id"]: str(node["name"]) for node in graph["nodes"]}
-    edges = [edge for edge in graph["edges"] if edge["name"] == "backing"]
+    edges = [edge for edge in graph["edges"] if edge["name"] == kind]
     return {names[edge["parent"]]: names[edge["child"]] for edge in edges}
 
 

@@ -12,7 +12,6 @@ import asyncio
 import json
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -52,16 +51,22 @@ def outsourced(directory: Path) -> tuple[Outsourced, ...]:
         raise ToolError(
             f"{directory / RECORD} says which disks of the VM are incomplete, and cannot be read",
             kind="outsourced-record",
-            remedy="restore it; without it, `qemu-img commit` each overlay that is left into its disk",
+            remedy="while the VM runs, start the daemon anew or move the VM: QEMU knows what was in it. Else"
+            " restore it; without it, look there and in the folder that --replacement named for each"
+            f" korora-{directory.name}-DISK-….qcow2, `qemu-img commit` it into its disk, and remove it and"
+            " this file",
         ) from error
 
 
+def is_noted(directory: Path) -> bool:
+    """Whether there is a record, of whatever content."""
+    return (directory / RECORD).exists()
+
+
 def files(directory: Path) -> tuple[str, ...]:
-    """Where a guest's writes may lie outside of its disks, for whoever destroys all of it."""
-    with suppress(ToolError):
-        entries = outsourced(directory)
-        return tuple(path for entry in entries for path in (entry.overlay, entry.cache) if path)
-    return ()
+    """Where a guest's writes may lie outside of its disks. ToolError as `outsourced`."""
+    entries = outsourced(directory)
+    return tuple(path for entry in entries for path in (entry.overlay, entry.cache) if path)
 
 
 def note(directory: Path, entries: Sequence[Outsourced]) -> None:
@@ -78,16 +83,15 @@ def note(directory: Path, entries: Sequence[Outsourced]) -> None:
 def forget(directory: Path) -> None:
     """Once everything was written to the disks: the overlays are removed, then the record. Blocking."""
     entries = outsourced(directory)
-    if not entries:
-        return
     for entry in entries:
         if entry.used:
             _sync(Path(entry.original))  # the guest's flush went to the overlay alone
-    note(directory, [msgspec.structs.replace(entry, used=False) for entry in entries])
+    if entries:
+        note(directory, [msgspec.structs.replace(entry, used=False) for entry in entries])
     for entry in entries:
         for path in filter(None, (entry.overlay, entry.cache)):
             Path(path).unlink(missing_ok=True)
-    (directory / RECORD).unlink()
+    (directory / RECORD).unlink(missing_ok=True)
 
 
 async def make_overlay(entry: Outsourced, size: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.snapshot.drives import Drive
 from korora.adapters.hypervisor.snapshot.graph import path_of
-from korora.errors import ToolError
+from korora.errors import RefusedError, ToolError
 from korora.model.vm import Disk
 
 
@@ -43,6 +43,17 @@ async def file_of(qmp: Qmp, node: str, defined: Disk | None, size: int) -> Path 
     path = Path(defined.path)
     raw = found["drv"] == "raw" and not found["cache"]["direct"] and path.is_file()
     return path if raw and path.stat().st_size == size else None
+
+
+def not_as_defined(vm: str, names: Iterable[str]) -> RefusedError:
+    """Of disks that QEMU has, and has something else for."""
+    return RefusedError(
+        f"{vm} does not write to the image that its definition names for {', '.join(names)}: a snapshot was"
+        " put over it, or another image in its place",
+        kind="disk-changed",
+        remedy="merge the snapshot into its disk (block-commit, by whoever took it), or start the VM anew on"
+        " the image that it is to have; then move it",
+    )
 
 
 def _changed(drive: Drive, how: str) -> ToolError:

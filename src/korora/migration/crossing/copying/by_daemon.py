@@ -24,7 +24,7 @@ from korora.migration.crossing.copying.agenda import Agenda
 from korora.migration.crossing.disks.unreadable import narrowed
 from korora.model.image import NbdExport
 from korora.ports.image import ImageReader, OpenImage, Range, Readable, UnreadableError
-from korora.ports.moving_disks import CopyFailedError, DiskThere, MovingDisks
+from korora.ports.moving_disks import NOT_TAKEN, CopyFailedError, DiskThere, MovingDisks
 from korora.protocol.content_tree import CHUNK_BYTES
 from korora.protocol.dedup.have import AnySaid
 
@@ -34,7 +34,6 @@ Ask = Callable[[str, AnySaid], Awaitable[AnySaid]]
 """What the destination says of parts of a disk."""
 _NEARER_AT_ONCE: Final = 8 * WINDOW
 """Chunks, between two looks at the room that is left."""
-_NOT_WRITTEN: Final = {"unwritable", "image-full"}
 
 
 class ByDaemon:
@@ -88,7 +87,7 @@ class ByDaemon:
         async with AsyncExitStack() as open_:
             image = await self._opened(open_, self._disks.written(self._name))
             await self._read(image, self._copying.copy(image, self._order(image)))
-        await asyncio.to_thread(self._there.flush)
+        await self._written(asyncio.to_thread(self._there.flush))
 
     async def copy_frozen(self) -> None:
         """Once it is outsourced: what is read comes nearer, as long as there is room."""
@@ -101,7 +100,7 @@ class ByDaemon:
                 some = islice(order, min(room, _NEARER_AT_ONCE))
                 await self._read(image, self._copying.copy(nearer, some))
             await self._read(image, self._copying.copy(image, order))
-        await asyncio.to_thread(self._there.flush)
+        await self._written(asyncio.to_thread(self._there.flush))
 
     def _order(self, image: OpenImage) -> Iterator[int]:
         self._agenda = Agenda(image, self._habits, self._pace.bytes_per_s)
@@ -122,11 +121,16 @@ class ByDaemon:
     async def _read(self, image: OpenImage, copying: Awaitable[None]) -> None:
         """`image`: where an error is looked for, in blocks smaller than what comes nearer may be read in."""
         try:
-            await copying
+            await self._written(copying)
         except UnreadableError as error:
             raise await asyncio.to_thread(narrowed, image, self._name, error) from error
+
+    async def _written(self, work: Awaitable[None]) -> None:
+        """What the destination does not take may be told by any request to it, at last by its flush."""
+        try:
+            await work
         except ToolError as error:
-            if error.kind in _NOT_WRITTEN:
+            if error.kind in NOT_TAKEN:
                 raise CopyFailedError(self._name, error.message, self.done) from error
             raise
 

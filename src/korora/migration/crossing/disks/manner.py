@@ -46,13 +46,16 @@ async def manner_of(
 ) -> Manner:
     """What was chosen is told to whoever watches. `shares`: the destination may have parts of them.
 
-    RefusedError(kind="replacement") for a folder that no VM may write to; ToolError for an unreadable disk.
+    RefusedError(kind="replacement", "replacement-room") for a folder that will not do, before anything is
+    done; ToolError for an unreadable disk.
     """
     if request.storage_mode is StorageMode.MIRROR:
         return MIRRORED
     if vm.live is None:
         return Manner(mirrored=not shares)
     folder = await storage.replacement(at, vm.definition, request)
+    if request.storage_mode is StorageMode.OUTSOURCE:
+        await asyncio.to_thread(disks.refuse_unfit, folder)
     room = await asyncio.to_thread(_would_do, disks, folder)
     seen = await looking.look(disks, at.images, at.clock)
     choice = headroom.chosen(seen, can_outsource=room, wanted=request.storage_mode is StorageMode.OUTSOURCE)

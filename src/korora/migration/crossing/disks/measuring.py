@@ -15,12 +15,13 @@ from typing import Final, TypeVar
 from korora.agents.dataorg import comparing
 from korora.agents.integrity.disks.gaps import Gaps
 from korora.agents.integrity.disks.settling import Settling
+from korora.errors import ToolError
 from korora.migration.crossing.disks.following import merged, send
 from korora.migration.crossing.disks.unreadable import narrowed
 from korora.model.image import NbdExport
 from korora.model.storage import DiskContent
 from korora.ports.image import ImageReader, OpenImage, Range, UnreadableError
-from korora.ports.moving_disks import DiskThere, MovingDisks
+from korora.ports.moving_disks import NOT_TAKEN, CopyFailedError, DiskThere, MovingDisks
 
 T = TypeVar("T")
 FEW_PIECES: Final = 512
@@ -138,6 +139,10 @@ class Measuring:
                 yield image
             except UnreadableError as error:
                 raise narrowed(image, name, error) from error
+            except ToolError as error:
+                if error.kind in NOT_TAKEN:
+                    raise CopyFailedError(name, error.message) from error
+                raise
 
     def _follow(self, name: str, image: OpenImage) -> None:
         """Send what was written, or owe it: each bitmap tells of it once."""

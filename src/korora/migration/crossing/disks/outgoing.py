@@ -212,14 +212,28 @@ def _refuse_lost(relaying: Sequence[asyncio.Task[RelayReport]]) -> None:
 
 
 async def _why(error: ToolError, relays: Sequence[SourceRelay]) -> KororaError:
-    """The data plane's reason, if it has one: the hypervisor only knows that a connection broke."""
+    """The data plane's reason, if it has one: the hypervisor only knows that a connection broke.
+
+    Of several that are told at once, what was changed on the way comes first.
+    """
     if error.kind in _FIRST_HAND:
         return error
-    for relay in relays:
-        try:
-            await asyncio.wait_for(relay.finished(), _REASON_S)
-        except (IntegrityError, PeerError) as nearer:
-            return nearer
-        except (KororaError, TimeoutError):
-            continue
+    waiting = {asyncio.ensure_future(relay.finished()) for relay in relays}
+    try:
+        async with asyncio.timeout(_REASON_S):
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                told = [why for why in map(_failure, done) if isinstance(why, (IntegrityError, PeerError))]
+                if told:
+                    return min(told, key=lambda why: isinstance(why, PeerError))
+    except TimeoutError:
+        pass
+    finally:
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
     return error
+
+
+def _failure(ended: asyncio.Future[RelayReport]) -> BaseException | None:
+    return None if ended.cancelled() else ended.exception()

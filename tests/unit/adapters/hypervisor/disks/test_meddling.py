@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -16,8 +17,11 @@ from fakes import counting_guest
 from fakes.two_qemus import MIB, Host, ready, two_hosts, until
 from korora.adapters.hypervisor.disks import overlay
 from korora.adapters.hypervisor.disks.making import make_disk
-from korora.errors import ToolError
-from korora.model.vm import Disk
+from korora.adapters.hypervisor.qemu import Qemu
+from korora.errors import RefusedError, ToolError
+from korora.model.identity import VmName
+from korora.model.vm import Disk, RunState, VmDefinition
+from korora.ports.hypervisor import Place
 
 pytestmark = [
     pytest.mark.end_to_end,
@@ -180,6 +184,29 @@ def test_a_snapshot_that_is_taken_meanwhile_is_refused_by_qemu_or_told(tmp_path:
                 assert (here.base / overlay.RECORD).exists()
                 assert (await here.qmp.execute("query-status"))["status"] == "running"
             await merged(here, bottom=how == "reach")
+
+    asyncio.run(story())
+
+
+def test_a_disk_that_had_a_snapshot_put_over_it_before_does_not_begin_to_move(tmp_path: Path) -> None:
+    async def story() -> None:
+        disk = Disk(str(tmp_path / "a"), "raw", "data")
+        (tmp_path / "a").write_bytes(bytes(MIB))
+        vm = VmDefinition(
+            VmName("web"), str(UUID(int=7)), 64 * MIB, accelerator="tcg", disks=(disk,), vtpm=False
+        )
+        machine = await Qemu(tmp_path / "cache").start(vm, Place(tmp_path / "web", None), incoming=False)
+        try:
+            await machine.moving_disks(["data"])
+            taken = {"node-name": "data-node", "snapshot-node-name": "s", "format": "qcow2"}
+            taken["snapshot-file"] = str(tmp_path / "snapshot")
+            await machine._qmp.execute("blockdev-snapshot-sync", taken)
+            with pytest.raises(RefusedError, match="its definition names for data: a snapshot") as refused:
+                await machine.moving_disks(["data"])
+            assert refused.value.kind == "disk-changed"
+            assert await machine.run_state() is RunState.RUNNING
+        finally:
+            await machine.quit()
 
     asyncio.run(story())
 

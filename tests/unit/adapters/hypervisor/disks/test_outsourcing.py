@@ -9,20 +9,26 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from fakes import counting_guest
-from fakes.two_qemus import MIB, Host, two_hosts, until
-from korora.adapters.hypervisor.disks import leftover, overlay, replacement
-from korora.adapters.hypervisor.disks.moving import fold_back
+from fakes.two_qemus import MIB, Host, agree, two_hosts, until
+from korora.adapters.hypervisor.disks import leftover, outsourcing, overlay, replacement
+from korora.adapters.hypervisor.disks.folding import fold_back
+from korora.adapters.hypervisor.disks.replacement import Claims
+from korora.adapters.hypervisor.qemu import Qemu
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.image.qemu_nbd import QemuImages
 from korora.agents.io.copying import GENTLE_BYTES, Pace
 from korora.errors import RefusedError, ToolError
 from korora.migration.crossing.copying.by_daemon import ByDaemon
+from korora.model.identity import VmName
 from korora.model.image import NbdExport
+from korora.model.vm import Backing, Disk, RunState, VmDefinition
 from korora.ports.clock import SystemClock
+from korora.ports.hypervisor import Place
 from korora.ports.image import UnreadableError
 
 pytestmark = [
@@ -126,7 +132,7 @@ def test_it_is_folded_back_at_any_point_and_the_guest_never_misses_a_write(
             assert await here.graph() == before
             nothing_left(here, here.base)
             await runs_on(here)
-            assert abs(counted(here, "a") - counted(here, "b")) <= 2
+            await agree(here)
 
     asyncio.run(story())
 
@@ -192,6 +198,101 @@ def test_what_a_qemu_that_was_killed_had_written_is_folded_back_without_it(tmp_p
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("record", [b"", b"[{", b"[]", None])
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_a_record_that_is_lost_or_unreadable_is_made_anew_of_what_qemu_has_open(
+    tmp_path: Path, record: bytes | None, form: str
+) -> None:
+    async def story() -> None:
+        folder = tmp_path / "elsewhere"
+        folder.mkdir()
+        async with two_hosts(tmp_path, form) as (here, _):
+            before = await here.graph()
+            await outsourced(here, folder)
+            noted = overlay.outsourced(here.base)
+            spoil(here.base / overlay.RECORD, record)
+            await asyncio.sleep(0.2)
+            found = {(one.original, one.format, one.overlay, one.cache, one.backing) for one in noted}
+            told = await outsourcing.opened(here.qmp)
+            assert {(one.original, one.format, one.overlay, one.cache, one.backing) for one in told} == found
+            await here.qmp.close()
+            here.qmp = await Qmp.connect(here.base / "qmp", 60, lambda: True)
+            await fold_back(here.qmp, here.base)
+            assert await here.graph() == before
+            nothing_left(here, folder)
+            await runs_on(here)
+            await agree(here)
+            await fold_back(here.qmp, here.base)  # of which nothing is left
+
+    asyncio.run(story())
+
+
+def test_a_record_made_anew_names_what_lies_beneath_the_disk(tmp_path: Path) -> None:
+    async def story() -> None:
+        (tmp_path / "beneath").write_bytes(bytes([1]) * MIB)
+        disk = Disk(str(tmp_path / "over"), "qcow2", "data", (Backing(str(tmp_path / "beneath"), "raw"),))
+        qemu, place = Qemu(tmp_path / "cache"), Place(tmp_path / "web", None)
+        await qemu.make_disk(disk, MIB)
+        vm = VmDefinition(
+            VmName("web"), str(UUID(int=7)), 64 * MIB, accelerator="tcg", disks=(disk,), vtpm=False
+        )
+        machine = await qemu.start(vm, place, incoming=False)
+        try:
+            await (await machine.moving_disks(["data"])).outsource("data", tmp_path)
+            (noted,) = overlay.outsourced(place.directory)
+            (told,) = await outsourcing.opened(machine._qmp)
+            assert told.backing == noted.backing == disk.backing
+            spoil(place.directory / overlay.RECORD, b"[{")
+            with pytest.raises(ToolError, match="cannot be read"):
+                qemu.replacements(place.directory)
+            await machine.close()
+            found = await Qemu(tmp_path / "cache").attach(vm, place)
+            assert found is not None
+            machine = found
+            assert qemu.replacements(place.directory) == ()
+            assert not list(tmp_path.glob("korora-*"))
+            assert await machine.run_state() is RunState.RUNNING
+            assert (tmp_path / "beneath").read_bytes() == bytes([1]) * MIB
+        finally:
+            await machine.quit()
+
+    asyncio.run(story())
+
+
+def test_a_record_that_cannot_be_read_with_qemu_gone_keeps_everything_until_it_is_restored(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with two_hosts(tmp_path) as (here, _):
+            await outsourced(here, here.base)
+            await asyncio.sleep(0.2)
+            await here.qmp.execute("stop")
+            async with here.disks.written("b") as export:
+                seen = await asyncio.to_thread(content, export)
+            record = here.base / overlay.RECORD
+            noted = record.read_bytes()
+            record.write_bytes(noted[:-1])
+            here.process.kill()
+            here.process.wait()
+            with pytest.raises(ToolError, match="cannot be read") as failed:
+                await here.disks.end()
+            assert failed.value.kind == "outsourced-record"
+            assert "qemu-img commit" in failed.value.remedy
+            with pytest.raises(ToolError, match="cannot be read"):
+                overlay.files(here.base)
+            assert len(list(here.base.glob("korora-*.qcow2"))) == 4
+            record.write_bytes(noted)
+            await overlay.fold_back_at_rest(here.base)
+            nothing_left(here, here.base)
+            assert (here.base / "b").read_bytes() == seen
+
+    asyncio.run(story())
+
+
+def spoil(path: Path, record: bytes | None) -> None:
+    path.unlink() if record is None else path.write_bytes(record)
+
+
 def test_an_overlay_that_is_lost_is_told_and_its_disk_is_not_taken_for_whole(tmp_path: Path) -> None:
     async def story() -> None:
         entry = overlay.Outsourced("a", str(tmp_path / "a"), "raw", str(tmp_path / "gone"), used=True)
@@ -224,16 +325,88 @@ def small(tmp_path: Path) -> Iterator[Path]:
 def test_a_replacement_that_forgets_or_has_no_room_is_refused(tmp_path: Path, small: Path) -> None:
     original = tmp_path / "a"
     original.touch()
+    claims, vm = Claims(), tmp_path / "vm"
     with pytest.raises(RefusedError, match="in memory"):
-        replacement.refuse_unfit(small, [MIB], [str(original)])
+        claims.refuse_unfit(vm, small, [MIB], [str(original)])
     (small / "a").touch()
-    replacement.refuse_unfit(small, [MIB], [str(small / "a")])
+    claims.refuse_unfit(vm, small, [MIB], [str(small / "a")])
     with pytest.raises(RefusedError) as refused:
-        replacement.refuse_unfit(small, [MIB << 20], [str(small / "a")])
+        claims.refuse_unfit(vm, small, [MIB << 20], [str(small / "a")])
     assert refused.value.kind == "replacement-room"
     with pytest.raises(RefusedError) as refused:
-        replacement.refuse_unfit(small / "nowhere", [MIB], [])
+        claims.refuse_unfit(vm, small / "nowhere", [MIB], [])
     assert refused.value.kind == "replacement"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_disks_that_fit_one_by_one_and_not_together_are_refused_before_the_first_is_outsourced(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replacement, "_VOLATILE", frozenset())
+
+    async def story() -> None:
+        async with two_hosts(tmp_path, size=10 * MIB) as (here, _):
+            (small / "other").write_bytes(bytes(4 * MIB))  # 12 MiB are left
+            before, sizes = await here.graph(), here.disks.sizes.values()
+            assert replacement.needed(sizes) > 12 * MIB > max(replacement.needed([size]) for size in sizes)
+            for name in here.disks.sizes:
+                with pytest.raises(RefusedError) as refused:
+                    await here.disks.outsource(name, small)
+                assert refused.value.kind == "replacement-room"
+            assert await here.graph() == before
+            nothing_left(here, small)
+
+    asyncio.run(story())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_what_the_disks_of_a_vm_need_is_not_asked_for_again_once_it_is_claimed(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replacement, "_VOLATILE", frozenset())
+
+    async def story() -> None:
+        async with two_hosts(tmp_path, size=6 * MIB) as (here, _):
+            await here.disks.outsource("a", small)
+            (small / "other").write_bytes(bytes(8 * MIB))  # as if the guest had written meanwhile
+            await here.disks.outsource("b", small)
+            await here.disks.end()
+            nothing_left(here, small)
+            with pytest.raises(RefusedError):
+                await here.disks.outsource("a", small)
+
+    asyncio.run(story())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_vms_that_move_at_one_time_are_asked_for_room_together(tmp_path: Path, small: Path) -> None:
+    claims = Claims()
+    one, two, path = tmp_path / "one", tmp_path / "two", str(small / "a")
+    (small / "a").touch()
+    claims.claim(one, small, [2 * MIB, 5 * MIB], [path])
+    with pytest.raises(RefusedError, match="by other VMs that move") as refused:
+        claims.claim(two, small, [6 * MIB], [path])
+    assert refused.value.kind == "replacement-room"
+    claims.refuse_unfit(one, small, [2 * MIB, 5 * MIB], [path])  # its own claim does not stand in its way
+    claims.refuse_unfit(two, small, [4 * MIB], [path])
+    (small / "korora-one-a-1.qcow2").write_bytes(bytes(5 * MIB))  # what it has written is counted once
+    claims.claim(two, small, [5 * MIB], [path])
+    claims.release(one)
+    claims.release(two)
+    with pytest.raises(RefusedError, match="room for 11 MiB"):
+        claims.claim(two, small, [12 * MIB], [path])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_what_is_brought_nearer_leaves_room_for_the_writes_of_all_disks(tmp_path: Path, small: Path) -> None:
+    claims, path = Claims(), str(small / "a")
+    (small / "a").touch()
+    vms = [tmp_path / name for name in ("one", "two", "three")]
+    for vm in vms:
+        claims.claim(vm, small, [MIB // 2, MIB // 2], [path])
+    spared = sum(2 * claims.to_spare(vm) for vm in vms)
+    assert 0 < spared <= 16 * MIB - sum(replacement.needed([MIB // 2] * 2) for _ in vms)
+    assert claims.to_spare(tmp_path / "another") == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
@@ -281,7 +454,7 @@ def test_what_cannot_be_kept_nearer_is_an_error_there_and_nowhere_else(
             await there.disks.receive()
             reached = await here.disks.reach("b", there.disks.socket)
             await here.disks.outsource("b", small)
-            monkeypatch.setattr(replacement, "to_spare", lambda *_: 1 << 30)
+            monkeypatch.setattr(Claims, "to_spare", lambda *_: 1 << 30)
             fill(small / "other")
             async with here.disks.nearer("b") as export:
                 with pytest.raises(UnreadableError):

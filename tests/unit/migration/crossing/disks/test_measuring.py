@@ -7,13 +7,16 @@ import random
 from itertools import pairwise
 from typing import Any, cast
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.written_disks import There, WrittenDisks
 from korora.agents.dataorg import comparing
+from korora.errors import ToolError
 from korora.migration.crossing.disks.following import merged
 from korora.migration.crossing.disks.measuring import Measuring
+from korora.ports.moving_disks import CopyFailedError
 from korora.protocol.content_tree import CHUNK_BYTES, chunks_of
 
 SIZE = 3 * CHUNK_BYTES + 512
@@ -67,6 +70,32 @@ def test_what_a_guest_writes_while_two_contents_are_compared_follows(
         assert bytes(there.content) == bytes(disks.content["root"])
         arrived = measuring(WrittenDisks({"root": bytes(there.content)}))
         assert (content,) == await arrived.contents()
+
+    asyncio.run(play())
+
+
+class Full(There):
+    """QEMU answers so once its storage is full, at the latest to a flush."""
+
+    def put(self, offset: int, data: bytes) -> None:
+        raise ToolError("no space left", kind="image-full", remedy="make room where the image lies")
+
+
+def test_a_destination_that_takes_nothing_more_of_what_is_followed_is_told_by_the_disk() -> None:
+    disks = WrittenDisks({"root": NOISE})
+
+    async def play() -> None:
+        here = measuring(disks)
+        await here.leaves("root", followed=True)
+        await here.follow("root", [], There(bytearray(NOISE)))
+        here._there["root"] = Full(bytearray(NOISE))
+        disks.write("root", 5, b"new")
+        for _ in range(2):
+            disks.write("root", 5, b"new")
+            with pytest.raises(CopyFailedError, match="no space left") as failed:
+                await here.settle()
+            assert failed.value.disk == "root"
+            assert "room for it at the destination" in failed.value.remedy
 
     asyncio.run(play())
 

@@ -13,7 +13,8 @@ import pytest
 
 from fakes.image import MemoryImage
 from fakes.written_disks import There
-from korora.errors import PeerError
+from korora.errors import IntegrityError, KororaError, PeerError, ToolError
+from korora.migration.crossing.disks import outgoing
 from korora.migration.crossing.disks.manner import Manner
 from korora.migration.crossing.disks.outgoing import DisksOut
 from korora.model.image import NbdExport
@@ -25,6 +26,10 @@ from korora.protocol.dedup.have import AnySaid
 
 CONTENT = random.Random(13).randbytes(CHUNK_BYTES)
 WITHIN_S = 30.0
+SILENT = PeerError("the other host is silent", kind="stalled")
+CHANGED = IntegrityError("a frame was changed", kind="changed-frame")
+STOPPED = ToolError("the relay was stopped", kind="aborted")
+BROKE = ToolError("a connection broke", kind="mirror-failed")
 
 
 class Disks:
@@ -50,14 +55,17 @@ class Disks:
 class Relay:
     """It ends with an error once it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, ends: KororaError = SILENT) -> None:
         self.lost = asyncio.Event()
+        self._ends = ends
 
     def start(self) -> None: ...
 
     async def finished(self) -> Any:
         await self.lost.wait()
-        raise PeerError("the other host is silent", kind="stalled")
+        raise self._ends
+
+    def abort(self, _: str) -> None: ...
 
 
 async def quiet(_: Any) -> None: ...
@@ -79,3 +87,49 @@ def test_who_waits_for_an_answer_of_a_host_that_fell_silent_is_told() -> None:
         assert told.value.kind == "stalled"
 
     asyncio.run(story())
+
+
+class Failing(Disks):
+    """What the guest writes does not follow."""
+
+    def __init__(self, number: int) -> None:
+        self.sizes = dict.fromkeys((f"disk{one}" for one in range(number)), CHUNK_BYTES)
+
+    async def mirror(self, *_: Any) -> None: ...
+
+    async def copied(self) -> Copied:
+        raise BROKE
+
+
+def why_of(*relays: Relay) -> KororaError:
+    async def story() -> KororaError:
+        disks = cast(Any, Failing(len(relays)))
+        named = {f"disk{number}": (cast(Any, relay), Path("s")) for number, relay in enumerate(relays)}
+        async with asyncio.timeout(WITHIN_S):
+            with pytest.raises(KororaError) as told:
+                await DisksOut(disks, named, disks, SystemClock()).copy(Manner(), quiet)
+        assert not [one for one in asyncio.all_tasks() if one is not asyncio.current_task()]
+        return told.value
+
+    return asyncio.run(story())
+
+
+def ended(reason: KororaError) -> Relay:
+    relay = Relay(reason)
+    relay.lost.set()
+    return relay
+
+
+def test_the_reason_of_the_last_disks_stream_waits_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outgoing, "_REASON_S", 10 * WITHIN_S)
+    assert why_of(*(Relay() for _ in range(20)), ended(SILENT)) is SILENT
+
+
+def test_streams_that_have_no_reason_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outgoing, "_REASON_S", WITHIN_S / 15)
+    assert why_of(*(Relay() for _ in range(20))) is BROKE
+    assert why_of(ended(STOPPED), ended(STOPPED)) is BROKE
+
+
+def test_what_was_changed_on_the_way_is_told_before_what_broke_of_it() -> None:
+    assert why_of(ended(SILENT), ended(STOPPED), ended(CHANGED), ended(SILENT)) is CHANGED
