@@ -1,4 +1,5 @@
-"""How the tests are spread over processes: real VMs take turns in one, everything else runs beside them.
+"""How the tests are spread over processes: real VMs take turns in one, everything else runs beside them, and
+steps back for them.
 
 Property tests draw the same cases in every run, so that a change is judged by what it changed. With
 KORORA_CHANCE=1 they draw new ones.
@@ -17,6 +18,7 @@ from hypothesis import settings
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 _REAL_VMS = "tests/end_to_end/"
+_BEHIND_NICE = 10
 
 for sign in ("CI", "BUILD_NUMBER"):
     os.environ.pop(sign, None)
@@ -30,6 +32,12 @@ class OneLab(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
 
     def _split_scope(self, nodeid: str) -> str:
         return _REAL_VMS if nodeid.startswith(_REAL_VMS) else nodeid
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where several run at once, the guests are not to wait for other tests."""
+    if "PYTEST_XDIST_WORKER" in os.environ and os.geteuid() == 0:
+        os.setpriority(os.PRIO_PROCESS, 0, 0 if item.nodeid.startswith(_REAL_VMS) else _BEHIND_NICE)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -75,9 +75,11 @@ class LocalKeptDisks:
         return self._folder / checked_name(vm, "VM name") / (checked_name(disk, "disk name") + _IMAGE)
 
     def _found(self) -> Iterator[KeptDisk]:
-        for image in self._folder.glob(f"*/*{_IMAGE}"):
-            if (kept := self.of(VmName(image.parent.name), image.stem)) is not None:
-                yield kept[0]
+        for folder in self._folder.glob("*"):
+            with suppress(FileNotFoundError):  # its last disk was taken or wiped meanwhile
+                for image in list(folder.glob(f"*{_IMAGE}")):
+                    if (kept := self.of(VmName(folder.name), image.stem)) is not None:
+                        yield kept[0]
 
     def _keep(self, kept: KeptDisk, path: Path) -> None:
         image = self._image(kept.vm, kept.name)

@@ -69,8 +69,18 @@ FILES = {
         "forensics-samples-btrfs",
         "one test less",
     ),
+    **{
+        f"/usr/share/forensics-samples/{file}": (what, f"forensics-samples-{name}", "one test less")
+        for name, file, what in (
+            ("ext4", "fs.ext4.xz", "an ext4 of somebody else"),
+            ("exfat", "fs.exfat.xz", "an exFAT of somebody else"),
+            ("ntfs", "fs.ntfs.xz", "an NTFS of somebody else"),
+            ("vfat", "fs.vfat.xz", "a VFAT of somebody else"),
+            ("multiple", "fs.multiple.xz", "several file systems of somebody else"),
+        )
+    },
     "/usr/share/forensics-samples/original-files": (
-        "what is on it",
+        "what is on them",
         "forensics-samples-files",
         "one test less",
     ),

@@ -49,6 +49,21 @@ def test_a_disk_is_moved_there_and_is_roots_alone(kept: LocalKeptDisks, disk: Pa
     assert kept.of(WEB, "other") is None
 
 
+def test_a_folder_that_goes_while_somebody_looks_has_nothing(
+    kept: LocalKeptDisks, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(kept.keep(RECORD, disk))
+    look = os.scandir
+
+    def gone(path: Path) -> object:
+        if Path(path).name == WEB:
+            raise FileNotFoundError(errno.ENOENT, "gone", str(path))
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", gone)
+    assert kept.all() == []
+
+
 def test_keeping_is_repeated_after_a_crash_and_replaces_what_was_kept_before(
     kept: LocalKeptDisks, disk: Path
 ) -> None:

@@ -16,7 +16,7 @@ from fakes.two_qemus import MIB, digest_of, followed, measured, never_ready, rea
 from korora.adapters.hypervisor.disks import leftover
 from korora.adapters.hypervisor.disks.moving import QemuMovingDisks
 from korora.adapters.hypervisor.snapshot.drives import drives_of
-from korora.agents.integrity.disks.settling import Settling
+from korora.agents.integrity.disks.settling import PIECES_OF_A_CHUNK, Settling
 from korora.errors import ToolError
 from korora.model.vm import Disk
 
@@ -36,13 +36,14 @@ def test_a_disk_that_is_written_to_is_the_same_there_once_it_is_cut(tmp_path: Pa
             roots = [
                 {name: Settling(size) for name, size in one.disks.sizes.items()} for one in (here, there)
             ]
-            assert await measured(here, roots[0]) == await measured(there, roots[1]) == 6
+            assert await measured(here, roots[0]) == await measured(there, roots[1]) == 6 * PIECES_OF_A_CHUNK
             now = counting_guest.counted(tmp_path / "here" / "b")
             await until(lambda: counting_guest.counted(tmp_path / "here" / "b") > now + 20)
             await here.qmp.execute("stop")
             await here.disks.cut()
             # The guest writes to the first chunk of both, and to nothing else.
-            assert await measured(here, roots[0]) == await measured(there, roots[1]) == 2
+            count = await measured(here, roots[0])
+            assert count == await measured(there, roots[1]) == 2 * PIECES_OF_A_CHUNK
             for name in "ab":
                 assert roots[0][name].root() == roots[1][name].root()
             for one in (here, there):
