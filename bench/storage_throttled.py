@@ -15,7 +15,8 @@ korora-auto       `--storage-mode auto`, after the same.
 
 `idle` is each guest for 8 s before its move. All figures of a move are of the time from the order to the last
 that the guest said at the source: its disk lies on fast storage afterwards. `reads_mib`: what was read of
-the throttled disk meanwhile, by program; of QEMU, in requests of more than 4 KiB, which is not the guest.
+the throttled disk until two seconds later, by program; of QEMU, in requests of more than 4 KiB, which is not
+the guest.
 `total_s` has the wipe of the throttled disk in it, where it is Korora that moves.
 Run: script/bench storage --throttled [--mib 512] [--iops 2000] [--mb-per-s 40] [--runs 3] [--ways A,B]
      [--loads zones,flat] [--trace FILE] [--json FILE]
@@ -62,6 +63,8 @@ from korora.lab.lifecycle import restart_daemon
 WATCHED_S: Final = 2.7
 """Three samples of a second."""
 _WATCHED_WITHIN_S: Final = 120.0
+_SPEAKS_WITHIN_S: Final = 2.0
+"""A guest's last word at the source may be so much older than its pause, to which the disk is read."""
 _QEMU: Final = "qemu-system-x86"
 
 
@@ -107,7 +110,7 @@ class Session:
             mover.console.wait_for_load()
             before = mover.console
             moved = move()
-            began, left = mover.began, mover.began + moved.here_s
+            began, left = mover.began, mover.began + moved.here_s + _SPEAKS_WITHIN_S
             if self._asked.trace:
                 with self._asked.trace.open("a") as trace:
                     trace.writelines(self._seconds(before, moved, load, began))

@@ -49,7 +49,7 @@ def test_a_quick_benchmark_completes_every_way_and_writes_what_is_promised(tmp_p
 @pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="no FUSE")
 def test_a_guest_on_slow_storage_is_moved_each_way_and_what_it_got_is_written(tmp_path: Path) -> None:
     results, trace = tmp_path / "results.json", tmp_path / "trace"
-    words = ["--mib", "64", "--iops", "20000", "--mb-per-s", "60", "--runs", "1", "--loads", "zones"]
+    words = ["--mib", "64", "--iops", "20000", "--mb-per-s", "20", "--runs", "1", "--loads", "zones"]
     words += ["--ways", "qemu-shallow,korora-outsource", "--trace", str(trace), "--json", str(results)]
     done = subprocess.run(
         [sys.executable, "-m", "bench.storage_throttled", *words],
