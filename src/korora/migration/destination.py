@@ -282,6 +282,7 @@ class Arrival:
             raise RefusedError(
                 f"the request is for {admission.request.vm}, the order brings {vm}", kind="request-mismatch"
             )
+        storage.refuse_unasked(order.disks, admission.request)
         owed = self._reservations.held(self._owed_bytes)
         findings = await self._findings(self._after.enter_context(owed))
         await self._talk.say(messages.Answer(admission.by, tuple(findings)))

@@ -372,6 +372,26 @@ def test_a_destination_compares_what_nobody_asked_it_to_and_the_move_ends(tell: 
     tell(story)
 
 
+def test_a_source_cannot_lay_a_disk_over_images_that_the_operator_did_not_ask_for(tell: Tell) -> None:
+    def changed(data: bytes) -> bytes:
+        said = messages.decode(data)
+        if not isinstance(said, messages.Order):
+            return data
+        disks = tuple(replace(disk, keeps_backing=True) for disk in said.disks)
+        return messages.encode(msgspec.structs.replace(said, disks=disks))
+
+    async def story(site: Site) -> None:
+        await run_over_base(site)
+        site["a"].change = changed
+        outcome = await move(site, "a", "b")
+        await site.recover()
+        assert outcome["error"]["kind"] == "request-mismatch", outcome
+        assert outcome["error"]["vm_runs_on"] == "a"
+        assert not (site["b"].directory / "vms" / STORE).exists()
+
+    tell(story)
+
+
 def test_a_raw_disk_over_other_images_is_refused_before_anything_is_asked_there(tell: Tell) -> None:
     async def story(site: Site) -> None:
         await run_over_base(site)

@@ -71,6 +71,18 @@ def beneath(disk: Disk) -> tuple[str, ...]:
     return tuple(one.path for one in disk.backing)
 
 
+def refuse_unasked(orders: Iterable[DiskOrder], request: MigrationRequest) -> None:
+    """RefusedError(kind="request-mismatch") for a disk that is to read images of the destination, where the
+    operator signed no word of it."""
+    over = [order.name for order in orders if order.keeps_backing]
+    if over and not request.keep_backing:
+        raise RefusedError(
+            f"the disk {over[0]} would lie over images of this host: {request.operator} did not ask for that",
+            kind="request-mismatch",
+            remedy="ask for it: --keep-backing",
+        )
+
+
 def beneath_ordered(definition: VmDefinition, orders: Iterable[DiskOrder]) -> tuple[str, ...]:
     """The files that must be at the destination for them, to be read."""
     keeping = {order.name for order in orders if order.keeps_backing}
