@@ -136,7 +136,7 @@ def _disks(root: StrictTable) -> tuple[Disk, ...]:
     _refuse_twins(root, "disks", "name", [disk.name for disk in disks])
     _refuse_twins(root, "disks", "path", [disk.path for disk in disks])
     written = {disk.path for disk in disks}
-    if any(below.path in written for disk in disks for below in disk.backing):
+    if any(path in written for disk in disks for path in disk.beneath):
         raise root.refuse("disks", "write to an image that lies beneath one of them", "give each its own")
     return tuple(disks)
 

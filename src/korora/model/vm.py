@@ -41,6 +41,11 @@ class Disk:
     name: str = "disk0"
     backing: tuple[Backing, ...] = ()
 
+    @property
+    def beneath(self) -> tuple[str, ...]:
+        """The paths of what it lies over."""
+        return tuple(one.path for one in self.backing)
+
 
 @dataclass(frozen=True, slots=True)
 class Nic:

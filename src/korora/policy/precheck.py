@@ -238,7 +238,7 @@ def boot_files(vm: VmDefinition) -> tuple[str, ...]:
 
 
 def _disks(vm: VmDefinition, source: SourceFacts, destination: DestinationFacts) -> Iterator[Finding]:
-    for path in (path for disk in vm.disks for path in (disk.path, *(one.path for one in disk.backing))):
+    for path in (path for disk in vm.disks for path in (disk.path, *disk.beneath)):
         if path in destination.outside:
             continue
         here, there = source.disks.get(path), destination.disks.get(path)

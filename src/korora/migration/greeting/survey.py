@@ -77,7 +77,7 @@ def _disks(definition: VmDefinition) -> list[str]:
 
 
 def _beneath(definition: VmDefinition) -> list[str]:
-    return [one.path for disk in definition.disks for one in disk.backing]
+    return [path for disk in definition.disks for path in disk.beneath]
 
 
 def variables(directory: Path, definition: VmDefinition) -> bytes | None:

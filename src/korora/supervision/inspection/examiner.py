@@ -188,7 +188,7 @@ class Examiner:
                     name=disk.name,
                     format=disk.format,
                     path=disk.path,
-                    backing=tuple(one.path for one in disk.backing),
+                    backing=disk.beneath,
                 )
                 for disk in vm.definition.disks
             )

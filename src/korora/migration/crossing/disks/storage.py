@@ -53,22 +53,17 @@ async def chosen(at: Setting, vm: Subject, asked: MigrationRequest | Inquiry) ->
         sizes = (await vm.live.machine.moving_disks([disk.name for disk in disks])).sizes
     else:
         sizes = {disk.name: await asyncio.to_thread(_size, at, disk) for disk in disks}
-    used = await at.premises.disk_usage([path for disk in disks for path in (disk.path, *beneath(disk))])
+    used = await at.premises.disk_usage([path for disk in disks for path in (disk.path, *disk.beneath)])
     return tuple(
         DiskOrder(
             disk.name,
             asked.disk_format or disk.format,
             sizes[disk.name],
-            sum(used.get(path, 0) for path in (disk.path, *(() if disk.name in kept else beneath(disk)))),
+            sum(used.get(path, 0) for path in (disk.path, *(() if disk.name in kept else disk.beneath))),
             keeps_backing=disk.name in kept,
         )
         for disk in disks
     )
-
-
-def beneath(disk: Disk) -> tuple[str, ...]:
-    """The files that it lies over."""
-    return tuple(one.path for one in disk.backing)
 
 
 def refuse_unasked(orders: Iterable[DiskOrder], request: MigrationRequest) -> None:
@@ -86,7 +81,7 @@ def refuse_unasked(orders: Iterable[DiskOrder], request: MigrationRequest) -> No
 def beneath_ordered(definition: VmDefinition, orders: Iterable[DiskOrder]) -> tuple[str, ...]:
     """The files that must be at the destination for them, to be read."""
     keeping = {order.name for order in orders if order.keeps_backing}
-    return tuple(path for disk in definition.disks if disk.name in keeping for path in beneath(disk))
+    return tuple(path for disk in definition.disks if disk.name in keeping for path in disk.beneath)
 
 
 def _size(at: Setting, disk: Disk) -> int:
