@@ -327,7 +327,7 @@ def foreign(base: Path, control: Path, *more: str) -> subprocess.Popen[bytes]:
     args += ["-drive", f"file={base}/raw, with comma.img".replace(",", ",,") + ",if=virtio,format=raw"]
     args += ["-chardev", f"socket,id=c,path={control}", "-tpmdev", "emulator,id=t,chardev=c"]
     args += ["-device", "tpm-tis,tpmdev=t", "-netdev", "user,id=n", "-device", f"e1000e,netdev=n,mac={MAC}"]
-    args += ["-qmp", f"unix:{base}/qmp,server=on,wait=off", *more]
+    args += ["-qmp", f"unix:{base}/qmp,server=on,wait=on", *more]
     return subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 

@@ -106,9 +106,7 @@ def test_a_qemu_of_somebody_else_is_adopted_found_again_and_ended(folder: Path) 
     async def story(host: Host) -> None:
         qmp = folder / "foreign.sock"
         words = ["qemu-system-x86_64", "-accel", "tcg", "-m", "64", "-display", "none", "-name", "foreign"]
-        foreign = await asyncio.to_thread(
-            subprocess.Popen, [*words, "-qmp", f"unix:{qmp},server=on,wait=off"]
-        )
+        foreign = await asyncio.to_thread(subprocess.Popen, [*words, "-qmp", f"unix:{qmp},server=on,wait=on"])
         host.pids.add(foreign.pid)
         await until(qmp.exists)
         first = host.daemon()

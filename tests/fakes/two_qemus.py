@@ -60,7 +60,7 @@ async def host(
 ) -> AsyncIterator[Host]:
     """`below`: of a disk, what QEMU is told to have instead of its file (`file.…` of -blockdev)."""
     base.mkdir(exist_ok=True)
-    words = [*FRAME, "-qmp", f"unix:{base}/qmp,server=on,wait=off"]
+    words = [*FRAME, "-qmp", f"unix:{base}/qmp,server=on,wait=on"]
     words += ["-incoming", "defer"] if incoming else []
     for number, name in enumerate("ab"):
         file = (below or {}).get(name, f"file.driver=file,file.filename={base}/{name}")

@@ -143,7 +143,7 @@ class PlainVm:
         command = [
             "qemu-system-x86_64", "-nodefaults", "-display", "none", "-accel", "tcg", "-cpu", "qemu64",
             "-machine", ("q35,smm=on" if uefi else "q35") + low_ram(same), "-m", f"{ram_bytes(same) >> 10}K",
-            "-qmp", f"unix:{folder}/qmp,server=on,wait=off", "-serial", f"file:{folder}/console.log",
+            "-qmp", f"unix:{folder}/qmp,server=on,wait=on", "-serial", f"file:{folder}/console.log",
             "-kernel", str(image.kernel), "-initrd", str(image.initrd),
             "-append", machine.command_line(self._layout),
             "-chardev", f"socket,id=tpm,path={folder}/tpm.sock",

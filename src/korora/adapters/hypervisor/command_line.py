@@ -87,6 +87,17 @@ def checked_socket_name(name: str, path: Path) -> str:
     return name
 
 
+def qmp_monitor(name: str) -> Iterator[str]:
+    """A monitor on `qmp.sock`, and QEMU waits until somebody connects to it.
+
+    A socket that does not wait is handed from the main loop to the monitor's thread while it listens. Both
+    accept a client that comes meanwhile: it is greeted twice, or the main loop hangs in accept4 (QEMU 7.2;
+    one start in some thousands on a busy host).
+    """
+    yield from ("-chardev", f"socket,id={name},path=qmp.sock,server=on,wait=on")
+    yield from ("-mon", f"chardev={name},mode=control")
+
+
 def escaped(text: str) -> str:
     """A value inside QEMU's comma-separated options."""
     return text.replace(",", ",,")
@@ -104,8 +115,7 @@ def _frame(definition: VmDefinition, launch: Launch) -> Iterator[str]:
     yield from ("-cpu", definition.cpu_model)
     yield from ("-m", f"{memory // 2**10}K")
     yield from ("-smp", str(definition.cpus))
-    yield from ("-chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off")
-    yield from ("-mon", "chardev=qmp,mode=control")
+    yield from qmp_monitor("qmp")
     # Disks, taps and sockets are relative to, or opened from, the place; QEMU's own files stay inside it.
     yield from ("-pidfile", str(launch.directory / "qemu.pid"))
 

@@ -25,6 +25,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 RECORD = "process.json"
 LOG = "qemu.log"
 LOG_LINES = 5
+_WAITS = "QEMU waiting for connection on"  # for us: it says so at each start
 KILL_DEADLINE_S = 10.0
 
 
@@ -194,4 +195,10 @@ def last_words(directory: Path, since: int = 0) -> str:
         text = (directory / LOG).read_bytes()[since:].decode(errors="replace")
     except OSError:
         return ""
-    return " | ".join(line.strip() for line in text.splitlines()[-LOG_LINES:] if line.strip())
+    return words_of(text)
+
+
+def words_of(printed: str) -> str:
+    """The last lines of it, without QEMU's note that it waits for us."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip() and _WAITS not in line]
+    return " | ".join(lines[-LOG_LINES:])

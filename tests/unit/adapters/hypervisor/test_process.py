@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -25,9 +28,20 @@ from korora.adapters.hypervisor.process import (
     start_ticks,
     write_record,
 )
+from korora.adapters.hypervisor.qmp import connect_once
 from korora.errors import ToolError
 
 SLEEP = ["-c", "import time; time.sleep(60)"]
+
+
+def _connected(path: Path) -> socket.socket:
+    limit = time.monotonic() + 60
+    while True:
+        try:
+            return connect_once(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            assert time.monotonic() < limit
+            time.sleep(0.01)
 
 
 def started(directory: Path, *, args: list[str] | None = None) -> Spawned:
@@ -150,3 +164,26 @@ def test_the_last_words_are_those_since_the_start(tmp_path: Path) -> None:
     with (tmp_path / "qemu.log").open("a") as log:
         log.write("\n".join(f"line {n}" for n in range(9)))
     assert last_words(tmp_path, since) == "line 4 | line 5 | line 6 | line 7 | line 8"
+
+
+def test_that_it_waits_for_its_monitors_client_is_not_among_the_last_words(tmp_path: Path) -> None:
+    words = [
+        "qemu-system-x86_64",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-qmp",
+        f"unix:{tmp_path}/qmp,server=on,wait=on",
+        "-blockdev",
+        "driver=file,node-name=a,filename=/nowhere",
+    ]
+    with (tmp_path / "qemu.log").open("wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log)
+    try:
+        with _connected(tmp_path / "qmp"):
+            process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+    assert "waiting for connection" in (tmp_path / "qemu.log").read_text()
+    assert last_words(tmp_path).startswith("qemu-system-x86_64: -blockdev")

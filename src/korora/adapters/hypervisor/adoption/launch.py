@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from korora.adapters.hypervisor.adoption.hardware import TAP_SLOT, VTPM_SLOT, portable, ram_name
 from korora.adapters.hypervisor.adoption.options import parse_options
-from korora.adapters.hypervisor.command_line import SANDBOX, Launch, escaped, socket_path
+from korora.adapters.hypervisor.command_line import SANDBOX, Launch, escaped, qmp_monitor, socket_path
 from korora.errors import RefusedError
 from korora.model.vm import VmDefinition
 
@@ -41,8 +41,7 @@ def _frame(definition: VmDefinition) -> Iterator[str]:
     yield from ("-sandbox", SANDBOX)
     yield from ("-accel", definition.accelerator)
     yield from ("-m", f"{definition.memory_bytes // 2**10}K")
-    yield from ("-chardev", "socket,id=korora-qmp,path=qmp.sock,server=on,wait=off")
-    yield from ("-mon", "chardev=korora-qmp,mode=control")
+    yield from qmp_monitor("korora-qmp")
 
 
 def _machine(definition: VmDefinition) -> Iterator[str]:

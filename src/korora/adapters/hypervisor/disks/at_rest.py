@@ -15,6 +15,7 @@ from typing import Final
 
 from korora.adapters.hypervisor.command_line import block_device, checked_socket_name
 from korora.adapters.hypervisor.disks.moving import QemuMovingDisks
+from korora.adapters.hypervisor.process import words_of
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.snapshot.drives import Drive
 from korora.errors import ToolError
@@ -104,7 +105,7 @@ async def disks_at_rest(disks: Sequence[Disk], directory: Path, *, writable: boo
     control.unlink(missing_ok=True)
     words = [
         "--chardev",
-        f"socket,id=qmp,path={checked_socket_name(str(control), control)},server=on,wait=off",
+        f"socket,id=qmp,path={checked_socket_name(str(control), control)},server=on,wait=on",
     ]
     words += ["--monitor", "chardev=qmp"]
     for disk in disks:
@@ -139,10 +140,9 @@ def _drive(disk: Disk, sizes: Mapping[str, int]) -> Drive:
 
 async def _not_had(process: asyncio.subprocess.Process, error: ToolError) -> ToolError:
     await _ended(process)
-    said = (await process.stderr.read()).decode("utf-8", "replace").strip() if process.stderr else ""
-    reason = said.splitlines()[-1][:300] if said else error.message
+    said = words_of((await process.stderr.read()).decode("utf-8", "replace")) if process.stderr else ""
     return ToolError(
-        f"the disks of the stopped VM cannot be had: {reason}",
+        f"the disks of the stopped VM cannot be had: {said or error.message}",
         kind="disks-in-use",
         remedy="see that nothing else uses them, and that they are where the VM's definition says",
     )

@@ -7,14 +7,13 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from korora.adapters.hypervisor.command_line import SANDBOX
+from korora.adapters.hypervisor.command_line import SANDBOX, qmp_monitor
 from korora.adapters.hypervisor.process import LOG, Process, end, last_words, spawn
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.errors import ToolError
 
 START_DEADLINE_S = 20.0
 _FRAME = ("-nodefaults", "-no-user-config", "-display", "none", "-S", "-sandbox", SANDBOX)
-_QMP = ("-qmp", "unix:qmp.sock,server=on,wait=off")
 
 
 @contextlib.asynccontextmanager
@@ -22,7 +21,7 @@ async def scratch_qemu(binary: str, args: Sequence[str]) -> AsyncIterator[Qmp]:
     """A paused QEMU with these arguments, answering QMP. ToolError with its last words if it does not."""
     with tempfile.TemporaryDirectory(prefix="korora-probe-") as name:
         directory = Path(name)
-        spawned = spawn(binary, [*_FRAME, *_QMP, *args], directory, directory / LOG, ())
+        spawned = spawn(binary, [*_FRAME, *qmp_monitor("qmp"), *args], directory, directory / LOG, ())
         process = Process(spawned.pid)
         try:
             qmp = await _answering(directory, process)

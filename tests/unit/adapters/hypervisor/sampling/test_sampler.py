@@ -63,7 +63,7 @@ async def qemu(base: Path, hardware: str = VIRTIO) -> AsyncIterator[Bench]:
     words = f"{FRAME} {hardware}".replace("@", f"{base}/").split()
     with (base / "log").open("wb") as said:
         process = subprocess.Popen(  # noqa: ASYNC220  at once
-            [*words, "-qmp", f"unix:{base}/qmp,server=on,wait=off"],
+            [*words, "-qmp", f"unix:{base}/qmp,server=on,wait=on"],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,

@@ -88,7 +88,7 @@ async def qemu(base: Path, hardware: str, *, lay_out: bool = True) -> AsyncItera
         if lay_out:
             (base / name).write_bytes(bytes([value]) * 3 * MIB)
     words = [word.replace("@", f"{base}/") for word in hardware.split()]
-    command = [*FRAME, "-qmp", f"unix:{base}/qmp,server=on,wait=off", *words]
+    command = [*FRAME, "-qmp", f"unix:{base}/qmp,server=on,wait=on", *words]
     process = started(command, base / "log")
     try:
         qmp = await Qmp.connect(base / "qmp", 60, lambda: process.poll() is None)
