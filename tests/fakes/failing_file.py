@@ -38,45 +38,41 @@ def failing(path: Path, *offsets: int, requests: str = "read", seen_by: int | No
 
 
 class Storage:
-    """What a slow file lies on. `control`: its socket."""
+    """What a slow file lies on. `control`: our end of its monitor's socket."""
 
-    def __init__(self, control: Path) -> None:
-        self._control = control
+    def __init__(self, control: socket.socket) -> None:
+        control.settimeout(STARTS_WITHIN_S)
+        self._lines = control.makefile("rw")
+        self._greeted = False
 
     def gives(self, *, read_bytes_per_s: int, write_bytes_per_s: int) -> None:
         """From now on, and takes, so much and no more."""
         limits = {"bps-read": read_bytes_per_s, "bps-write": write_bytes_per_s}
-        named = {"path": "/objects/storage", "property": "limits", "value": limits}
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(STARTS_WITHIN_S)
-            connection.connect(str(self._control))
-            with connection.makefile("rw") as lines:
-                lines.readline()  # its greeting
-                for command, arguments in (("qmp_capabilities", {}), ("qom-set", named)):
-                    lines.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-                    lines.flush()
-                    answer = json.loads(lines.readline())
-                    assert "return" in answer, answer
+        if not self._greeted:
+            assert "QMP" in json.loads(self._lines.readline())
+            self._asked("qmp_capabilities")
+            self._greeted = True
+        self._asked("qom-set", path="/objects/storage", property="limits", value=limits)
+
+    def _asked(self, command: str, **arguments: object) -> None:
+        self._lines.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        self._lines.flush()
+        answer = json.loads(self._lines.readline())
+        assert "return" in answer, answer
 
 
 @contextmanager
 def slow(path: Path, *, read_bytes_per_s: int, write_bytes_per_s: int) -> Iterator[Storage]:
     """At `path` a file of the content that is there, on storage that gives and takes no more."""
-    control = path.with_suffix(".control")
-    words = [
-        "--chardev",
-        f"socket,id=control,path={control},server=on,wait=off",
-        "--monitor",
-        "chardev=control",
-    ]
+    ours, its = socket.socketpair()
+    words = ["--chardev", f"socket,id=control,fd={its.fileno()}", "--monitor", "chardev=control"]
     words += ["--object", "throttle-group,id=storage"]
     node = "driver=throttle,node-name=disk,throttle-group=storage"
     words += ["--blockdev", f"{node},file.driver=file,file.filename={below(path)}"]
-    storage = Storage(control)
-    with _shown(path, words, None):
+    with ours, its, _shown(path, words, None, its.fileno()):
+        storage = Storage(ours)
         storage.gives(read_bytes_per_s=read_bytes_per_s, write_bytes_per_s=write_bytes_per_s)
         yield storage
-    control.unlink(missing_ok=True)
 
 
 def below(path: Path) -> Path:
@@ -85,8 +81,8 @@ def below(path: Path) -> Path:
 
 
 @contextmanager
-def _shown(path: Path, words: list[str], seen_by: int | None) -> Iterator[None]:
-    """A node named `disk` as the file."""
+def _shown(path: Path, words: list[str], seen_by: int | None, *inherited: int) -> Iterator[None]:
+    """A node named `disk` as the file. `inherited`: descriptors that the daemon has as well."""
     skip_without_fuse()
     path.rename(below(path))
     path.touch()
@@ -94,7 +90,7 @@ def _shown(path: Path, words: list[str], seen_by: int | None) -> Iterator[None]:
     pid = os.getpid() if seen_by is None else seen_by
     enter = ["nsenter", "--target", str(pid), "--mount"]
     daemon = ["qemu-storage-daemon", *words, "--export", export]
-    process = subprocess.Popen([*enter, *daemon])
+    process = subprocess.Popen([*enter, *daemon], pass_fds=inherited)
     try:
         limit = time.monotonic() + STARTS_WITHIN_S
         while f" {path} " not in Path(f"/proc/{pid}/mountinfo").read_text():
