@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError
+from qemu.qmp import ConnectError, EventListener, ExecuteError, QMPClient, QMPError
+from qemu.qmp.qmp_client import NegotiationError
 
 from korora.adapters.hypervisor.command_line import checked_socket_name
 from korora.errors import ToolError
@@ -46,8 +47,12 @@ class Qmp:
         client.events.event_filter = lambda _: False  # it would keep every event of the VM's life
         try:
             async with asyncio.timeout(deadline_s):
-                sock = await _connected(path, alive)
-                await client.connect(sock)
+                try:
+                    sock = await _greeted(client, path, alive)
+                except ConnectError as error:
+                    if not isinstance(error.exc, NegotiationError):
+                        raise
+                    sock = await _greeted(client, path, alive)  # an event came before QEMU's answer
         except (OSError, QMPError, TimeoutError) as error:
             raise ToolError(
                 f"no answer on the QMP socket {path}: {str(error) or 'nothing within the deadline'}",
@@ -129,6 +134,12 @@ class Qmp:
         with contextlib.suppress(QMPError, OSError, EOFError, TimeoutError, AssertionError):
             async with asyncio.timeout(2):
                 await self._client.disconnect()
+
+
+async def _greeted(client: QMPClient, path: Path, alive: Callable[[], bool]) -> socket.socket:
+    sock = await _connected(path, alive)
+    await client.connect(sock)
+    return sock
 
 
 async def _connected(path: Path, alive: Callable[[], bool]) -> socket.socket:

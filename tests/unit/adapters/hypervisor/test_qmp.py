@@ -98,6 +98,32 @@ def test_the_peers_pid_is_the_kernels_word() -> None:
     talk(lambda _: {}, story)
 
 
+def test_an_event_that_comes_before_the_greetings_answer_is_no_failure(tmp_path: Path) -> None:
+    class Eager(Server):
+        async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if self._writers:
+                await super().serve(reader, writer)
+                return
+            self._writers.append(writer)
+            self._say(writer, GREETING)
+            await reader.read(1)
+            self.event("RESUME", {})
+            self._say(writer, {"return": {}})
+            await reader.read()
+            writer.close()
+
+    async def story() -> None:
+        server = Eager(lambda _: {"status": "running"})
+        listening = await asyncio.start_unix_server(server.serve, tmp_path / "q")
+        async with asyncio.timeout(30):
+            qmp = await Qmp.connect(tmp_path / "q", 20)
+            assert await qmp.execute("query-status") == {"status": "running"}
+            await qmp.close()
+        listening.close()
+
+    asyncio.run(story())
+
+
 def test_a_refusal_carries_qemus_reason() -> None:
     async def story(qmp: Qmp, _: Server) -> None:
         with pytest.raises(ToolError, match="no such thing") as caught:
