@@ -1,13 +1,14 @@
 """The words of a command line as values, without the library that typer would load for any of them.
 
-Promise: every value is what typer makes of it. Text, and paths of which nothing is asked, are made here;
-typer makes all others, and those of words that are not plain.
+Promise: every value is what typer makes of it. Text, the words of a choice, and paths of which nothing is
+asked are made here; typer makes all others, and those of words that are not plain.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from enum import EnumType
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
@@ -58,6 +59,8 @@ def _made(parameter: Parameter, value: Any) -> Any:
         return _AS_TYPER
     if make is Path and not all(map(_may_be_read, words)):
         return _AS_TYPER
+    if isinstance(make, EnumType) and not {one.value for one in make.__members__.values()}.issuperset(words):
+        return _AS_TYPER
     return [make(word) for word in words] if several else make(value)
 
 
@@ -71,6 +74,8 @@ def _maker(parameter: Parameter) -> Callable[[str], Any] | None:
         (wanted,) = get_args(wanted)
     if wanted is str and info.parser is None:
         return str
+    if isinstance(wanted, EnumType):
+        return wanted if info.case_sensitive and info.parser is None else None
     asks = any(getattr(info, name) for name in _ASKED_OF_PATHS)
     grants = all(getattr(info, name) for name in _GRANTED_TO_PATHS)
     return Path if wanted is Path and grants and not asks else None

@@ -31,6 +31,9 @@ WORDS = [
     "\udcff",
     "\0",
     "raw",
+    "RAW",
+    "mirror",
+    "offline",
     "true",
 ]
 
@@ -115,8 +118,15 @@ def test_a_path_of_which_something_is_asked_is_asked_by_typer(tmp_path: Path) ->
     assert made(of(it), [str(tmp_path / "nothing")])[0] == "BadParameter"
 
 
-def test_a_command_of_text_and_paths_loads_no_library_for_them(tmp_path: Path) -> None:
-    words = f"['scan', '--image', {str(tmp_path / 'none')!r}, '--paths', '/etc/*', '--json']"
+def test_a_command_of_text_choices_and_paths_loads_no_library_for_them(tmp_path: Path) -> None:
+    for words in (
+        ["scan", "--image", str(tmp_path / "none"), "--paths", "/etc/*", "--json"],
+        ["migrate", "web", "--to", "b", "--disks", "all", "--storage-mode", "mirror", "--mode", "offline"],
+    ):
+        _loads_nothing(words)
+
+
+def _loads_nothing(words: list[str]) -> None:
     code = f"import sys; from korora.cli.main import answer; answer({words}); " + LOADED
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
