@@ -7,8 +7,8 @@ asked are made here; typer makes all others, and those of words that are not pla
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from enum import EnumType
+from collections.abc import Callable, Mapping
+from enum import Enum, EnumType
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
@@ -59,7 +59,7 @@ def _made(parameter: Parameter, value: Any) -> Any:
         return _AS_TYPER
     if make is Path and not all(map(_may_be_read, words)):
         return _AS_TYPER
-    if isinstance(make, EnumType) and not {one.value for one in make.__members__.values()}.issuperset(words):
+    if isinstance(make, EnumType) and not _choices(make).issuperset(words):
         return _AS_TYPER
     return [make(word) for word in words] if several else make(value)
 
@@ -79,6 +79,11 @@ def _maker(parameter: Parameter) -> Callable[[str], Any] | None:
     asks = any(getattr(info, name) for name in _ASKED_OF_PATHS)
     grants = all(getattr(info, name) for name in _GRANTED_TO_PATHS)
     return Path if wanted is Path and grants and not asks else None
+
+
+def _choices(made_of: EnumType) -> set[str]:
+    members: Mapping[str, Enum] = made_of.__members__
+    return {one.value for one in members.values()}
 
 
 def _is_plain(word: Any) -> bool:
