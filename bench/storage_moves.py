@@ -67,13 +67,14 @@ def _told(asked: argparse.Namespace) -> None:
 
 
 def table(report: Report) -> str:
-    titles = ("way", "total s", "IOPS idle", "IOPS moving", "p99 idle ms", "p99 moving ms", "MiB sent",
-              "CPU s")  # fmt: skip
+    titles = ("way", "total s", "until it leaves s", "IOPS idle", "IOPS moving", "p99 idle ms",
+              "p99 moving ms", "MiB sent", "CPU s")  # fmt: skip
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for way, of in report.medians.items():
         sent = f"{of['bytes_sent'] / 2**20:.0f}" if "bytes_sent" in of else "–"
         lines.append(
-            f"| {way} | {of['wall_s']:.1f} | {of['idle_iops']:.0f} | {of['moving_iops']:.0f} "
+            f"| {way} | {of['wall_s']:.1f} | {of['here_s']:.1f} "
+            f"| {of['idle_iops']:.0f} | {of['moving_iops']:.0f} "
             f"| {of['idle_p99_ms']:.1f} | {of['moving_p99_ms']:.1f} | {sent} | {of['cpu_s']:.1f} |"
         )
     return "\n".join([*lines, " ".join(f"{name}={ratio}" for name, ratio in report.ratios.items())])
@@ -153,6 +154,7 @@ def _medians(moves: Sequence[Move]) -> dict[str, dict[str, float]]:
         of = [move for move in moves if move.way == way]
         found[way] = {
             "wall_s": statistics.median(move.wall_s for move in of),
+            "here_s": statistics.median(move.here_s for move in of),
             "idle_iops": statistics.median(move.idle.iops for move in of),
             "moving_iops": statistics.median(move.moving.iops for move in of),
             "idle_p99_ms": statistics.median(move.idle.p99_ms for move in of),
@@ -179,6 +181,9 @@ def _ratios(medians: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
             ratios[f"time_vs_nbd{name}"] = of["wall_s"] / medians["nbd"]["wall_s"]
             ratios[f"cpu_vs_nbd{name}"] = of["cpu_s"] / medians["nbd"]["cpu_s"]
             ratios[f"time_vs_nbd_tls{name}"] = of["wall_s"] / medians["nbd-tls"]["wall_s"]
+            for peer, called in (("nbd", "nbd"), ("nbd-tls", "nbd_tls")):
+                if medians[peer]["here_s"]:
+                    ratios[f"time_until_it_leaves_vs_{called}{name}"] = of["here_s"] / medians[peer]["here_s"]
     if "return trip" in medians:
         first, back = medians["first trip"], medians["return trip"]
         ratios["return_trip_bytes"] = back["bytes_sent"] / first["bytes_sent"]

@@ -76,6 +76,9 @@ class Load:
     requests: int
     waited_s: float
 
+    def __add__(self, more: Load) -> Load:
+        return Load(self.requests + more.requests, self.waited_s + more.waited_s)
+
     def __sub__(self, before: Load) -> Load:
         return Load(self.requests - before.requests, self.waited_s - before.waited_s)
 

@@ -26,10 +26,11 @@ _GENTLY: Final = 0.6
 
 @dataclass(frozen=True, slots=True)
 class Headroom:
-    """`before` and `meanwhile`: what the guest asked for in `before_s` and `meanwhile_s`."""
+    """`alone` and `meanwhile`: what the guest asked for in `alone_s`, and in `meanwhile_s`, when its disks
+    were read."""
 
-    before: Load
-    before_s: float
+    alone: Load
+    alone_s: float
     meanwhile: Load
     meanwhile_s: float
     read_bytes_per_s: float
@@ -48,8 +49,8 @@ def chosen(headroom: Headroom, *, can_outsource: bool, wanted: bool = False) -> 
     """`wanted`: it is to be outsourced in any case. Else never where nothing can take the writes."""
     rate, cap = headroom.read_bytes_per_s, int(headroom.read_bytes_per_s / _SHARE)
     found = f"the disks give {rate / (1 << 20):.0f} MiB/s beside the guest"
-    idle = _per_s(headroom.before, headroom.before_s) < IDLE_PER_S
-    slower = 1.0 if idle else _seconds(headroom.meanwhile) / max(_seconds(headroom.before), 1e-6)
+    idle = _per_s(headroom.alone, headroom.alone_s) < IDLE_PER_S
+    slower = 1.0 if idle else _seconds(headroom.meanwhile) / max(_seconds(headroom.alone), 1e-6)
     ample = rate >= FAST_BYTES_PER_S or (rate >= SPARE_BYTES_PER_S and slower <= SLOWER)
     gently = 0 if ample else max(int(rate * _GENTLY), 1 << 20)
     if wanted:

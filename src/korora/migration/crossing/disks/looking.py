@@ -11,25 +11,28 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from korora.agents.io.copying import GENTLE_BYTES, GENTLE_UP_TO
-from korora.agents.io.headroom import Headroom
+from korora.agents.io.headroom import FAST_BYTES_PER_S, Headroom
 from korora.migration.crossing.disks.unreadable import narrowed
 from korora.model.image import NbdExport
 from korora.ports.clock import Clock
 from korora.ports.image import ImageReader, UnreadableError
-from korora.ports.moving_disks import MovingDisks
+from korora.ports.moving_disks import Load, MovingDisks
 from korora.protocol.content_tree import CHUNK_BYTES
 
-WATCHES_S: Final = 0.7
+GLANCES_S: Final = 0.2
+"""At a guest that nobody disturbs: whether it asks for anything."""
+WATCHES_S: Final = 0.5
+"""Longer, once it was seen that its storage matters."""
 PLACES: Final = 24
 """Of one chunk, on all disks together."""
 READS_FOR_S: Final = 1.5
 
 
 async def look(disks: MovingDisks, images: ImageReader, clock: Clock) -> Headroom:
-    """Takes about two seconds. DiskUnreadableError when a disk cannot be read."""
-    begun, first = clock.monotonic(), await disks.load()
-    await asyncio.sleep(WATCHES_S)
-    middle, second = clock.monotonic(), await disks.load()
+    """Takes about two seconds, or a few tenths where the disks are fast. DiskUnreadableError when one cannot
+    be read."""
+    alone, alone_s = await _watched(disks, clock, GLANCES_S)
+    begun, before = clock.monotonic(), await disks.load()
     done, spent = 0, 0.0
     for name, offsets in _places(disks.sizes).items():
         async with disks.shown(name) as export:
@@ -37,9 +40,18 @@ async def look(disks: MovingDisks, images: ImageReader, clock: Clock) -> Headroo
                 _read, name, export, images, clock, offsets, READS_FOR_S - spent
             )
             done, spent = done + count, spent + seconds
-    ended, third = clock.monotonic(), await disks.load()
+    meanwhile_s, meanwhile = clock.monotonic() - begun, await disks.load() - before
     rate = done / max(spent, 1e-6)
-    return Headroom(second - first, middle - begun, third - second, ended - middle, rate)
+    if rate < FAST_BYTES_PER_S:
+        more, more_s = await _watched(disks, clock, WATCHES_S)
+        alone, alone_s = alone + more, alone_s + more_s
+    return Headroom(alone, alone_s, meanwhile, meanwhile_s, rate)
+
+
+async def _watched(disks: MovingDisks, clock: Clock, seconds: float) -> tuple[Load, float]:
+    begun, before = clock.monotonic(), await disks.load()
+    await asyncio.sleep(seconds)
+    return await disks.load() - before, clock.monotonic() - begun
 
 
 def _places(sizes: Mapping[str, int]) -> dict[str, list[int]]:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from korora.agents.io.copying import GENTLE_BYTES
+from korora.agents.io.headroom import Headroom
 from korora.migration.crossing.disks import looking
 from korora.migration.crossing.disks.looking import look
 from korora.model.image import NbdExport
@@ -50,10 +51,19 @@ class Disks:
         yield SimpleNamespace(each=each)
 
 
+def seen_of(disks: Disks, monkeypatch: pytest.MonkeyPatch) -> Headroom:
+    """With nobody waiting in truth."""
+
+    async def sleep(seconds: float) -> None:
+        disks.now += seconds
+
+    monkeypatch.setattr(looking, "asyncio", SimpleNamespace(sleep=sleep, to_thread=asyncio.to_thread))
+    return asyncio.run(look(cast(Any, disks), cast(Any, disks), cast(Any, disks)))
+
+
 def test_a_few_places_all_over_the_disks_are_read_and_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "WATCHES_S", 0)
     disks: Any = Disks()
-    seen = asyncio.run(look(disks, cast(Any, disks), cast(Any, disks)))
+    seen = seen_of(disks, monkeypatch)
     assert {length for *_, length in disks.reads} == {GENTLE_BYTES}
     assert 15 <= len(disks.reads) * GENTLE_BYTES / MIB <= 18
     assert {name for name, _, _ in disks.reads} == {"root", "data"}
@@ -63,23 +73,24 @@ def test_a_few_places_all_over_the_disks_are_read_and_not_for_long(monkeypatch: 
         for name, offset, _ in disks.reads
     )
     assert seen.read_bytes_per_s == pytest.approx(10 * MIB)
-    assert seen.meanwhile.requests == pytest.approx(100 * disks.now, abs=2)
+    assert seen.meanwhile.requests == pytest.approx(100 * seen.meanwhile_s, abs=2)
+    assert seen.alone.requests == pytest.approx(100 * seen.alone_s, abs=2)
+    assert seen.alone_s == pytest.approx(looking.GLANCES_S + looking.WATCHES_S)
 
 
 def test_storage_that_is_fast_is_read_in_whole_chunks_and_its_rate_is_of_these(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(looking, "WATCHES_S", 0)
     disks: Any = Disks(mib_per_s=800)
     disks.sizes = {"root": 1000 * MIB}
-    seen = asyncio.run(look(disks, cast(Any, disks), cast(Any, disks)))
+    seen = seen_of(disks, monkeypatch)
     assert [length for *_, length in disks.reads] == [GENTLE_BYTES] * 8 + [MIB] * 23
     assert seen.read_bytes_per_s == pytest.approx(800 * MIB)
+    assert seen.alone_s == pytest.approx(looking.GLANCES_S)
 
 
 def test_of_a_disk_with_one_place_to_read_it_is_that_ones_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "WATCHES_S", 0)
     disks: Any = Disks(mib_per_s=800)
     disks.sizes = {"tiny": MIB + 512}
-    seen = asyncio.run(look(disks, cast(Any, disks), cast(Any, disks)))
+    seen = seen_of(disks, monkeypatch)
     assert seen.read_bytes_per_s == pytest.approx(800 * MIB)
