@@ -15,6 +15,7 @@ from typing import Final
 from korora.model.evidence import WipeStep
 
 _PIECE: Final = bytes(4 << 20)
+_AT_ONCE: Final = 64 << 20
 METHOD: Final = "overwritten once with zeros, read back, removed"
 DEVICE_METHOD: Final = "overwritten once with zeros, read back"
 NOTE: Final = "what the storage below keeps of older blocks was not reached"
@@ -62,9 +63,15 @@ def _data(descriptor: int, *, device: bool) -> Iterator[tuple[int, int]]:
 
 
 def _overwrite(descriptor: int, offset: int, length: int) -> None:
-    done = 0
+    """The storage begins to write meanwhile (Linux: by that advice), and the host's cache keeps what others
+    have in it."""
+    done = told = 0
     while done < length:
         done += os.pwrite(descriptor, _PIECE[: length - done], offset + done)
+        if done - told >= _AT_ONCE:
+            before = max(0, told - _AT_ONCE)
+            os.posix_fadvise(descriptor, offset + before, done - before, os.POSIX_FADV_DONTNEED)
+            told = done
 
 
 def _is_zero(descriptor: int, offset: int, length: int) -> bool:
@@ -73,5 +80,6 @@ def _is_zero(descriptor: int, offset: int, length: int) -> bool:
         piece = os.pread(descriptor, min(len(_PIECE), length - done), offset + done)
         if not piece or piece != _PIECE[: len(piece)]:
             return False
+        os.posix_fadvise(descriptor, offset + done, len(piece), os.POSIX_FADV_DONTNEED)
         done += len(piece)
     return True
