@@ -282,7 +282,7 @@ class Arrival:
             raise RefusedError(
                 f"the request is for {admission.request.vm}, the order brings {vm}", kind="request-mismatch"
             )
-        storage.refuse_unasked(order.disks, admission.request)
+        storage.refuse_unasked(self._brought, order.disks, admission.request)
         owed = self._reservations.held(self._owed_bytes)
         findings = await self._findings(self._after.enter_context(owed))
         await self._talk.say(messages.Answer(admission.by, tuple(findings)))
@@ -363,7 +363,7 @@ class Arrival:
         crossed = await known(self._disks).arrived()
         if crossed is None:
             return loaded
-        self.file.disks = crossed.contents
+        self.file.disks = storage.as_moved(crossed.contents, self._brought, self._order.disks)
         return crossed.added_to(loaded)
 
     def _keep_what_came_beside(self, boots: bytes | None) -> None:

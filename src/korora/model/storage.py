@@ -34,6 +34,14 @@ class DiskOrder:
     keeps_backing: bool = False
 
 
+class Beneath(StrEnum):
+    """What became of the images that lay beneath a disk that moved."""
+
+    NOTHING = ""  # there were none
+    KEPT = "kept"  # it lies over the same ones
+    FLATTENED = "flattened"  # it is one image now
+
+
 @dataclass(frozen=True, slots=True)
 class DiskContent:
     """A disk as it was when the VM was paused for good; `root`: of its content tree (docs/IMAGES.md)."""
@@ -41,3 +49,4 @@ class DiskContent:
     name: str
     size: int
     root: Digest
+    beneath: Beneath = Beneath.NOTHING

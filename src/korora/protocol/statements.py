@@ -20,7 +20,7 @@ from korora.model.crossing import Carried
 from korora.model.evidence import StreamRoot
 from korora.model.identity import Digest, HostName, OperatorName, SessionId, VmName, checked_name, sha256
 from korora.model.plan import MigrationRequest, Mode
-from korora.model.storage import DiskContent, StorageMode
+from korora.model.storage import Beneath, DiskContent, StorageMode
 from korora.protocol import canonical, dsse
 
 VERSION: Final = 1
@@ -64,6 +64,7 @@ class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     name: Name
     size: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     root: Blake3
+    beneath: Literal["kept", "flattened"] | msgspec.UnsetType = msgspec.UNSET
 
 
 Disks = tuple[Disk, ...] | msgspec.UnsetType
@@ -206,13 +207,14 @@ def check_answers(named: str, envelope: bytes, what: str) -> None:
 
 def written_disks(disks: Iterable[DiskContent]) -> Disks:
     """As they stand in a statement."""
-    written = [Disk(name=one.name, size=one.size, root=one.root) for one in sorted(disks, key=_name)]
-    return tuple(written) or msgspec.UNSET
+    return tuple(_written(one) for one in sorted(disks, key=_name)) or msgspec.UNSET
 
 
 def read_disks(disks: Disks) -> tuple[DiskContent, ...]:
     read = () if isinstance(disks, msgspec.UnsetType) else disks
-    return tuple(DiskContent(one.name, one.size, Digest(one.root)) for one in read)
+    return tuple(
+        DiskContent(one.name, one.size, Digest(one.root), Beneath(one.beneath or "")) for one in read
+    )
 
 
 def disk_differences(sent: Iterable[DiskContent], arrived: Iterable[DiskContent]) -> tuple[str, ...]:
@@ -220,6 +222,11 @@ def disk_differences(sent: Iterable[DiskContent], arrived: Iterable[DiskContent]
     here, there = ({one.name: one for one in disks} for disks in (sent, arrived))
     names = sorted(here.keys() | there.keys())
     return tuple(f"the disk {name} is not the same" for name in names if here.get(name) != there.get(name))
+
+
+def _written(disk: DiskContent) -> Disk:
+    beneath = cast(Any, disk.beneath.value or msgspec.UNSET)
+    return Disk(name=disk.name, size=disk.size, root=disk.root, beneath=beneath)
 
 
 def _name(disk: DiskContent) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from korora.model.identity import HostName, VmName
 from korora.model.kept import KeptDisk
 from korora.model.ownership import Status
 from korora.model.plan import Inquiry, Mode
-from korora.model.storage import ALL, StorageMode
+from korora.model.storage import ALL, Beneath, DiskOrder, StorageMode
 from korora.model.vm import Backing
 from korora.protocol import canonical, dsse, messages, statements
 from korora.protocol.content_tree import leaf
@@ -303,6 +303,8 @@ def test_a_disk_comes_over_the_same_images_or_as_one(tell: Tell, keep: bool, how
         assert not (site["a"].directory / "top.qcow2").exists()
         payload = manifest_of(site, "b", outcome["session"]).carried.payload_bytes
         assert (payload < 2 * MIB) is keep
+        [told] = statements.read_disks(manifest_of(site, "b", outcome["session"]).disks)
+        assert told.beneath is (Beneath.KEPT if keep else Beneath.FLATTENED)
         bundle = document.parse_bundle(
             (site["b"].directory / "receipts" / f"{outcome['session']}.json").read_bytes()
         )
@@ -372,22 +374,61 @@ def test_a_destination_compares_what_nobody_asked_it_to_and_the_move_ends(tell: 
     tell(story)
 
 
-def test_a_source_cannot_lay_a_disk_over_images_that_the_operator_did_not_ask_for(tell: Tell) -> None:
+def orders_differently(change: Callable[[DiskOrder], Sequence[DiskOrder]]) -> Callable[[bytes], bytes]:
+    """A source whose order is not what it agreed with its operator; `change`: what it says of each disk."""
+
     def changed(data: bytes) -> bytes:
         said = messages.decode(data)
         if not isinstance(said, messages.Order):
             return data
-        disks = tuple(replace(disk, keeps_backing=True) for disk in said.disks)
+        disks = tuple(told for disk in said.disks for told in change(disk))
         return messages.encode(msgspec.structs.replace(said, disks=disks))
 
+    return changed
+
+
+async def is_refused_as_unasked(site: Site, told: str, disks: Sequence[str] = (ALL,), **asked: Any) -> None:
+    outcome = await move(site, "a", "b", disks, **asked)
+    await site.recover()
+    assert outcome["error"]["kind"] == "request-mismatch", outcome
+    assert told in outcome["error"]["message"]
+    assert outcome["error"]["vm_runs_on"] == "a"
+    assert not (site["b"].directory / "vms" / STORE).exists()
+    assert ("b", "make_disk") not in site.world.steps
+
+
+@pytest.mark.parametrize(
+    ("change", "disks", "asked", "told"),
+    [
+        (lambda disk: [disk, replace(disk, name="data")], ["root"], {}, "data was not to move"),
+        (lambda disk: [disk] if disk.name == "root" else [], [ALL], {}, "data was to move too"),
+        (lambda disk: [replace(disk, name="data")], ["root"], {}, "data was not to move"),
+        (lambda disk: [disk, disk], ["root"], {}, "root comes more than once"),
+        (lambda disk: [replace(disk, format="qcow2")], ["root"], {}, "root would come as qcow2"),
+        (lambda disk: [replace(disk, format="raw")], ["root"], {"disk_format": "qcow2"}, "come as raw"),
+    ],
+    ids=["one more", "one less", "another name", "twice", "another format", "not the format asked for"],
+)
+def test_a_source_cannot_order_other_disks_than_the_operator_signed_for(
+    tell: Tell, change: Any, disks: list[str], asked: dict[str, Any], told: str
+) -> None:
+    async def story(site: Site) -> None:
+        await run_with_disks(site)
+        site["a"].change = orders_differently(change)
+        await is_refused_as_unasked(site, told, disks, **asked)
+
+    tell(story)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_source_cannot_lay_a_disk_over_images_or_not_as_the_operator_did_not_ask(
+    tell: Tell, asked: bool
+) -> None:
     async def story(site: Site) -> None:
         await run_over_base(site)
-        site["a"].change = changed
-        outcome = await move(site, "a", "b")
-        await site.recover()
-        assert outcome["error"]["kind"] == "request-mismatch", outcome
-        assert outcome["error"]["vm_runs_on"] == "a"
-        assert not (site["b"].directory / "vms" / STORE).exists()
+        site["a"].change = orders_differently(lambda disk: [replace(disk, keeps_backing=not asked)])
+        told = "root would come as one image" if asked else "root would lie over images of this host"
+        await is_refused_as_unasked(site, told, keep_backing=asked)
 
     tell(story)
 

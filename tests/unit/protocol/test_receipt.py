@@ -18,7 +18,7 @@ from korora.errors import IntegrityError
 from korora.model.evidence import CleanMemoryProof, Quote, WipeCertificate, WipeStep
 from korora.model.identity import Digest, HostName, OperatorName, VmName
 from korora.model.plan import Mode
-from korora.model.storage import ALL, DiskContent
+from korora.model.storage import ALL, Beneath, DiskContent
 from korora.model.tpm import WrappingKey
 from korora.protocol import dsse
 from korora.protocol.receipt import document
@@ -277,3 +277,21 @@ def test_disks_that_are_not_the_same_or_were_not_asked_for_break_it(
 ) -> None:
     told = Told(request=replace(REQUEST, disks=asked), sent_disks=sent, arrived_disks=arrived)
     assert failed(told) == {broken}
+
+
+@pytest.mark.parametrize("beneath", Beneath)
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_lay_beneath_a_disk_was_kept_just_where_the_operator_asked_for_it(
+    keep: bool, beneath: Beneath
+) -> None:
+    asked = replace(REQUEST, disks=("data",), keep_backing=keep)
+    disks = (replace(DISKS[0], beneath=beneath),)
+    told = Told(request=asked, sent_disks=disks, arrived_disks=disks)
+    other = {Beneath.NOTHING: None, Beneath.KEPT: not keep, Beneath.FLATTENED: keep}[beneath]
+    assert failed(told) == ({"request"} if other else set())
+
+
+def test_two_hosts_that_tell_otherwise_of_what_lay_beneath_a_disk_are_found_out() -> None:
+    there = (replace(DISKS[0], beneath=Beneath.FLATTENED),)
+    told = Told(request=replace(REQUEST, disks=("data",)), sent_disks=DISKS, arrived_disks=there)
+    assert failed(told) == {"arrival"}

@@ -18,7 +18,7 @@ from korora.errors import KororaError
 from korora.model.evidence import VtpmIdentity
 from korora.model.identity import HostName
 from korora.model.inspection import Disposition
-from korora.model.storage import ALL
+from korora.model.storage import ALL, Beneath
 from korora.policy import attest
 from korora.policy.appraisal import Untrusted
 from korora.protocol import handshake, key_wrap, log, statements
@@ -90,9 +90,13 @@ def _request(case: Case) -> str:
         )
     if not asked.issued_at - CLOCK_SKEW_S <= case.at or asked.issued_at > asked.not_after:
         raise bad("the operator's request is younger than the migration, or was never valid")
-    moved = {disk.name for disk in statements.read_disks(case.manifest().disks)}
-    if moved != set(asked.disks) and not (moved and ALL in asked.disks):
+    moved = statements.read_disks(case.manifest().disks)
+    if {disk.name for disk in moved} != set(asked.disks) and not (moved and ALL in asked.disks):
         raise bad("other disks moved than the request names")
+    usual = {Beneath.NOTHING, Beneath.KEPT if asked.keep_backing else Beneath.FLATTENED}
+    for disk in moved:
+        if disk.beneath not in usual:
+            raise bad(f"what lay beneath the disk {disk.name} was {disk.beneath}: nobody asked for that")
     return f"{asked.operator} signed the request for exactly this migration"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,7 +75,9 @@ class Departing:
         if self._out is None:
             return None
         with flagged(self._at, self._vm, self._sizes):
-            return await self._watching(talk, self._out.cut())
+            crossed = await self._watching(talk, self._out.cut())
+        contents = storage.as_moved(crossed.contents, self._vm.definition, self.orders)
+        return replace(crossed, contents=contents)
 
     async def failed(self) -> None:
         """Raise why what is written does not follow any more; no news otherwise."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from korora.migration.crossing.subject import Subject
 from korora.migration.setting import Setting
 from korora.model.image import Format, ImageFiles
 from korora.model.plan import Inquiry, MigrationRequest
-from korora.model.storage import ALL, DiskOrder
+from korora.model.storage import ALL, Beneath, DiskContent, DiskOrder
 from korora.model.vm import Disk, VmDefinition
 from korora.ports.hypervisor import no_such_disk
 
@@ -66,22 +66,52 @@ async def chosen(at: Setting, vm: Subject, asked: MigrationRequest | Inquiry) ->
     )
 
 
-def refuse_unasked(orders: Iterable[DiskOrder], request: MigrationRequest) -> None:
-    """RefusedError(kind="request-mismatch") for a disk that is to read images of the destination, where the
-    operator signed no word of it."""
-    over = [order.name for order in orders if order.keeps_backing]
-    if over and not request.keep_backing:
+def refuse_unasked(definition: VmDefinition, orders: Sequence[DiskOrder], request: MigrationRequest) -> None:
+    """RefusedError(kind="request-mismatch") for an order of other disks than the operator signed for, or of
+    one in another form. `definition`: the VM as it is at the source."""
+    there = {disk.name: disk for disk in definition.disks}
+    asked = there.keys() if ALL in request.disks else set(request.disks)
+    ordered = [order.name for order in orders]
+    wrong = [
+        *(f"the disk {name} comes more than once" for name in ordered if ordered.count(name) > 1),
+        *(f"the disk {name} was not to move" for name in ordered if name not in asked),
+        *(f"the disk {name} was to move too" for name in sorted(asked - set(ordered))),
+        *(told for order in orders for told in _otherwise(order, there[order.name], request)),
+    ]
+    if wrong:
         raise RefusedError(
-            f"the disk {over[0]} would lie over images of this host: {request.operator} did not ask for that",
+            f"that is not what {request.operator} signed for: {wrong[0]}",
             kind="request-mismatch",
-            remedy="ask for it: --keep-backing",
+            remedy="ask for just what is to move, and how; if it was, look into the source's log",
         )
+
+
+def _otherwise(order: DiskOrder, disk: Disk, request: MigrationRequest) -> Iterator[str]:
+    if order.format != (request.disk_format or disk.format):
+        yield f"the disk {order.name} would come as {order.format}"
+    if order.keeps_backing != (request.keep_backing and bool(disk.backing)):
+        how = "lie over images of this host" if order.keeps_backing else "come as one image"
+        yield f"the disk {order.name} would {how}"
 
 
 def beneath_ordered(definition: VmDefinition, orders: Iterable[DiskOrder]) -> tuple[str, ...]:
     """The files that must be at the destination for them, to be read."""
     keeping = {order.name for order in orders if order.keeps_backing}
     return tuple(path for disk in definition.disks if disk.name in keeping for path in disk.beneath)
+
+
+def as_moved(
+    contents: Iterable[DiskContent], definition: VmDefinition, orders: Iterable[DiskOrder]
+) -> tuple[DiskContent, ...]:
+    """With what became of the images beneath them. `definition`: the VM as it was at the source."""
+    over = {disk.name for disk in definition.disks if disk.backing}
+    keeping = {order.name for order in orders if order.keeps_backing}
+    return tuple(
+        replace(one, beneath=Beneath.KEPT if one.name in keeping else Beneath.FLATTENED)
+        if one.name in over
+        else one
+        for one in contents
+    )
 
 
 def _size(at: Setting, disk: Disk) -> int:
