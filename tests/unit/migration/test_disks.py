@@ -862,3 +862,13 @@ def test_hashes_that_lie_are_found_out_by_the_roots_and_the_vm_runs_on(tell: Tel
         assert disks_of(site["b"])["root"].read_bytes() == now
 
     tell(story)
+
+
+def test_a_vm_without_disks_is_refused_where_all_of_them_were_to_move(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        text = f'name = "{STORE}"\nmemory = "16M"\n'
+        await site["a"].do(lambda: site["a"].guests.run(text))
+        outcome = await move(site, "a", "b")
+        assert (outcome["error"]["kind"], outcome["error"]["vm_runs_on"]) == ("no-such-disk", "a")
+
+    tell(story)

@@ -27,6 +27,12 @@ def moving(definition: VmDefinition, asked: Sequence[str]) -> tuple[Disk, ...]:
     if missing:
         raise no_such_disk(definition.name, missing, list(there))
     chosen = tuple(disk for disk in definition.disks if ALL in asked or disk.name in asked)
+    if asked and not chosen:
+        raise RefusedError(
+            f"{definition.name} has no disks that could move with it",
+            kind="no-such-disk",
+            remedy="leave --disks out",
+        )
     if chosen and definition.adopted:
         raise RefusedError(
             f"{definition.name} was adopted: its disks stay where they are",
