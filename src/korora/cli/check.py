@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from korora.cli.invocation import Invocation
-from korora.cli.migration.request import folder, moved_disks
-from korora.cli.options import (
-    AsJson,
-    DiskFormatOption,
-    Disks,
-    Incremental,
-    KeepBacking,
-    Replacement,
-    StorageModeOption,
-    To,
-    VmArgument,
-)
+from korora.cli.migration.disks import DiskOptions, takes_disks
+from korora.cli.options import AsJson, To, VmArgument
 from korora.cli.render import say, say_json
 from korora.errors import ExitCode
 from korora.model.identity import VmName
 from korora.model.plan import Inquiry, Mode
-from korora.model.storage import StorageMode
 
 if TYPE_CHECKING:
     from korora.model.plan import Finding
     from korora.model.site import SiteHost
+    from korora.model.storage import DisksAsked
 
 
+@takes_disks
 def check(
     context: typer.Context,
     vm: VmArgument,
@@ -38,12 +28,8 @@ def check(
     mode: Annotated[
         Mode, typer.Option(help="Of the migration; a stopped VM can only move with offline.")
     ] = Mode.LIVE,
-    disks: Disks = "",
-    disk_format: DiskFormatOption = None,
-    incremental: Incremental = False,
-    storage_mode: StorageModeOption = StorageMode.AUTO,
-    replacement: Replacement = "",
-    keep_backing: KeepBacking = False,
+    *,
+    disks: DiskOptions,
     as_json: AsJson = False,
 ) -> None:
     """Run the prechecks of a migration on both hosts, and show all that fail with what mends them.
@@ -54,15 +40,7 @@ def check(
     invocation = Invocation.of(context)
     destination = invocation.site.host(to)
     source = invocation.find(vm)[0]
-    asked = replace(
-        _inquiry(invocation, vm, destination, mode),
-        disks=moved_disks(disks, incremental=incremental, keep_backing=keep_backing),
-        disk_format=disk_format.value if disk_format else "",
-        incremental=incremental,
-        storage_mode=storage_mode,
-        replacement=folder(replacement),
-        keep_backing=keep_backing,
-    )
+    asked = _inquiry(invocation, vm, destination, mode, disks.asked())
     with invocation.daemon(source) as daemon:
         findings = daemon.check(asked)
     if as_json:
@@ -81,7 +59,9 @@ def check(
         raise typer.Exit(ExitCode.REFUSED)
 
 
-def _inquiry(invocation: Invocation, vm: str, destination: SiteHost, mode: Mode) -> Inquiry:
+def _inquiry(
+    invocation: Invocation, vm: str, destination: SiteHost, mode: Mode, disks: DisksAsked
+) -> Inquiry:
     operator = invocation.site.operator
     return Inquiry(
         VmName(vm),
@@ -89,6 +69,7 @@ def _inquiry(invocation: Invocation, vm: str, destination: SiteHost, mode: Mode)
         mode,
         None if operator is None else operator.name,
         address_of(destination),
+        disks,
     )
 
 

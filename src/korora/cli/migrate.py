@@ -13,21 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from korora.cli.invocation import Invocation
-from korora.cli.options import (
-    AsJson,
-    DiskFormatOption,
-    Disks,
-    Incremental,
-    KeepBacking,
-    Replacement,
-    StorageModeOption,
-    To,
-    VmArgument,
-)
+from korora.cli.migration.disks import DiskOptions, takes_disks
+from korora.cli.options import AsJson, To, VmArgument
 from korora.cli.render import warn
 from korora.errors import CancelledError, ExitCode, InDoubtError, KororaError
 from korora.model.plan import Mode
-from korora.model.storage import StorageMode
 
 if TYPE_CHECKING:
     from korora.cli.migration.cancellation import Cancellation
@@ -37,6 +27,7 @@ if TYPE_CHECKING:
     from korora.model.site import SiteHost
 
 
+@takes_disks
 def migrate(
     context: typer.Context,
     vm: VmArgument,
@@ -44,12 +35,8 @@ def migrate(
     mode: Annotated[
         Mode, typer.Option(help="live: the guest runs meanwhile; offline: it is suspended.")
     ] = Mode.LIVE,
-    disks: Disks = "",
-    disk_format: DiskFormatOption = None,
-    incremental: Incremental = False,
-    storage_mode: StorageModeOption = StorageMode.AUTO,
-    replacement: Replacement = "",
-    keep_backing: KeepBacking = False,
+    *,
+    disks: DiskOptions,
     as_json: AsJson = False,
 ) -> None:
     """Move a VM, with its vTPM, to another attested host.
@@ -58,8 +45,7 @@ def migrate(
     where the VM runs. With --json: one object a line while it runs; the last one is the outcome.
     """
     invocation = Invocation.of(context)
-    form = disk_format.value if disk_format else ""
-    order = _Order(vm, to, mode, disks, form, incremental, storage_mode, replacement, keep_backing)
+    order = _Order(vm, to, mode, disks)
     try:
         outcome = order.carried_out(invocation, as_json=as_json)
     except Exception as problem:
@@ -83,12 +69,7 @@ class _Order:
     vm: str
     destination: str
     mode: Mode
-    disks: str = ""
-    disk_format: str = ""
-    incremental: bool = False
-    storage_mode: StorageMode = StorageMode.AUTO
-    replacement: str = ""
-    keep_backing: bool = False
+    disks: DiskOptions
     source: str | None = None
     owner: str | None = None
 
@@ -123,19 +104,12 @@ class _Order:
         """Sign the request and hand it to the source's daemon."""
         from korora.cli.check import address_of
         from korora.cli.migration.follow import Ticket
-        from korora.cli.migration.request import folder, moved_disks, signed_request
+        from korora.cli.migration.request import signed_request
 
         destination = invocation.site.host(self.destination)
         source = self._find_source(invocation)
         names = (source.name, destination.name)
-        moved = moved_disks(self.disks, incremental=self.incremental, keep_backing=self.keep_backing)
-        request = signed_request(
-            *(invocation.site, self.vm, *names, self.mode, moved, self.disk_format),
-            incremental=self.incremental,
-            storage_mode=self.storage_mode,
-            replacement=folder(self.replacement),
-            keep_backing=self.keep_backing,
-        )
+        request = signed_request(invocation.site, self.vm, *names, self.mode, self.disks.asked())
         if cancellation.asked:
             raise CancelledError("cancelled before anything was asked", kind="cancelled")
         with invocation.daemon(source) as daemon:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJso
 from korora.model.identity import HostName, OperatorName, VmName
 from korora.model.plan import Inquiry, Mode
 from korora.model.question import Question
-from korora.model.storage import StorageMode
+from korora.model.storage import DisksAsked
 from korora.model.vm import RunState
 from korora.supervision.live import VmStatus
 
@@ -143,6 +143,12 @@ class AdoptVm:
 
 
 @dataclass(frozen=True, slots=True)
+class Disks(DisksAsked):
+    __pydantic_config__ = _STRICT
+    format: Literal["", "raw", "qcow2"] = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     __pydantic_config__ = _STRICT
     vm: str
@@ -150,12 +156,7 @@ class Check:
     mode: Mode = Mode.LIVE
     operator: str | None = None
     address: str | None = None
-    disks: tuple[str, ...] = ()
-    disk_format: Literal["", "raw", "qcow2"] = ""
-    incremental: bool = False
-    storage_mode: StorageMode = StorageMode.AUTO
-    replacement: str = ""
-    keep_backing: bool = False
+    disks: Disks = Disks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,11 +319,6 @@ def inquiry_of(body: Check) -> Inquiry:
         operator,
         body.address,
         body.disks,
-        body.disk_format,
-        body.incremental,
-        body.storage_mode,
-        body.replacement,
-        body.keep_backing,
     )
 
 

@@ -154,7 +154,7 @@ class Arrival:
         self._undo.push_async_callback(self._in.abandon, "the migration stopped")
         survey.lay_variables(directory, self._definition, prepare.variables)
         disks = self._disks = Arriving(self._at, self._definition, self._order.disks, self._undo)
-        await disks.make(incremental=self.file.request.incremental)
+        await disks.make(incremental=self.file.request.disks.incremental)
         if isinstance(self._in, Inbound):
             self._live = self._in
             self.file.clean_memory = await self._watching(self._in.prepare(self._definition))

@@ -142,7 +142,7 @@ class Departure:
             tls_group=talk.channel.tls_group,
             streams=self._channels + 1,
         )
-        self._disks = Departing(self._at, self._vm, self.file.request, self._tell)
+        self._disks = Departing(self._at, self._vm, self.file.request.disks, self._tell)
         await talk.say(
             messages.Order(
                 request=self.file.envelope,
@@ -377,7 +377,7 @@ class Departure:
 
     async def _wipe(self) -> None:
         keeping = keeping_of(self._at, self.file)
-        self.file.wiped = await wipe_source(self._at, self._vm, self.file.request.disks, keeping)
+        self.file.wiped = await wipe_source(self._at, self._vm, self.file.request.disks.names, keeping)
 
     async def _take_back(self, answer: messages.Decline) -> None:
         """The destination never ran it and durably never will: it runs on here, with the next epoch."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from korora.model.identity import HostName, OperatorName, VmName
-from korora.model.storage import StorageMode
+from korora.model.storage import NO_DISKS, DisksAsked
 
 
 class Mode(StrEnum):
@@ -16,14 +16,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MigrationRequest:
-    """The statement an operator signs (S2, S5). Times are Unix seconds; the nonce is 32 bytes in hex.
-
-    `disks` move too, by name, or all of them (`storage.ALL`); `disk_format` is what they become, "" as they
-    are. The others are on storage that both hosts see. `incremental`: the source keeps what it has of them,
-    and only what differs is sent to a destination that kept one before (W2). `replacement`: a folder of the
-    source, for what the guest writes when it is outsourced; "" for the VM's own. `keep_backing`: they come
-    over the images that lie beneath them, which the destination has too; else each as one image.
-    """
+    """The statement an operator signs (S2, S5). Times are Unix seconds; the nonce is 32 bytes in hex."""
 
     operator: OperatorName
     procedure: str  # the transformation procedure asked for: "migrate"
@@ -34,12 +27,7 @@ class MigrationRequest:
     nonce: str
     issued_at: int
     not_after: int
-    disks: tuple[str, ...] = ()
-    disk_format: str = ""
-    incremental: bool = False
-    storage_mode: StorageMode = StorageMode.AUTO
-    replacement: str = ""
-    keep_backing: bool = False
+    disks: DisksAsked = NO_DISKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +47,7 @@ class CryptographyRule:
 class Inquiry:
     """What a check asks: could this migration begin? Unsigned, so it spends nothing and moves nothing.
 
-    `operator` is whose permission is looked at, None for nobody's; `address` as in a migration, and so all
-    that is said of disks.
+    `operator` is whose permission is looked at, None for nobody's; `address` and `disks` as in a migration.
     """
 
     vm: VmName
@@ -68,12 +55,7 @@ class Inquiry:
     mode: Mode = Mode.LIVE
     operator: OperatorName | None = None
     address: str | None = None
-    disks: tuple[str, ...] = ()
-    disk_format: str = ""
-    incremental: bool = False
-    storage_mode: StorageMode = StorageMode.AUTO
-    replacement: str = ""
-    keep_backing: bool = False
+    disks: DisksAsked = NO_DISKS
 
 
 @dataclass(frozen=True, slots=True)

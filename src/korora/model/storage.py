@@ -21,6 +21,29 @@ class StorageMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class DisksAsked:
+    """Which disks move with their VM, and how: what is asked and signed. The others are on storage that both
+    hosts see.
+
+    `names`: of the disks, or (ALL,). `format`: what they become, "" as they are. `incremental`: the source
+    keeps what it has of them, and only what differs is sent to a destination that kept one before (W2).
+    `replacement`: a folder of the source, for what the guest writes when it is outsourced; "" for the VM's
+    own. `keep_backing`: they come over the images that lie beneath them, which the destination has too; else
+    each as one image.
+    """
+
+    names: tuple[str, ...] = ()
+    format: str = ""
+    incremental: bool = False
+    storage_mode: StorageMode = StorageMode.AUTO
+    replacement: str = ""
+    keep_backing: bool = False
+
+
+NO_DISKS: Final = DisksAsked()
+
+
+@dataclass(frozen=True, slots=True)
 class DiskOrder:
     """A disk that is to come. Bytes: `size` that the guest sees, `used` of the storage at the source.
 

@@ -20,7 +20,7 @@ from korora.model.crossing import Carried
 from korora.model.evidence import StreamRoot
 from korora.model.identity import Digest, HostName, OperatorName, SessionId, VmName, checked_name, sha256
 from korora.model.plan import MigrationRequest, Mode
-from korora.model.storage import Beneath, DiskContent, StorageMode
+from korora.model.storage import Beneath, DiskContent, DisksAsked, StorageMode
 from korora.protocol import canonical, dsse
 
 VERSION: Final = 1
@@ -260,6 +260,7 @@ def _by_stream(carried: Carried) -> dict[tuple[int, str], StreamRoot]:
 
 def encode_request(request: MigrationRequest) -> bytes:
     """The payload that an operator signs."""
+    disks = request.disks
     return canonical.encoded(
         _Request(
             VERSION,
@@ -272,12 +273,12 @@ def encode_request(request: MigrationRequest) -> bytes:
             request.nonce,
             request.issued_at,
             request.not_after,
-            request.disks or msgspec.UNSET,
-            cast(Any, request.disk_format or msgspec.UNSET),
-            True if request.incremental else msgspec.UNSET,
-            cast(Any, _said(request.storage_mode)),
-            request.replacement or msgspec.UNSET,
-            True if request.keep_backing else msgspec.UNSET,
+            disks.names or msgspec.UNSET,
+            cast(Any, disks.format or msgspec.UNSET),
+            True if disks.incremental else msgspec.UNSET,
+            cast(Any, _said(disks.storage_mode)),
+            disks.replacement or msgspec.UNSET,
+            True if disks.keep_backing else msgspec.UNSET,
         )
     )
 
@@ -318,12 +319,14 @@ def _decode_request(payload: bytes) -> MigrationRequest:
             read.nonce,
             read.issued_at,
             read.not_after,
-            read.disks or (),
-            read.disk_format or "",
-            read.incremental is True,
-            StorageMode(read.storage_mode or StorageMode.AUTO),
-            read.replacement or "",
-            read.keep_backing is True,
+            DisksAsked(
+                read.disks or (),
+                read.disk_format or "",
+                read.incremental is True,
+                StorageMode(read.storage_mode or StorageMode.AUTO),
+                read.replacement or "",
+                read.keep_backing is True,
+            ),
         )
     except UsageError as error:
         raise _malformed(error.message) from error

@@ -242,20 +242,20 @@ def test_an_error_says_where_the_vm_runs_and_what_to_do(site: CliSite, capsys: C
 def test_a_clean_check_is_done(site: CliSite, capsys: Captured) -> None:
     site.a.routes["POST", "/v1/checks"] = Answer({"findings": []})
     assert answer(site.command("check", "web", "--to", "b")) == 0
+    none: dict[str, object] = {"names": [], "format": "", "storage_mode": "auto", "replacement": ""}
+    none |= {"incremental": False, "keep_backing": False}
     asked: dict[str, object] = {"vm": "web", "destination": "b", "mode": "live", "operator": "alice"}
-    asked |= {"address": "10.0.0.2:7000", "disks": [], "disk_format": ""}
-    asked |= {"incremental": False, "storage_mode": "auto", "replacement": ""}
-    asked |= {"keep_backing": False}
+    asked |= {"address": "10.0.0.2:7000", "disks": none}
     assert site.a.asked[-1].body == asked
     assert "can move from a to b" in capsys.readouterr().out
     assert answer(site.command("check", "web", "--to", "b", "--mode", "offline")) == 0
     assert site.a.asked[-1].body == asked | {"mode": "offline"}
     disks = ("--disks", "all", "--incremental", "--storage-mode", "outsource", "--replacement", "/srv/aside")
     assert answer(site.command("check", "web", "--to", "b", *disks)) == 0
-    moved = {"disks": ["*"], "incremental": True, "storage_mode": "outsource", "replacement": "/srv/aside"}
-    assert site.a.asked[-1].body == asked | moved
+    moved = {"names": ["*"], "incremental": True, "storage_mode": "outsource", "replacement": "/srv/aside"}
+    assert site.a.asked[-1].body == asked | {"disks": none | moved}
     assert answer(site.command("check", "web", "--to", "b", "--disks", "all", "--keep-backing")) == 0
-    assert site.a.asked[-1].body == asked | {"disks": ["*"], "keep_backing": True}
+    assert site.a.asked[-1].body == asked | {"disks": none | {"names": ["*"], "keep_backing": True}}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from fakes.cli_site import CliSite, cli_site, documents, knows, vm
 from fakes.daemon import Answer, lines, refusal
 from korora.cli.main import answer
 from korora.model.plan import Mode
-from korora.model.storage import StorageMode
+from korora.model.storage import ALL, DisksAsked, StorageMode
 from korora.protocol import dsse
 from korora.protocol.statements import open_request
 
@@ -85,7 +85,7 @@ def test_only_changes_of_disks_that_move_can_be_asked_for(site: CliSite, capsys:
     body = next(asked.body for asked in site.a.asked if asked.method == "POST")
     key = site.operator.public_key()
     request = open_request(body["request"].encode(), {dsse.key_id(key): key})
-    assert (request.disks, request.incremental) == (("data",), True)
+    assert request.disks == DisksAsked(("data",), incremental=True)
 
 
 def test_that_disks_come_over_their_backing_images_is_in_the_request(site: CliSite) -> None:
@@ -93,7 +93,7 @@ def test_that_disks_come_over_their_backing_images_is_in_the_request(site: CliSi
     assert answer(site.command("migrate", "web", "--to", "b", "--disks", "all", "--keep-backing")) == 0
     body = next(asked.body for asked in site.a.asked if asked.method == "POST")
     key = site.operator.public_key()
-    assert open_request(body["request"].encode(), {dsse.key_id(key): key}).keep_backing
+    assert open_request(body["request"].encode(), {dsse.key_id(key): key}).disks.keep_backing
 
 
 def test_the_request_says_how_disks_are_copied(site: CliSite) -> None:
@@ -104,8 +104,8 @@ def test_the_request_says_how_disks_are_copied(site: CliSite) -> None:
     (body,) = [asked.body for asked in site.a.asked if asked.method == "POST"]
     key = site.operator.public_key()
     request = open_request(body["request"].encode(), {dsse.key_id(key): key})
-    assert (request.disks, request.replacement) == (("*",), "/srv/aside")
-    assert request.storage_mode is StorageMode.OUTSOURCE
+    how = DisksAsked((ALL,), storage_mode=StorageMode.OUTSOURCE, replacement="/srv/aside")
+    assert request.disks == how
 
 
 def test_two_requests_never_share_a_nonce(site: CliSite) -> None:

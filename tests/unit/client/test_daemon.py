@@ -237,10 +237,12 @@ def test_findings_are_values(fake: FakeDaemon, client: Daemon) -> None:
         "mode": "offline",
         "operator": "alice",
         "address": "10.0.0.2:7000",
-        "disks": [],
-        "disk_format": "",
-        "incremental": False,
-        "storage_mode": "auto",
-        "replacement": "",
-        "keep_backing": False,
+        "disks": {
+            "names": [],
+            "format": "",
+            "incremental": False,
+            "storage_mode": "auto",
+            "replacement": "",
+            "keep_backing": False,
+        },
     }

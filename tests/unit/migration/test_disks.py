@@ -24,7 +24,7 @@ from korora.model.identity import HostName, VmName
 from korora.model.kept import KeptDisk
 from korora.model.ownership import Status
 from korora.model.plan import Inquiry, Mode
-from korora.model.storage import ALL, Beneath, DiskOrder, StorageMode
+from korora.model.storage import ALL, Beneath, DiskOrder, DisksAsked, StorageMode
 from korora.model.vm import Backing
 from korora.protocol import canonical, dsse, messages, statements
 from korora.protocol.content_tree import leaf
@@ -50,8 +50,10 @@ async def run_with_disks(site: Site, host: str = "a") -> None:
     await site[host].do(lambda: site[host].guests.run(text))
 
 
-async def move(site: Site, source: str, to: str, disks: Sequence[str] = (ALL,), **other: Any) -> Any:
-    envelope = site.request(source, to, vm=STORE, disks=tuple(disks), **other)
+async def move(
+    site: Site, source: str, to: str, disks: Sequence[str] = (ALL,), mode: Mode = Mode.LIVE, **how: Any
+) -> Any:
+    envelope = site.request(source, to, mode, vm=STORE, disks=DisksAsked(tuple(disks), **how))
     migrations = site[source].migrations
     name = await site[source].do(lambda: migrations.begin(envelope, None))
     return await site.follow(source, name)
@@ -170,8 +172,8 @@ def test_a_check_finds_a_folder_that_a_move_would_refuse_and_moves_nothing(
         await run_with_disks(site)
         nowhere = str(tmp_path / "nowhere")
 
-        async def found(**other: Any) -> list[tuple[str, str]]:
-            asked = Inquiry(STORE, HostName("b"), disks=(ALL,), **other)
+        async def found(**how: Any) -> list[tuple[str, str]]:
+            asked = Inquiry(STORE, HostName("b"), disks=DisksAsked((ALL,), **how))
             findings = await site["a"].do(lambda: site["a"].migrations.check(asked))
             assert all(one.remedy for one in findings)
             return [(one.check, one.host) for one in findings]
@@ -219,15 +221,13 @@ def test_a_check_of_disks_that_the_daemon_reads_asks_for_no_folder(
 ) -> None:
     async def story(site: Site) -> None:
         await run_with_disks(site)
-        outsource = replace(
-            Inquiry(STORE, HostName("b"), storage_mode=StorageMode.OUTSOURCE, replacement="/etc/secrets"),
-            disks=("data",),
-        )
+        how = DisksAsked(("data",), storage_mode=StorageMode.OUTSOURCE, replacement="/etc/secrets")
+        outsource = Inquiry(STORE, HostName("b"), disks=how)
         check = site["a"].migrations.check
         assert [one.check for one in await site["a"].do(lambda: check(outsource))] == ["replacement"]
         monkeypatch.setattr(manner, "gaps_of", lambda _at, _vm: {"data": Gaps({0: "f1"})})
         assert await site["a"].do(lambda: check(outsource)) == []
-        rest = replace(outsource, disks=("root",))
+        rest = replace(outsource, disks=replace(how, names=("root",)))
         assert [one.check for one in await site["a"].do(lambda: check(rest))] == ["replacement"]
 
     tell(story)
@@ -405,7 +405,7 @@ async def is_refused_as_unasked(site: Site, told: str, disks: Sequence[str] = (A
         (lambda disk: [replace(disk, name="data")], ["root"], {}, "data was not to move"),
         (lambda disk: [disk, disk], ["root"], {}, "root comes more than once"),
         (lambda disk: [replace(disk, format="qcow2")], ["root"], {}, "root would come as qcow2"),
-        (lambda disk: [replace(disk, format="raw")], ["root"], {"disk_format": "qcow2"}, "come as raw"),
+        (lambda disk: [replace(disk, format="raw")], ["root"], {"format": "qcow2"}, "come as raw"),
     ],
     ids=["one more", "one less", "another name", "twice", "another format", "not the format asked for"],
 )
@@ -436,7 +436,7 @@ def test_a_source_cannot_lay_a_disk_over_images_or_not_as_the_operator_did_not_a
 def test_a_raw_disk_over_other_images_is_refused_before_anything_is_asked_there(tell: Tell) -> None:
     async def story(site: Site) -> None:
         await run_over_base(site)
-        outcome = await move(site, "a", "b", keep_backing=True, disk_format="raw")
+        outcome = await move(site, "a", "b", keep_backing=True, format="raw")
         assert outcome["error"]["kind"] == "backing", outcome
         assert outcome["error"]["vm_runs_on"] == "a"
 

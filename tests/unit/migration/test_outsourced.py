@@ -18,7 +18,7 @@ from korora.migration.crossing.disks import looking
 from korora.model.definition import parse_definition
 from korora.model.identity import VmName
 from korora.model.ownership import Status
-from korora.model.storage import ALL, StorageMode
+from korora.model.storage import ALL, DisksAsked, StorageMode
 
 STORE = VmName("store")
 CONTENT = {"root": bytes(range(256)) * 48 + b"end".ljust(512), "data": bytes(4096)}
@@ -37,9 +37,8 @@ async def ordered(site: Site, elsewhere: Path) -> str:
     site.plan.quiet = True
     await site["a"].do(lambda: site["a"].guests.run(text))
     site.plan.quiet = False
-    envelope = site.request(
-        "a", "b", vm=STORE, disks=(ALL,), storage_mode=StorageMode.OUTSOURCE, replacement=str(elsewhere)
-    )
+    how = DisksAsked((ALL,), storage_mode=StorageMode.OUTSOURCE, replacement=str(elsewhere))
+    envelope = site.request("a", "b", vm=STORE, disks=how)
     migrations = site["a"].migrations
     begun = await site["a"].do(lambda: migrations.begin(envelope, None))
     outcome = await site.follow("a", begun)

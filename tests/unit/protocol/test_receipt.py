@@ -18,7 +18,7 @@ from korora.errors import IntegrityError
 from korora.model.evidence import CleanMemoryProof, Quote, WipeCertificate, WipeStep
 from korora.model.identity import Digest, HostName, OperatorName, VmName
 from korora.model.plan import Mode
-from korora.model.storage import ALL, Beneath, DiskContent
+from korora.model.storage import ALL, Beneath, DiskContent, DisksAsked
 from korora.model.tpm import WrappingKey
 from korora.protocol import dsse
 from korora.protocol.receipt import document
@@ -254,7 +254,7 @@ DISKS = (DiskContent("data", 2**20, Digest("blake3:" + "1" * 64)),)
 
 @pytest.mark.parametrize("asked", [("data",), (ALL,)])
 def test_a_receipt_of_a_move_with_disks_holds(asked: tuple[str, ...]) -> None:
-    told = Told(request=replace(REQUEST, disks=asked), sent_disks=DISKS, arrived_disks=DISKS)
+    told = Told(request=replace(REQUEST, disks=DisksAsked(asked)), sent_disks=DISKS, arrived_disks=DISKS)
     found = {check.name: check for check in verify_bundle(receipts.bundle(told), receipts.judge())}
     assert all(check.ok for check in found.values())
     assert "content tree of data" in found["arrival"].detail
@@ -275,7 +275,7 @@ def test_a_receipt_of_a_move_with_disks_holds(asked: tuple[str, ...]) -> None:
 def test_disks_that_are_not_the_same_or_were_not_asked_for_break_it(
     asked: tuple[str, ...], sent: tuple[DiskContent, ...], arrived: tuple[DiskContent, ...], broken: str
 ) -> None:
-    told = Told(request=replace(REQUEST, disks=asked), sent_disks=sent, arrived_disks=arrived)
+    told = Told(request=replace(REQUEST, disks=DisksAsked(asked)), sent_disks=sent, arrived_disks=arrived)
     assert failed(told) == {broken}
 
 
@@ -284,7 +284,7 @@ def test_disks_that_are_not_the_same_or_were_not_asked_for_break_it(
 def test_what_lay_beneath_a_disk_was_kept_just_where_the_operator_asked_for_it(
     keep: bool, beneath: Beneath
 ) -> None:
-    asked = replace(REQUEST, disks=("data",), keep_backing=keep)
+    asked = replace(REQUEST, disks=DisksAsked(("data",), keep_backing=keep))
     disks = (replace(DISKS[0], beneath=beneath),)
     told = Told(request=asked, sent_disks=disks, arrived_disks=disks)
     other = {Beneath.NOTHING: None, Beneath.KEPT: not keep, Beneath.FLATTENED: keep}[beneath]
@@ -293,5 +293,5 @@ def test_what_lay_beneath_a_disk_was_kept_just_where_the_operator_asked_for_it(
 
 def test_two_hosts_that_tell_otherwise_of_what_lay_beneath_a_disk_are_found_out() -> None:
     there = (replace(DISKS[0], beneath=Beneath.FLATTENED),)
-    told = Told(request=replace(REQUEST, disks=("data",)), sent_disks=DISKS, arrived_disks=there)
+    told = Told(request=replace(REQUEST, disks=DisksAsked(("data",))), sent_disks=DISKS, arrived_disks=there)
     assert failed(told) == {"arrival"}

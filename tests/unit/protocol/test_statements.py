@@ -14,7 +14,7 @@ from korora.model.crossing import Carried
 from korora.model.evidence import BlobDigests, StreamRoot, VtpmIdentity
 from korora.model.identity import Digest, HostName, OperatorName, SessionId, VmName
 from korora.model.plan import MigrationRequest, Mode
-from korora.model.storage import StorageMode
+from korora.model.storage import DisksAsked, StorageMode
 from korora.protocol import dsse, statements
 from korora.protocol.dsse import KeyPair
 from korora.protocol.log import LogEntry
@@ -154,14 +154,14 @@ def test_a_request_is_read_only_with_its_operators_signature() -> None:
 
 
 def test_whether_only_changes_are_sent_is_signed_and_left_out_when_nobody_asked() -> None:
-    asked = replace(REQUEST, disks=("data",), incremental=True)
+    asked = replace(REQUEST, disks=DisksAsked(("data",), incremental=True))
     envelope = dsse.envelope(statements.REQUEST_TYPE, statements.encode_request(asked), [OPERATOR])
     assert statements.peek_request(envelope) == asked
     assert b"incremental" not in statements.encode_request(REQUEST)
 
 
 def test_whether_backing_images_are_kept_is_signed_and_left_out_when_nobody_asked() -> None:
-    asked = replace(REQUEST, disks=("data",), keep_backing=True)
+    asked = replace(REQUEST, disks=DisksAsked(("data",), keep_backing=True))
     envelope = dsse.envelope(statements.REQUEST_TYPE, statements.encode_request(asked), [OPERATOR])
     assert statements.peek_request(envelope) == asked
     assert b"backing" not in statements.encode_request(REQUEST)
@@ -170,7 +170,8 @@ def test_whether_backing_images_are_kept_is_signed_and_left_out_when_nobody_aske
 def test_a_request_says_how_disks_are_copied_only_where_it_is_not_left_open() -> None:
     assert not {"storage_mode", "replacement"} & json.loads(statements.encode_request(REQUEST)).keys()
     for mode in StorageMode:
-        asked = replace(REQUEST, storage_mode=mode, replacement="/srv/aside")
+        how = DisksAsked(storage_mode=mode, replacement="/srv/aside")
+        asked = replace(REQUEST, disks=how)
         envelope = dsse.envelope(statements.REQUEST_TYPE, statements.encode_request(asked), [OPERATOR])
         assert statements.peek_request(envelope) == asked
 

@@ -37,7 +37,7 @@ async def _findings_here(at: Setting, asked: Inquiry, subject: Subject) -> list[
         boot = await at.guests.boot_verdict(asked.vm)
         found += _refused(at, "guest-boot", lambda: refuse_changed_boot(boot, asked.vm, at.host))
     try:
-        await refuse_replacement(at, subject, asked)
+        await refuse_replacement(at, subject, asked.disks)
     except RefusedError as refused:
         found.append(_finding(at, refused.kind, refused))
     if asked.operator is not None:
@@ -63,7 +63,7 @@ async def _findings_there(at: Setting, asked: Inquiry, subject: Subject) -> Sequ
             cold=subject.live is None,
             dry_run=True,
             adopted=subject.definition.adopted,
-            disks=await storage.chosen(at, subject, asked),
+            disks=await storage.chosen(at, subject, asked.disks),
         )
         await talk.say(order)
         return (await talk.expect(Answer, WORK_DEADLINE_S)).findings
@@ -97,10 +97,5 @@ def _denied(at: Setting, asked: Inquiry) -> Iterator[Finding]:
         issued_at=now,
         not_after=now,
         disks=asked.disks,
-        disk_format=asked.disk_format,
-        incremental=asked.incremental,
-        storage_mode=asked.storage_mode,
-        replacement=asked.replacement,
-        keep_backing=asked.keep_backing,
     )
     yield from _refused(at, "authorization", lambda: gate.allowed(at, request, None))

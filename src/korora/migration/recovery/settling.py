@@ -283,7 +283,7 @@ class Settling:
         return self._live.machine if self._live is not None else None
 
     def _moved(self) -> tuple[str, ...]:
-        return self._file.request.disks if self._file is not None else ()
+        return self._file.request.disks.names if self._file is not None else ()
 
     async def _wipe(self) -> None:
         self._rules.did(Procedure.RUN)  # the proof of it is what the wipe follows from

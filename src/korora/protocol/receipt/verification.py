@@ -91,9 +91,9 @@ def _request(case: Case) -> str:
     if not asked.issued_at - CLOCK_SKEW_S <= case.at or asked.issued_at > asked.not_after:
         raise bad("the operator's request is younger than the migration, or was never valid")
     moved = statements.read_disks(case.manifest().disks)
-    if {disk.name for disk in moved} != set(asked.disks) and not (moved and ALL in asked.disks):
+    if {disk.name for disk in moved} != set(asked.disks.names) and not (moved and ALL in asked.disks.names):
         raise bad("other disks moved than the request names")
-    usual = {Beneath.NOTHING, Beneath.KEPT if asked.keep_backing else Beneath.FLATTENED}
+    usual = {Beneath.NOTHING, Beneath.KEPT if asked.disks.keep_backing else Beneath.FLATTENED}
     for disk in moved:
         if disk.beneath not in usual:
             raise bad(f"what lay beneath the disk {disk.name} was {disk.beneath}: nobody asked for that")

@@ -26,8 +26,7 @@ from korora.migration.crossing.vigil import SYMPTOMS, while_watching
 from korora.migration.greeting.conversation import WORK_DEADLINE_S, Conversation
 from korora.migration.setting import Setting
 from korora.migration.teller import Teller
-from korora.model.plan import MigrationRequest
-from korora.model.storage import DiskOrder
+from korora.model.storage import DiskOrder, DisksAsked
 from korora.ports.moving_disks import MovingDisks
 from korora.protocol import messages
 
@@ -39,10 +38,10 @@ Relay = Callable[[Path, int], SourceRelay]
 class Departing:
     """Those of one move; none at all before `choose`."""
 
-    def __init__(self, at: Setting, vm: Subject, request: MigrationRequest, tell: Teller) -> None:
+    def __init__(self, at: Setting, vm: Subject, asked: DisksAsked, tell: Teller) -> None:
         self._at = at
         self._vm = vm
-        self._request = request
+        self._asked = asked
         self._tell = tell
         self._kept: tuple[str, ...] = ()  # the destination has an earlier content of them, or a part
         self._shared = False  # it may have parts of the others
@@ -51,7 +50,7 @@ class Departing:
 
     async def choose(self) -> tuple[DiskOrder, ...]:
         """As `storage.chosen`."""
-        self.orders = await storage.chosen(self._at, self._vm, self._request)
+        self.orders = await storage.chosen(self._at, self._vm, self._asked)
         return self.orders
 
     def heard(self, said: messages.Open) -> None:
@@ -59,8 +58,8 @@ class Departing:
         ordered = {disk.name for disk in self.orders}
         if len(set(said.kept)) < len(said.kept) or not ordered.issuperset(said.kept):
             raise PeerError("the destination tells of kept disks that do not move", kind="bad-hashes")
-        asked = {disk.name for disk in self.orders if self._request.incremental or disk.keeps_backing}
-        if not asked.issuperset(said.kept):
+        compared = {disk.name for disk in self.orders if self._asked.incremental or disk.keeps_backing}
+        if not compared.issuperset(said.kept):
             raise PeerError("the destination compares hashes, and nobody asked for it", kind="bad-hashes")
         self._kept, self._shared = said.kept, said.shares
 
@@ -85,7 +84,7 @@ class Departing:
             await self._out.failed()
 
     async def _copied(self, talk: Conversation, relay: Relay, undo: AsyncExitStack) -> None:
-        disks, folder = await self._moving(), self._at.guests.directory(self._request.vm)
+        disks, folder = await self._moving(), self._at.guests.directory(self._vm.definition.name)
         relays = {}
         for number, disk in enumerate(self.orders):
             socket = folder / f"disk{number}.sock"
@@ -119,7 +118,7 @@ class Departing:
             await talk.expect(messages.Measured, None)
 
     async def _copy_as_storage_bears(self, talk: Conversation, out: DisksOut, disks: MovingDisks) -> None:
-        choosing = manner_of(self._at, self._vm, self._request, disks, self._tell, shares=self._shared)
+        choosing = manner_of(self._at, self._vm, self._asked, disks, self._tell, shares=self._shared)
         manner = await self._watching(talk, choosing)
         if manner.mirrored or not self._shared:
             await self._watching(talk, out.copy(manner, self._tell.read))

@@ -44,7 +44,7 @@ class Keeping:
 def keeping_of(at: Setting, file: MigrationFile | None) -> Keeping | None:
     """None if nobody asked for it. After a crash the contents are those of the manifest that this host
     signed."""
-    if file is None or not file.request.incremental:
+    if file is None or not file.request.disks.incremental:
         return None
     told = file.disks
     if not told and file.manifest is not None:

@@ -18,8 +18,7 @@ from korora.migration.crossing.disks.unreadable import gaps_of
 from korora.migration.crossing.subject import Subject
 from korora.migration.setting import Setting
 from korora.migration.teller import Teller
-from korora.model.plan import Inquiry, MigrationRequest
-from korora.model.storage import StorageMode
+from korora.model.storage import DisksAsked, StorageMode
 from korora.ports.moving_disks import MovingDisks
 
 log = structlog.get_logger("korora.migration")
@@ -42,39 +41,39 @@ MIRRORED: Final = Manner()
 
 
 async def manner_of(
-    at: Setting, vm: Subject, request: MigrationRequest, disks: MovingDisks, tell: Teller, *, shares: bool
+    at: Setting, vm: Subject, asked: DisksAsked, disks: MovingDisks, tell: Teller, *, shares: bool
 ) -> Manner:
     """What was chosen is told to whoever watches. `shares`: the destination may have parts of them.
 
     RefusedError(kind="replacement", "replacement-room") for a folder that will not do, before anything is
     done; ToolError for an unreadable disk.
     """
-    if request.storage_mode is StorageMode.MIRROR:
+    if asked.storage_mode is StorageMode.MIRROR:
         return MIRRORED
     if vm.live is None:
         return Manner(mirrored=not shares)
-    folder = await storage.replacement(at, vm.definition, request)
-    if request.storage_mode is StorageMode.OUTSOURCE:
+    folder = await storage.replacement(at, vm.definition, asked)
+    if asked.storage_mode is StorageMode.OUTSOURCE:
         await asyncio.to_thread(disks.refuse_unfit, folder)
     room = await asyncio.to_thread(_would_do, disks, folder)
     seen = await looking.look(disks, at.images, at.clock)
-    choice = headroom.chosen(seen, can_outsource=room, wanted=request.storage_mode is StorageMode.OUTSOURCE)
-    log.info("storage mode chosen", vm=request.vm, choice=choice)
+    choice = headroom.chosen(seen, can_outsource=room, wanted=asked.storage_mode is StorageMode.OUTSOURCE)
+    log.info("storage mode chosen", vm=vm.definition.name, choice=choice)
     await tell.note(f"disks: {choice.why}")
-    habits = await at.habits(request.vm)
+    habits = await at.habits(vm.definition.name)
     if not choice.outsource:
         return Manner(mirrored=not shares, habits=habits, cap_bytes_per_s=choice.cap_bytes_per_s)
     await tell.note(f"the guest writes to {folder} while its disks are copied")
     return Manner(mirrored=False, replacement=folder, habits=habits, cap_bytes_per_s=choice.cap_bytes_per_s)
 
 
-async def refuse_replacement(at: Setting, vm: Subject, asked: Inquiry) -> None:
+async def refuse_replacement(at: Setting, vm: Subject, asked: DisksAsked) -> None:
     """What a move would refuse of where the guest writes meanwhile, with nothing begun.
 
     RefusedError: kind="replacement", "replacement-room"; "no-such-disk" and "disks-hidden". As if the
     destination had kept none of the disks.
     """
-    names = [disk.name for disk in storage.moving(vm.definition, asked.disks)]
+    names = [disk.name for disk in storage.moving(vm.definition, asked.names)]
     if vm.live is None or not names or asked.storage_mode is StorageMode.MIRROR:
         return
     if not gaps_of(at, vm).keys().isdisjoint(names):  # such disks are copied by the daemon, as they are

@@ -11,8 +11,8 @@ from korora.errors import RefusedError
 from korora.migration.crossing.subject import Subject
 from korora.migration.setting import Setting
 from korora.model.image import Format, ImageFiles
-from korora.model.plan import Inquiry, MigrationRequest
-from korora.model.storage import ALL, Beneath, DiskContent, DiskOrder
+from korora.model.plan import MigrationRequest
+from korora.model.storage import ALL, Beneath, DiskContent, DiskOrder, DisksAsked
 from korora.model.vm import Disk, VmDefinition
 from korora.ports.hypervisor import no_such_disk
 
@@ -42,13 +42,13 @@ def moving(definition: VmDefinition, asked: Sequence[str]) -> tuple[Disk, ...]:
     return chosen
 
 
-async def chosen(at: Setting, vm: Subject, asked: MigrationRequest | Inquiry) -> tuple[DiskOrder, ...]:
+async def chosen(at: Setting, vm: Subject, asked: DisksAsked) -> tuple[DiskOrder, ...]:
     """The order for the destination. RefusedError as `moving`; kind="backing" for a form that cannot be."""
-    disks = moving(vm.definition, asked.disks)
+    disks = moving(vm.definition, asked.names)
     if not disks:
         return ()
     kept = [disk.name for disk in disks if asked.keep_backing and disk.backing]
-    if kept and asked.disk_format == "raw":
+    if kept and asked.format == "raw":
         raise RefusedError(
             f"the disk {kept[0]} cannot become raw and lie over other images",
             kind="backing",
@@ -63,7 +63,7 @@ async def chosen(at: Setting, vm: Subject, asked: MigrationRequest | Inquiry) ->
     return tuple(
         DiskOrder(
             disk.name,
-            asked.disk_format or disk.format,
+            asked.format or disk.format,
             sizes[disk.name],
             sum(used.get(path, 0) for path in (disk.path, *(() if disk.name in kept else disk.beneath))),
             keeps_backing=disk.name in kept,
@@ -76,13 +76,13 @@ def refuse_unasked(definition: VmDefinition, orders: Sequence[DiskOrder], reques
     """RefusedError(kind="request-mismatch") for an order of other disks than the operator signed for, or of
     one in another form. `definition`: the VM as it is at the source."""
     there = {disk.name: disk for disk in definition.disks}
-    asked = there.keys() if ALL in request.disks else set(request.disks)
+    asked = there.keys() if ALL in request.disks.names else set(request.disks.names)
     ordered = [order.name for order in orders]
     wrong = [
         *(f"the disk {name} comes more than once" for name in ordered if ordered.count(name) > 1),
         *(f"the disk {name} was not to move" for name in ordered if name not in asked),
         *(f"the disk {name} was to move too" for name in sorted(asked - set(ordered))),
-        *(told for order in orders for told in _otherwise(order, there[order.name], request)),
+        *(told for order in orders for told in _otherwise(order, there[order.name], request.disks)),
     ]
     if wrong:
         raise RefusedError(
@@ -92,10 +92,10 @@ def refuse_unasked(definition: VmDefinition, orders: Sequence[DiskOrder], reques
         )
 
 
-def _otherwise(order: DiskOrder, disk: Disk, request: MigrationRequest) -> Iterator[str]:
-    if order.format != (request.disk_format or disk.format):
+def _otherwise(order: DiskOrder, disk: Disk, asked: DisksAsked) -> Iterator[str]:
+    if order.format != (asked.format or disk.format):
         yield f"the disk {order.name} would come as {order.format}"
-    if order.keeps_backing != (request.keep_backing and bool(disk.backing)):
+    if order.keeps_backing != (asked.keep_backing and bool(disk.backing)):
         how = "lie over images of this host" if order.keeps_backing else "come as one image"
         yield f"the disk {order.name} would {how}"
 
@@ -126,7 +126,7 @@ def _size(at: Setting, disk: Disk) -> int:
     return int(described["virtual-size"])
 
 
-async def replacement(at: Setting, vm: VmDefinition, asked: MigrationRequest | Inquiry) -> Path:
+async def replacement(at: Setting, vm: VmDefinition, asked: DisksAsked) -> Path:
     """Where the guest writes meanwhile. RefusedError(kind="replacement") where no file of a VM may lie."""
     if not asked.replacement:
         return at.guests.directory(vm.name)
