@@ -25,10 +25,11 @@ from korora.migration.crossing.disks.arriving import Arriving
 from korora.migration.crossing.first_run import Ran
 from korora.migration.crossing.inbound import Inbound
 from korora.migration.crossing.vigil import while_watching
-from korora.migration.greeting import gate, survey
+from korora.migration.greeting import survey
 from korora.migration.greeting.conversation import VISIT_DEADLINE_S, WORK_DEADLINE_S, Conversation
 from korora.migration.greeting.meeting import Meeting, meet_as_destination
-from korora.migration.greeting.reservations import Reservation, Reservations
+from korora.migration.greeting.ordered import Ordered
+from korora.migration.greeting.reservations import Reservations
 from korora.migration.known import known
 from korora.migration.monitor import Monitor, Subject
 from korora.migration.papers import docket, handover, receipts
@@ -37,14 +38,13 @@ from korora.migration.recovery.standing import Standing
 from korora.migration.setting import Setting
 from korora.migration.teller import Teller
 from korora.model.crossing import Carried
-from korora.model.definition import definition_text, parse_definition
+from korora.model.definition import definition_text
 from korora.model.identity import Digest, Secret, SessionId, VmName
 from korora.model.ownership import Do, Event, On, Status
-from korora.model.plan import Finding
 from korora.model.tpm import WrappedKey, WrappingKey
 from korora.policy.machine.language.vocabulary import Procedure
 from korora.policy.pcrs import PLATFORM_PCRS
-from korora.policy.precheck import OVERHEAD_BYTES, precheck, precheck_disks
+from korora.policy.precheck import OVERHEAD_BYTES
 from korora.ports.hypervisor import StreamSettings
 from korora.ports.vtpm import BlobBinding
 from korora.protocol import messages
@@ -127,15 +127,15 @@ class Arrival:
         check_rule(
             order.rule, known(self._met).greeted, tls_version=channel.tls_version, tls_group=channel.tls_group
         )
-        self._order, self._brought = order, parse_definition(order.definition)
-        folder = self._at.guests.place(self._brought.name)
-        self._definition = storage.relocated(self._brought, order.disks, folder)
+        ordered = Ordered.read(self._at, order)
+        self._order, self._brought, self._definition = order, ordered.brought, ordered.definition
         if order.dry_run:
             self.dry_run = True
             self.monitor.nothing_is_done()
-            await self._talk.say(messages.Answer("", tuple(await self._findings())))
+            found = await ordered.findings(self._at, self._reservations.before)
+            await self._talk.say(messages.Answer("", tuple(found)))
             return
-        await self._take_order(order)
+        await self._take(ordered)
 
     async def baseline(self) -> None:
         """See what the source found in the VM. Lay ready what must be there, start
@@ -269,22 +269,11 @@ class Arrival:
     def _peer_key(self) -> ec.EllipticCurvePublicKey:
         return handover.certified_key(self._talk.channel.peer_certificate)
 
-    async def _take_order(self, order: messages.Order) -> None:
-        peer, vm = self._talk.channel.peer, self._definition.name
-        admission = gate.admit(
-            self._at,
-            order.request,
-            source=peer,
-            destination=self._at.host,
-            peer_state=known(self._met).peer.state,
-        )
-        if admission.request.vm != vm:
-            raise RefusedError(
-                f"the request is for {admission.request.vm}, the order brings {vm}", kind="request-mismatch"
-            )
-        storage.refuse_unasked(self._brought, order.disks, admission.request)
-        owed = self._reservations.held(self._owed_bytes)
-        findings = await self._findings(self._after.enter_context(owed))
+    async def _take(self, ordered: Ordered) -> None:
+        peer, vm, order = self._talk.channel.peer, ordered.definition.name, ordered.order
+        admission = ordered.admitted(self._at, peer, known(self._met).peer.state)
+        own = self._after.enter_context(self._reservations.held(self._owed_bytes))
+        findings = await ordered.findings(self._at, partial(self._reservations.before, own))
         await self._talk.say(messages.Answer(admission.by, tuple(findings)))
         if findings:
             raise RefusedError(f"{vm} cannot come here: {len(findings)} prechecks failed", kind="precheck")
@@ -298,16 +287,6 @@ class Arrival:
         self._file.move = move_of(vm, peer, self._at.host, self._session, order.epoch)
         self.standing = Standing(self._at.journal, vm, copy=False)
         self.standing.definition = definition_text(self._definition)
-
-    async def _findings(self, own: Reservation | None = None) -> list[Finding]:
-        promised = partial(self._reservations.before, own)
-        staying = storage.staying(self._brought, [disk.name for disk in self._order.disks])
-        beneath = storage.beneath_ordered(self._brought, self._order.disks)
-        here = await survey.destination_facts(self._at, staying, beneath, promised)
-        return [
-            *precheck(staying, self._order.facts, here),
-            *precheck_disks(self._order.disks, beneath, here),
-        ]
 
     def _owed_bytes(self) -> int:
         """Memory that this VM was promised and the kernel has not allocated yet. A cold one takes none."""
