@@ -35,6 +35,7 @@ pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="QEMU is not installed"),
 ]
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
 
 
 def counted(here: Host, name: str = "b") -> int:
@@ -64,6 +65,32 @@ async def runs_on(here: Host) -> None:
 def nothing_left(here: Host, folder: Path) -> None:
     assert not list(folder.glob("korora-*"))
     assert not (here.base / overlay.RECORD).exists()
+
+
+async def is_as_it_was(here: Host, before: tuple[object, ...], folder: Path) -> None:
+    """QEMU has open what it had before, nothing else is left, and the guest goes on."""
+    assert await here.graph() == before
+    nothing_left(here, folder)
+    await runs_on(here)
+
+
+async def paused(here: Host) -> bytes:
+    """What the guest sees of the second disk, once it has written past it and stands still."""
+    await asyncio.sleep(0.3)
+    await here.qmp.execute("stop")
+    async with here.disks.written("b") as export:
+        return await asyncio.to_thread(content, export)
+
+
+def killed(here: Host) -> None:
+    here.process.kill()
+    here.process.wait()
+
+
+async def another_daemon_folds_back(here: Host) -> None:
+    await here.qmp.close()
+    here.qmp = await Qmp.connect(here.base / "qmp", 60, lambda: True)
+    await fold_back(here.qmp, here.base)
 
 
 @pytest.mark.parametrize("form", ["raw", "qcow2"])
@@ -125,13 +152,9 @@ def test_it_is_folded_back_at_any_point_and_the_guest_never_misses_a_write(
             if how == "end":
                 await here.disks.end()
             else:
-                await here.qmp.close()
-                here.qmp = await Qmp.connect(here.base / "qmp", 60, lambda: True)
-                await fold_back(here.qmp, here.base)
+                await another_daemon_folds_back(here)
             await leftover.clear(here.qmp)
-            assert await here.graph() == before
-            nothing_left(here, here.base)
-            await runs_on(here)
+            await is_as_it_was(here, before, here.base)
             await agree(here)
 
     asyncio.run(story())
@@ -151,9 +174,7 @@ def test_what_is_read_nearer_is_there_and_is_not_folded_back(tmp_path: Path) -> 
             [over] = set(here.base.glob("korora-here-b-*.qcow2")) - {cache}
             assert over.stat().st_blocks * 512 < MIB
             await here.disks.end()
-            assert await here.graph() == before
-            nothing_left(here, here.base)
-            await runs_on(here)
+            await is_as_it_was(here, before, here.base)
 
     asyncio.run(story())
 
@@ -182,12 +203,8 @@ def test_what_a_qemu_that_was_killed_had_written_is_folded_back_without_it(tmp_p
         async with two_hosts(tmp_path) as (here, _):
             before = counted(here)
             await outsourced(here, here.base)
-            await asyncio.sleep(0.3)
-            await here.qmp.execute("stop")
-            async with here.disks.written("b") as export:
-                seen = await asyncio.to_thread(content, export)
-            here.process.kill()
-            here.process.wait()
+            seen = await paused(here)
+            killed(here)
             with pytest.raises(ToolError) as failed:
                 await here.disks.end()
             assert failed.value.kind == "qmp-gone"
@@ -215,12 +232,8 @@ def test_a_record_that_is_lost_or_unreadable_is_made_anew_of_what_qemu_has_open(
             found = {(one.original, one.format, one.overlay, one.cache, one.backing) for one in noted}
             told = await outsourcing.opened(here.qmp)
             assert {(one.original, one.format, one.overlay, one.cache, one.backing) for one in told} == found
-            await here.qmp.close()
-            here.qmp = await Qmp.connect(here.base / "qmp", 60, lambda: True)
-            await fold_back(here.qmp, here.base)
-            assert await here.graph() == before
-            nothing_left(here, folder)
-            await runs_on(here)
+            await another_daemon_folds_back(here)
+            await is_as_it_was(here, before, folder)
             await agree(here)
             await fold_back(here.qmp, here.base)  # of which nothing is left
 
@@ -265,15 +278,11 @@ def test_a_record_that_cannot_be_read_with_qemu_gone_keeps_everything_until_it_i
     async def story() -> None:
         async with two_hosts(tmp_path) as (here, _):
             await outsourced(here, here.base)
-            await asyncio.sleep(0.2)
-            await here.qmp.execute("stop")
-            async with here.disks.written("b") as export:
-                seen = await asyncio.to_thread(content, export)
+            seen = await paused(here)
             record = here.base / overlay.RECORD
             noted = record.read_bytes()
             record.write_bytes(noted[:-1])
-            here.process.kill()
-            here.process.wait()
+            killed(here)
             with pytest.raises(ToolError, match="cannot be read") as failed:
                 await here.disks.end()
             assert failed.value.kind == "outsourced-record"
@@ -321,7 +330,14 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=60)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.fixture
+def durable(small: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, taken for a disk."""
+    monkeypatch.setattr(replacement, "_VOLATILE", frozenset())
+    return small
+
+
+@NEEDS_ROOT
 def test_a_replacement_that_forgets_or_has_no_room_is_refused(tmp_path: Path, small: Path) -> None:
     original = tmp_path / "a"
     original.touch()
@@ -338,47 +354,43 @@ def test_a_replacement_that_forgets_or_has_no_room_is_refused(tmp_path: Path, sm
     assert refused.value.kind == "replacement"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@NEEDS_ROOT
 def test_disks_that_fit_one_by_one_and_not_together_are_refused_before_the_first_is_outsourced(
-    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, durable: Path
 ) -> None:
-    monkeypatch.setattr(replacement, "_VOLATILE", frozenset())
-
     async def story() -> None:
         async with two_hosts(tmp_path, size=10 * MIB) as (here, _):
-            (small / "other").write_bytes(bytes(4 * MIB))  # 12 MiB are left
+            (durable / "other").write_bytes(bytes(4 * MIB))  # 12 MiB are left
             before, sizes = await here.graph(), here.disks.sizes.values()
             assert replacement.needed(sizes) > 12 * MIB > max(replacement.needed([size]) for size in sizes)
             for name in here.disks.sizes:
                 with pytest.raises(RefusedError) as refused:
-                    await here.disks.outsource(name, small)
+                    await here.disks.outsource(name, durable)
                 assert refused.value.kind == "replacement-room"
             assert await here.graph() == before
-            nothing_left(here, small)
+            nothing_left(here, durable)
 
     asyncio.run(story())
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@NEEDS_ROOT
 def test_what_the_disks_of_a_vm_need_is_not_asked_for_again_once_it_is_claimed(
-    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, durable: Path
 ) -> None:
-    monkeypatch.setattr(replacement, "_VOLATILE", frozenset())
-
     async def story() -> None:
         async with two_hosts(tmp_path, size=6 * MIB) as (here, _):
-            await here.disks.outsource("a", small)
-            (small / "other").write_bytes(bytes(8 * MIB))  # as if the guest had written meanwhile
-            await here.disks.outsource("b", small)
+            await here.disks.outsource("a", durable)
+            (durable / "other").write_bytes(bytes(8 * MIB))  # as if the guest had written meanwhile
+            await here.disks.outsource("b", durable)
             await here.disks.end()
-            nothing_left(here, small)
+            nothing_left(here, durable)
             with pytest.raises(RefusedError):
-                await here.disks.outsource("a", small)
+                await here.disks.outsource("a", durable)
 
     asyncio.run(story())
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@NEEDS_ROOT
 def test_vms_that_move_at_one_time_are_asked_for_room_together(tmp_path: Path, small: Path) -> None:
     claims = Claims()
     one, two, path = tmp_path / "one", tmp_path / "two", str(small / "a")
@@ -397,7 +409,7 @@ def test_vms_that_move_at_one_time_are_asked_for_room_together(tmp_path: Path, s
         claims.claim(two, small, [12 * MIB], [path])
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@NEEDS_ROOT
 def test_what_is_brought_nearer_leaves_room_for_the_writes_of_all_disks(tmp_path: Path, small: Path) -> None:
     claims, path = Claims(), str(small / "a")
     (small / "a").touch()
@@ -409,53 +421,47 @@ def test_what_is_brought_nearer_leaves_room_for_the_writes_of_all_disks(tmp_path
     assert claims.to_spare(tmp_path / "another") == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@NEEDS_ROOT
 @pytest.mark.parametrize("how", ["low", "full"])
 def test_a_replacement_that_runs_full_costs_no_write_and_the_guest_runs_on(
-    tmp_path: Path, small: Path, how: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, durable: Path, how: str
 ) -> None:
-    monkeypatch.setattr(replacement, "_VOLATILE", frozenset())
-
     async def story() -> None:
         async with two_hosts(tmp_path) as (here, _):
             before = await here.graph()
             await here.qmp.execute("stop")
-            await outsourced(here, small)
+            await outsourced(here, durable)
             if how == "full":
-                fill(small / "other")
+                fill(durable / "other")
             await here.qmp.execute("cont")
             if how == "full":
                 while (await here.qmp.execute("query-status"))["status"] != "io-error":  # noqa: ASYNC110  QEMU tells, but not here
                     await asyncio.sleep(0.05)
             else:
-                (small / "other").write_bytes(bytes(12 * MIB))
+                (durable / "other").write_bytes(bytes(12 * MIB))
             with pytest.raises(ToolError) as failed:
                 await here.disks.copied()
             assert failed.value.kind == "replacement-full"
             await here.disks.end()
             assert (await here.qmp.execute("query-status"))["status"] == "running"
-            assert await here.graph() == before
-            nothing_left(here, small)
-            await runs_on(here)
+            await is_as_it_was(here, before, durable)
 
     asyncio.run(story())
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@NEEDS_ROOT
 def test_what_cannot_be_kept_nearer_is_an_error_there_and_nowhere_else(
-    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, durable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replacement, "_VOLATILE", frozenset())
-
     async def story() -> None:
         async with two_hosts(tmp_path) as (here, there):
             before = await here.graph()
             await here.qmp.execute("stop")
             await there.disks.receive()
             reached = await here.disks.reach("b", there.disks.socket)
-            await here.disks.outsource("b", small)
+            await here.disks.outsource("b", durable)
             monkeypatch.setattr(Claims, "to_spare", lambda *_: 1 << 30)
-            fill(small / "other")
+            fill(durable / "other")
             async with here.disks.nearer("b") as export:
                 with pytest.raises(UnreadableError):
                     await asyncio.to_thread(content, export, (2 * MIB, MIB))
