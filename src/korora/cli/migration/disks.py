@@ -88,7 +88,7 @@ class DiskOptions:
             )
         return DisksAsked(
             names,
-            self.disk_format or "",
+            self.disk_format.value if self.disk_format else "",
             self.incremental,
             self.storage_mode,
             self.replacement,
