@@ -256,6 +256,8 @@ def test_a_clean_check_is_done(site: CliSite, capsys: Captured) -> None:
     assert site.a.asked[-1].body == asked | {"disks": none | moved}
     assert answer(site.command("check", "web", "--to", "b", "--disks", "all", "--keep-backing")) == 0
     assert site.a.asked[-1].body == asked | {"disks": none | {"names": ["*"], "keep_backing": True}}
+    assert answer(site.command("check", "web", "--to", "b", "--disks", "a,b", "--disk-format", "raw")) == 0
+    assert site.a.asked[-1].body == asked | {"disks": none | {"names": ["a", "b"], "format": "raw"}}
 
 
 @pytest.mark.parametrize(
