@@ -196,6 +196,17 @@ def test_prechecks_come_back_as_findings(tell: Tell) -> None:
     tell(story)
 
 
+@pytest.mark.parametrize("disks", [{"format": "vmdk"}, {"more": True}, {"storage_mode": "slow"}, ["*"]])
+def test_a_check_of_disks_says_nothing_that_is_not_understood(tell: Tell, disks: object) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        asked = {"vm": "web", "destination": "b"}
+        assert (await http.post("checks", json=asked | {"disks": {"format": "raw"}})).status_code == 200
+        error = failure(await http.post("checks", json=asked | {"disks": disks}), 400)
+        assert error["kind"] == "bad-request"
+
+    tell(story)
+
+
 def test_a_migration_is_begun_with_the_request_byte_by_byte(tell: Tell) -> None:
     async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
         answer = await http.post("migrations", json={"request": '{"é": 1}', "address": "10.0.0.2:7443"})
