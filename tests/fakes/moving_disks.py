@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from korora.adapters.image import nbd
 from korora.adapters.image.qemu_nbd import QemuImages, served
@@ -31,10 +31,17 @@ RECORD = "outsourced"
 
 
 class FakeImages(QemuImages):
-    """Knows what was written to the disks of FakeMovingDisks, as a bitmap would say it; all are raw."""
+    """Knows what was written to the disks of FakeMovingDisks, as a bitmap would say it; all are raw.
+
+    `beneath`: what an image's header would name, by its inode.
+    """
+
+    beneath: ClassVar[dict[int, str]] = {}
 
     def describe(self, image: ImageFiles) -> dict[str, Any]:
-        return {**super().describe(replace(image, format=Format.RAW)), "format": image.format.value}
+        described = {**super().describe(replace(image, format=Format.RAW)), "format": image.format.value}
+        over = self.beneath.get(image.path.stat().st_ino)
+        return described if over is None else {**described, "backing-filename": over}
 
     @contextmanager
     def open_export(self, export: NbdExport) -> Iterator[OpenImage]:

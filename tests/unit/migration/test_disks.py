@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 from fakes.faults import Fault
 from fakes.hypervisor import FakeHypervisor, Trouble
 from fakes.migration_site import LabHost, Site, Tell
-from fakes.moving_disks import FakeMovingDisks, overlays
+from fakes.moving_disks import FakeImages, FakeMovingDisks, overlays
 from korora.agents.integrity.disks.gaps import Gaps
 from korora.errors import RefusedError, ToolError
 from korora.migration.crossing.disks import looking, manner
@@ -325,18 +325,59 @@ def test_a_base_that_is_another_one_there_costs_bytes_alone(tell: Tell) -> None:
     tell(story)
 
 
-def test_a_disk_over_others_is_wiped_and_not_kept_for_a_return(tell: Tell) -> None:
+def test_a_disk_that_becomes_one_image_there_is_wiped_and_not_kept_for_a_return(tell: Tell) -> None:
     async def story(site: Site) -> None:
         await run_over_base(site)
         outcome = await move(site, "a", "b", incremental=True)
         assert outcome["outcome"] == "completed", outcome["error"]
         await site.recover()
         assert not (site["a"].directory / "top.qcow2").exists()
-        assert not list((site["a"].directory / "kept").rglob("*.image"))
+        assert kept_at(site["a"]) == {}
         back = await move(site, "b", "a", incremental=True)
         assert back["outcome"] == "completed", back["error"]
         await site.recover()
         assert disks_of(site["a"])["root"].read_bytes() == TOP
+
+    tell(story)
+
+
+@pytest.fixture
+def headers() -> Iterator[dict[int, str]]:
+    yield FakeImages.beneath
+    FakeImages.beneath.clear()
+
+
+@pytest.mark.parametrize(
+    ("back_over", "named", "used"),
+    [(True, "base", True), (True, "other", False), (True, "base.raw", False), (False, "base", False)],
+    ids=["the same", "a header that names another", "a name that is no path", "back as one image"],
+)
+def test_a_disk_over_others_is_kept_for_its_return_over_the_same(
+    tell: Tell, headers: dict[int, str], back_over: bool, named: str, used: bool
+) -> None:
+    async def story(site: Site) -> None:
+        base = await run_over_base(site)
+        top = site["a"].directory / "top.qcow2"
+        headers[top.stat().st_ino] = {"base": str(base), "other": "/srv/other.raw"}.get(named, named)
+        first = await move(site, "a", "b", incremental=True, keep_backing=True)
+        assert first["outcome"] == "completed", first["error"]
+        await site.recover()
+        assert kept_at(site["a"]) == {"root": TOP}
+        receipt = (site["b"].directory / "receipts" / f"{first['session']}.json").read_bytes()
+        limits = document.peek(bytes(document.parse_bundle(receipt).receipt)).wipe.limits
+        assert {Limit.DISKS_KEPT, Limit.BACKING_STAYS} <= set(limits)
+        base.write_bytes(random.Random(7).randbytes(4 * MIB))  # what lies beneath is not believed either
+        [there] = disks_of(site["b"]).values()
+        there.write_bytes(changed := TOP[:-4096] + b"later".ljust(4096))
+        back = await move(site, "b", "a", incremental=True, keep_backing=back_over)
+        assert back["outcome"] == "completed", back["error"]
+        await site.recover()
+        [here] = disks_of(site["a"]).values()
+        assert here.read_bytes() == changed
+        assert (here.stat().st_ino in headers) is used
+        assert kept_at(site["a"]) == ({} if used else {"root": TOP})
+        payload = manifest_of(site, "a", back["session"]).carried.payload_bytes
+        assert (payload < 2 * MIB) is used
 
     tell(story)
 

@@ -51,13 +51,13 @@ class Arriving:
         made = {disk.name: disk for disk in self._vm.disks}
         for order in self._orders:
             disk = made[order.name]
-            path, is_over = Path(disk.path), bool(disk.backing)
-            if incremental and not is_over and await taken(self._at, self._vm, order, path):
+            path = Path(disk.path)
+            if incremental and await taken(self._at, self._vm, disk, order.size):
                 self._undo.push_async_callback(given_back, self._at, self._vm.name, order.name, path)
                 self._there.append(order.name)
                 continue
             await self._at.hypervisor.make_disk(disk, order.size)
-            if is_over:
+            if disk.backing:
                 self._there.append(order.name)
 
     async def open(self, machine: Machine | None, relay: Relay) -> messages.Open:

@@ -21,7 +21,7 @@ from korora.migration.setting import Setting
 from korora.model.identity import HostName, VmName
 from korora.model.image import Format, ImageFiles
 from korora.model.kept import KeptDisk
-from korora.model.storage import DiskContent, DiskOrder
+from korora.model.storage import Beneath, DiskContent
 from korora.model.vm import Disk, VmDefinition
 from korora.protocol import canonical, dsse, messages, statements
 from korora.protocol.content_tree import chunks_of
@@ -57,7 +57,7 @@ def keeping_of(at: Setting, file: MigrationFile | None) -> Keeping | None:
 async def kept(at: Setting, uuid: str, disk: Disk, keeping: Keeping) -> bool:
     """Whether it is; where it cannot be, it is where it was, to be wiped."""
     content = keeping.contents.get(disk.name)
-    if content is None or disk.backing:  # it would be half a disk, of which the other half may change
+    if content is None or content.beneath is Beneath.FLATTENED:  # it comes back as another image, if at all
         return False
     record = KeptDisk(
         vm=keeping.vm,
@@ -68,6 +68,7 @@ async def kept(at: Setting, uuid: str, disk: Disk, keeping: Keeping) -> bool:
         root=content.root,
         to=keeping.to,
         at=keeping.at,
+        backing=disk.backing,
     )
     try:
         await at.kept.keep(record, Path(disk.path))
@@ -77,20 +78,24 @@ async def kept(at: Setting, uuid: str, disk: Disk, keeping: Keeping) -> bool:
     return True
 
 
-async def taken(at: Setting, vm: VmDefinition, order: DiskOrder, path: Path) -> bool:
-    """Whether what was kept of an ordered disk lies there now, for what differs to be written to it."""
-    found = at.kept.of(vm.name, order.name)
-    wanted = (vm.uuid, order.format, order.size)
-    if found is None or (found[0].uuid, found[0].format, found[0].size) != wanted:
+async def taken(at: Setting, vm: VmDefinition, disk: Disk, size: int) -> bool:
+    """Whether what was kept of an ordered disk lies where it is to lie, for what differs to be written to it;
+    over the same images, if it is to lie over some. What they hold is compared with all the rest."""
+    found = at.kept.of(vm.name, disk.name)
+    if found is None:
+        return False
+    told, image = found
+    if (told.uuid, told.format, told.size, told.backing) != (vm.uuid, disk.format, size, disk.backing):
         return False
     try:
-        image = ImageFiles(found[1], Format(order.format))
-        described = await asyncio.to_thread(at.images.describe, image)
-        if described["virtual-size"] != order.size:
+        described = await asyncio.to_thread(at.images.describe, ImageFiles(image, Format(disk.format)))
+        # A name that is no whole path would mean another image where the disk is to lie now.
+        beneath = disk.backing[0].path if disk.backing else None
+        if (described["virtual-size"], described.get("backing-filename")) != (size, beneath):
             return False
-        await at.kept.take(vm.name, order.name, path)
+        await at.kept.take(vm.name, disk.name, Path(disk.path))
     except (KororaError, OSError) as error:
-        log.warning("a kept disk is of no use", vm=vm.name, disk=order.name, reason=str(error))
+        log.warning("a kept disk is of no use", vm=vm.name, disk=disk.name, reason=str(error))
         return False
     return True
 
