@@ -45,7 +45,7 @@ def test_it_is_listed(site: CliSite, capsys: pytest.CaptureFixture[str]) -> None
     assert code == 0
     assert out.splitlines()[1].split()[:7] == ["web", "data", "raw", "1.0", "GiB", "4.0", "KiB"]
     assert out.splitlines()[1].split()[-1] == "–"
-    assert json.loads(told(site, capsys, "--json")[1]) == [DISK]
+    assert json.loads(told(site, capsys, "--json")[1]) == [DISK | {"backing": []}]
     site.a.routes["GET", "/v1/kept"] = Answer([DISK | {"until": 86400 * 365 * 30 + 7}])
     assert "1999-12-2" in told(site, capsys)[1]
     site.a.routes["GET", "/v1/kept"] = Answer([])
