@@ -20,7 +20,7 @@ from korora.adapters.hypervisor.qemu import Qemu
 from korora.adapters.image.qemu_nbd import QemuImages
 from korora.errors import KororaError, RefusedError, ToolError
 from korora.model.definition import definition_text, parse_definition
-from korora.model.image import NbdExport
+from korora.model.image import Layer, NbdExport
 from korora.model.vm import Backing, Disk, RunState, VmDefinition
 from korora.ports.hypervisor import Hypervisor, Machine, Place, StreamSettings, StreamState
 
@@ -553,6 +553,8 @@ def test_disks_of_a_running_vm_are_read_as_they_were_at_one_moment_while_it_writ
             scratch.mkdir(mode=0o700)
             async with machine.disks_at_one_moment(scratch) as disks:
                 assert set(disks) == {"disk0", "disk1"}
+                for one in vm.disks:
+                    assert disks[one.name].layers == (Layer(one.path, one.format),)
                 assert await machine.run_state() is RunState.RUNNING
                 await bench.write(machine, "disk0", after)
                 assert await read(disks["disk0"]) == bytes([before]) * MIB + bytes([1]) * 2 * MIB

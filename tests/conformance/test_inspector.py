@@ -84,7 +84,7 @@ def test_a_disk_that_somebody_serves_is_read_from_there(
     folder = tmp_path / "served"
     folder.mkdir()
     with served(ImageFiles(disk, Format.RAW), folder, 5):
-        export = DiskSource(name="disk0", format="raw", socket=str(folder / "nbd"))
+        export = DiskSource(name="disk0", format="raw", running=True, socket=str(folder / "nbd"))
         found = inspected(inspector, order(tmp_path / "out", export))
     assert [one.root for one in found.disks] == [root_of(CONTENT)]
 

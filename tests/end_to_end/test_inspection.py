@@ -87,6 +87,8 @@ def test_a_guest_with_a_virus_is_kept_let_go_by_a_person_and_verified_where_it_w
     assert all(disk["root"].startswith("blake3:") for disk in disks.values())
     assert found["inspection"]["running"]
     assert disks["data"]["files"] >= 2
+    (containers,) = (one for one in found["inspection"]["checks"] if one["check"] == "containers")
+    assert (containers["examined"], containers["found"], containers["unknown"]) == (2, 0, 0)
     archive.observer.wait_for_tick(archive.ip)
     seen = archive.observer.judge(archive.ip, since_s=begun)
     assert (seen.reboots, seen.doubled) == (0, 0)

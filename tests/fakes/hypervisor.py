@@ -25,7 +25,7 @@ from korora.adapters.image.qemu_nbd import served
 from korora.errors import RefusedError, ToolError
 from korora.model.evidence import CleanMemoryProof, WipeStep
 from korora.model.identity import VmName
-from korora.model.image import Format, ImageFiles, NbdExport
+from korora.model.image import Format, ImageFiles, Layer, NbdExport
 from korora.model.vm import Disk, HypervisorFacts, RunState, VmDefinition
 from korora.ports.hypervisor import (
     HardwareFiles,
@@ -276,6 +276,7 @@ class FakeMachine:
             raise RefusedError("its state is just being moved", kind="moving")
         async with self._step("disks_at_one_moment"):
             copies = {disk.name: Path(disk.path).read_bytes() for disk in self.definition.disks}
+        layers = {disk.name: (Layer(disk.path, disk.format),) for disk in self.definition.disks}
         with ExitStack() as undo:
             self._shown = True
             undo.callback(setattr, self, "_shown", False)
@@ -287,7 +288,7 @@ class FakeMachine:
                 copy = folder / "copy.raw"
                 copy.write_bytes(content)
                 undo.enter_context(served(ImageFiles(copy, Format.RAW), folder, 5))
-                exports[name] = NbdExport(folder / "nbd")
+                exports[name] = NbdExport(folder / "nbd", layers=layers[name])
             yield exports
 
     async def moving_disks(self, names: Sequence[str]) -> FakeMovingDisks:

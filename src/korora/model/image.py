@@ -68,12 +68,23 @@ class ImageFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """An image that a disk is made of. `data_file`: where its content lies instead, if it says so."""
+
+    path: str
+    format: str
+    data_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NbdExport:
     """A disk that somebody serves already, such as the hypervisor of a running VM.
 
     `bitmap`: one that its server shows with it, of what was written since some moment; none if empty.
     `file`: where the same bytes can be read without asking the server, which writes there at once.
     `snapshot`: whether the server shows what was at an earlier moment, while it goes on writing.
+    `layers`: what the server says that it has open for it, from what it writes to down to the last; none if
+    nobody asked.
     """
 
     socket: Path
@@ -81,6 +92,7 @@ class NbdExport:
     bitmap: str = ""
     file: Path | None = None
     snapshot: bool = False
+    layers: tuple[Layer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

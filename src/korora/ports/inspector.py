@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from korora.model.image import Layer
 from korora.model.inspection import Check, Compared, Disposition, Examined
 
 Told = Callable[[str], None]
@@ -14,15 +15,21 @@ Told = Callable[[str], None]
 
 
 class DiskSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A disk's file in its declared format, and those of the images beneath it; or, of a running VM, the NBD
-    `export` at a unix `socket`."""
+    """A disk's file in its declared format, and the images beneath it, as its VM's definition says.
+
+    `running`: its VM has it open; then its content is the NBD `export` at a unix `socket`, and `opened` what
+    QEMU says that it has open. Without a socket the VM has no such disk; without a path its definition has
+    none.
+    """
 
     name: str
     format: str
     path: str = ""
-    backing: tuple[str, ...] = ()
+    backing: tuple[Layer, ...] = ()
+    running: bool = False
     socket: str = ""
     export: str = ""
+    opened: tuple[Layer, ...] = ()
 
 
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -23,7 +23,7 @@ from korora.agents.integrity.disks.containers import (
 )
 from korora.agents.integrity.disks.recognition import HEAD_BYTES
 from korora.errors import IntegrityError
-from korora.model.image import Format, ImageFacts, ImageFiles, ImageFinding, Slice
+from korora.model.image import Checked, Format, ImageFacts, ImageFiles, ImageFinding, Slice
 
 MAX_DESCRIPTOR_BYTES: Final = 1 << 20  # QEMU reads no more of one
 MAX_CHAIN: Final = 64
@@ -37,6 +37,7 @@ class _Level:
     format: Format
     part: Slice | None = None
     folder: str = ""
+    in_use: bool = False
 
     def named(self, name: str) -> tuple[str, Path]:
         """Another file, as the first image would name it, and where it is."""
@@ -44,11 +45,19 @@ class _Level:
 
 
 def disk(
-    path: Path, which: Format, allowed: Collection[Path] = (), part: Slice | None = None
+    path: Path,
+    which: Format,
+    allowed: Collection[Path] = (),
+    part: Slice | None = None,
+    in_use: bool = False,
 ) -> tuple[ImageFiles, ImageFacts]:
-    """All that may be opened for it, and what its container says; findings of its chain are among them."""
+    """All that may be opened for it, and what its container says; findings of its chain are among them.
+
+    `in_use`: somebody may be writing to it, not to what lies beneath. Then its header is judged, not its
+    tables.
+    """
     files.identity(path)
-    may, level = {one.resolve() for one in allowed}, _Level(path, which, part)
+    may, level = {one.resolve() for one in allowed}, _Level(path, which, part, in_use=in_use)
     others: dict[str, Path] = {}
     found: list[ImageFacts] = []
     seen: set[Path] = set()
@@ -69,7 +78,8 @@ def disk(
 def _looked_at(level: _Level, may: set[Path]) -> tuple[ImageFacts, dict[str, Path]]:
     """What it says, and the files that it may open, as the first image would name them."""
     parts = _parts(level)
-    described = QemuImages().describe(ImageFiles(level.path, level.format, level.part, parts))
+    reader = QemuImages(in_use=level.in_use)
+    described = reader.describe(ImageFiles(level.path, level.format, level.part, parts))
     facts = judged(described, level.format)
     names = [name for name in (facts.backing, facts.data_file) if name is not None and _may(level, name, may)]
     own = dict(level.named(name) for name in [*names, *(name for name, _ in parts)])
@@ -82,7 +92,9 @@ def _looked_at(level: _Level, may: set[Path]) -> tuple[ImageFacts, dict[str, Pat
 
 def _damages(level: _Level, facts: ImageFacts, shown: tuple[tuple[str, Path], ...]) -> Iterator[ImageFinding]:
     """What QEMU would read as zeros, or twice, without a word."""
-    checked = QemuImages().check(ImageFiles(level.path, level.format, level.part, shown))
+    checked = Checked()
+    if not level.in_use:
+        checked = QemuImages().check(ImageFiles(level.path, level.format, level.part, shown))
     if checked.problem is not None:
         yield ImageFinding("critical", "damaged", f"it is damaged: {checked.problem}")
     length = level.part.length if level.part else files.identity(level.path).size

@@ -43,15 +43,18 @@ class Image:
     is_package: bool = False
 
 
-def looked_at(path: Path, declared: Format | None = None, allowed: Sequence[Path] = ()) -> Image:
+def looked_at(
+    path: Path, declared: Format | None = None, allowed: Sequence[Path] = (), in_use: bool = False
+) -> Image:
     """The image and its facts. `allowed`: other files that it may open, such as those of its chain.
+    `in_use`: a running VM may be writing to it.
 
     UsageError when it is no file, or nobody can say what it is; IntegrityError when it is damaged.
     """
     if declared is None and path.suffix.lower() in {".ova", ".ovf"}:
         return _package(path)
     which = declared or recognised(path.name, *files.ends(path, HEAD_BYTES, 512))
-    return Image(path, (Disk("", *image_chain.disk(path, which, allowed)),))
+    return Image(path, (Disk("", *image_chain.disk(path, which, allowed, in_use=in_use)),))
 
 
 def _package(path: Path) -> Image:

@@ -320,7 +320,7 @@ esac
                 break
             subprocess.run(["sleep", "0.05"], check=True)
         off = dict.fromkeys(Check, Disposition.OFF) | {Check.DISKS: Disposition.FLAG}
-        disks = (DiskSource(name="disk0", format="raw", socket=str(folder / "nbd")),)
+        disks = (DiskSource(name="disk0", format="raw", running=True, socket=str(folder / "nbd")),)
         found = inspect(disk, checks=off, disks=disks)
     finally:
         server.kill()

@@ -4,7 +4,8 @@ Promise: the format is the declared one; QEMU can open the image's own file and 
 nothing else but /usr. What cannot be read, or is not answered in time, is an error with its place. Bytes that
 lie in the image's file as a guest sees them are read from there, where QEMU says that they lie.
 Memory: some 20 MiB here beside QEMU's caches.
-Limit: an image that a running VM has open for writing is refused by its lock; read a snapshot of it.
+Limit: an image that a running VM has open for writing is refused by its lock; read a snapshot of it. Only
+what its header says can be asked for meanwhile.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ CHECKED_WITHIN_S: Final = 600.0
 MAPPED_WITHIN_S: Final = 20.0
 MAP_BYTES: Final = 16 << 20
 """Of a map that is longer, or takes longer, nothing is used: some 100,000 runs that each lie elsewhere."""
+_LOOKED_AGAIN_AFTER_S: Final = (0.1, 0.5)
 SECTOR_BYTES: Final = 512
 _FOLDER: Final = "/images"
 ITSELF: Final = f"{_FOLDER}/.image"
@@ -56,14 +58,18 @@ _HINT: Final = "Is another process using"
 
 @dataclass(frozen=True, slots=True)
 class QemuImages:
-    """Implements `ports.image.ImageReader`."""
+    """Implements `ports.image.ImageReader`. `in_use`: somebody may be writing to what is described."""
 
     connections: int = CONNECTIONS
+    in_use: bool = False
 
     def describe(self, image: ImageFiles) -> dict[str, Any]:
-        code, text, said = answered(
-            image, ["info", "--output=json", "--image-opts", _options(image)], STARTS_WITHIN_S
-        )
+        words = ["info", *(["--force-share"] if self.in_use else []), "--output=json", "--image-opts"]
+        code, text, said = answered(image, [*words, _options(image)], STARTS_WITHIN_S)
+        for pause_s in _LOOKED_AGAIN_AFTER_S if self.in_use else ():
+            if code != 0:  # it may have been seen half-written
+                time.sleep(pause_s)
+                code, text, said = answered(image, [*words, _options(image)], STARTS_WITHIN_S)
         if code != 0:
             raise failed(image, said)
         described: dict[str, Any] = json.loads(text)

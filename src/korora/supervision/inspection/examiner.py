@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from korora.errors import UsageError
 from korora.model.flag import Flag, FlagKind
 from korora.model.identity import HostName, VmName, sha256
+from korora.model.image import Layer, NbdExport
 from korora.model.inspection import (
     Check,
     Compared,
@@ -31,7 +33,7 @@ from korora.model.inspection import (
     Verification,
 )
 from korora.model.inspection_policy import InspectionPolicy
-from korora.model.vm import VmDefinition
+from korora.model.vm import Disk, VmDefinition
 from korora.policy.inspection import Judged, flagged, judged
 from korora.ports.clock import Clock
 from korora.ports.inspector import DiskSource, Inspector, Order, Told
@@ -182,21 +184,14 @@ class Examiner:
             )
 
     async def _disks(self, vm: Subject, scratch: Path, undo: AsyncExitStack) -> tuple[DiskSource, ...]:
+        defined = {disk.name: _as_defined(disk) for disk in vm.definition.disks}
         if vm.live is None:
-            return tuple(
-                DiskSource(
-                    name=disk.name,
-                    format=disk.format,
-                    path=disk.path,
-                    backing=disk.beneath,
-                )
-                for disk in vm.definition.disks
-            )
+            return tuple(defined.values())
         exports = await undo.enter_async_context(vm.live.machine.disks_at_one_moment(scratch))
-        return tuple(
-            DiskSource(name=name, format="raw", socket=str(one.socket), export=one.name)
-            for name, one in exports.items()
-        )
+        missing: list[DiskSource] = []
+        if not vm.definition.adopted:  # whose definition has the removable media too, which are no disks
+            missing = [replace(one, running=True) for name, one in defined.items() if name not in exports]
+        return (*(_shown(name, one, defined.get(name)) for name, one in exports.items()), *missing)
 
     def _raised(self, vm: VmName, found: Iterable[Found]) -> list[Flag]:
         now = int(self._clock.now())
@@ -223,6 +218,21 @@ class Examiner:
     def _log(self, kind: Literal["inspection", "verification"], vm: VmName, told: bytes) -> None:
         at = int(self._clock.now())
         self._journal.append_log(InspectionEntry(kind=kind, vm=vm, digest=sha256(told), at=at).leaf())
+
+
+def _as_defined(disk: Disk) -> DiskSource:
+    backing = tuple(Layer(one.path, one.format) for one in disk.backing)
+    return DiskSource(name=disk.name, format=disk.format, path=disk.path, backing=backing)
+
+
+def _shown(name: str, export: NbdExport, defined: DiskSource | None) -> DiskSource:
+    return replace(
+        defined or DiskSource(name=name, format="raw"),
+        running=True,
+        socket=str(export.socket),
+        export=export.name,
+        opened=export.layers,
+    )
 
 
 def _with_roots(compared: Compared, of: Inspection) -> Compared:

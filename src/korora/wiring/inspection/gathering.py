@@ -49,6 +49,9 @@ class Gathering:
             self._unknown[check] += unknown
             self._words[check] = words[:REASON_MAX] or self._words.get(check, "")
 
+    def words_of(self, check: Check) -> str:
+        return self._words.get(check, "")
+
     def finds(self, one: Found) -> None:
         """Once each; what nobody asked for is left out."""
         if not self.wants(CHECK_OF[one.kind]):

@@ -6,8 +6,9 @@ a finding of its own. Nothing is written but into the order's output.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,9 +20,10 @@ import msgspec
 from korora.adapters.image.qemu_nbd import QemuImages
 from korora.agents.integrity.disks import measuring
 from korora.agents.integrity.disks.measuring import KeptLeaves, Leaves, Measured
+from korora.agents.integrity.disks.opened import differing
 from korora.errors import KororaError
 from korora.model.flag import FlagKind, Place
-from korora.model.image import Format, ImageFiles, NbdExport
+from korora.model.image import Format, ImageFiles, Layer, NbdExport
 from korora.model.inspection import Check, Compared, DiskFacts, DiskVerified, Examined, FileVerified, Found
 from korora.ports.inspector import DiskSource, Order, Told
 from korora.protocol.content_tree import CHUNK_BYTES
@@ -34,6 +36,7 @@ from korora.wiring.inspection.tools import Tools, tools
 TELL_EVERY_S: Final = 1.0
 _OF_FILES: Final = (Check.FILES, Check.PACKAGES, Check.MALWARE, Check.INDICATORS)
 WHAT_MAX: Final = 1000
+IN_USE: Final = "headers as they were beside the running QEMU, which has them open, without their tables"
 CHANGES_MAX: Final = 1000
 
 
@@ -103,21 +106,54 @@ class _Disk:
 
     def _opened(self) -> ImageFiles | NbdExport | None:
         """What can be read; None where nothing may be, which is told."""
-        if self.source.socket:
-            self.gathering.looked(
-                Check.CONTAINERS,
-                words="the disks of a running VM are open in QEMU, whose formats are declared",
-            )
-            return NbdExport(Path(self.source.socket), self.source.export, snapshot=True)
+        if self.source.running:
+            return self._opened_by_its_vm()
         try:
-            allowed = [Path(one) for one in (*self.order.allow, *self.source.backing)]
-            image = looked_at(Path(self.source.path), Format(self.source.format), allowed)
+            image = self._looked_at()
         except (KororaError, OSError) as error:
             self._unread(str(error))
             self.gathering.looked(Check.CONTAINERS, unknown=1)
             return None
         self.gathering.looked(Check.CONTAINERS, examined=1, words="what containers say of themselves")
         return image.disks[0].files if self._is_sound(image) else None
+
+    def _opened_by_its_vm(self) -> NbdExport | None:
+        if not self.source.socket:
+            self._unread("the VM runs without it, though its definition has it")
+            self.gathering.looked(Check.CONTAINERS, unknown=1)
+            return None
+        problem = self._judged_in_use()
+        if problem:
+            self._unread(f"its container cannot be judged: {problem}")
+        said = f"{self.source.name}: {'unknown' if problem else 'judged'}"
+        begun = self.gathering.words_of(Check.CONTAINERS) or IN_USE
+        self.gathering.looked(
+            Check.CONTAINERS, examined=not problem, unknown=bool(problem), words=f"{begun}; {said}"
+        )
+        return NbdExport(Path(self.source.socket), self.source.export, snapshot=True)
+
+    def _judged_in_use(self) -> str:
+        """By its header, and by what QEMU has open. Why not, if it cannot be."""
+        if not self.source.path:
+            return "the VM's definition does not name it, and so no format"
+        if not self.source.opened:
+            return "QEMU does not say what it has open"
+        try:
+            facts = self._looked_at().disks[0].facts
+        except (KororaError, OSError) as error:
+            return str(error)
+        for one in facts.critical:
+            self._finds(FlagKind.CONTAINER, self._place(), f"{one.kind}: {one.message}")
+        own = Layer(self.source.path, self.source.format)
+        defined, opened = map(_resolved, ((own, *self.source.backing), self.source.opened))
+        allowed = [os.path.realpath(one) for one in self.order.allow]
+        for words in differing(defined, opened, allowed):
+            self._finds(FlagKind.CONTAINER, self._place(), f"open: {words}")
+        return ""
+
+    def _looked_at(self) -> Image:
+        allowed = [*map(Path, self.order.allow), *(Path(one.path) for one in self.source.backing)]
+        return looked_at(Path(self.source.path), Format(self.source.format), allowed, self.source.running)
 
     def _is_sound(self, image: Image) -> bool:
         facts = image.disks[0].facts
@@ -244,3 +280,10 @@ class _Disk:
         if now - self._told_at >= TELL_EVERY_S:
             self._told_at = now
             self.told(words)
+
+
+def _resolved(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    return tuple(
+        Layer(os.path.realpath(one.path), one.format, one.data_file and os.path.realpath(one.data_file))
+        for one in layers
+    )

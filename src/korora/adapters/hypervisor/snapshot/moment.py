@@ -24,6 +24,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,7 @@ from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.serving import listening
 from korora.adapters.hypervisor.snapshot import graph
 from korora.adapters.hypervisor.snapshot.drives import Drive, drives_of, refuse_moving, write_back
+from korora.adapters.hypervisor.snapshot.layers import layers_of
 from korora.adapters.hypervisor.uncancelled import to_its_end
 from korora.errors import KororaError, ToolError
 from korora.model.image import NbdExport
@@ -79,6 +81,7 @@ async def _over(qmp: Qmp, files: Sequence[Path]) -> None:
 async def _shown(
     qmp: Qmp, scratch: Path, drives: Sequence[Drive], files: Sequence[Path]
 ) -> dict[str, NbdExport]:
+    layers = {drive.name: await layers_of(qmp, drive.node) for drive in drives}
     for number, (drive, file) in enumerate(zip(drives, files, strict=True)):
         await _made(file, drive.size)
         await _add_filter(qmp, number, drive, file)
@@ -86,7 +89,7 @@ async def _shown(
     await _put_in(qmp, drives)
     await _serve(qmp, scratch / SOCKET)
     return {
-        drive.name: await _exported(qmp, scratch / SOCKET, number, drive)
+        drive.name: replace(await _exported(qmp, scratch / SOCKET, number, drive), layers=layers[drive.name])
         for number, drive in enumerate(drives)
     }
 
