@@ -1,11 +1,11 @@
 """XFS, by libfsxfs.
 
 Limit: the library gives names as text only: a name that is not UTF-8 is told as a problem, with its place.
+What it cannot tell of a file's extended attributes is a problem of that file, whose content is told.
 """
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from korora.adapters.filesystem.contents import Contents, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, words_of
 from korora.adapters.filesystem.hashing import Digests
 from korora.adapters.filesystem.holes import Run
+from korora.adapters.filesystem.xfs_attributes import attributes_of
 from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
 
 MAX_DEPTH: Final = 1024
@@ -43,12 +44,16 @@ class _Groups:
     block_bytes: int
     blocks: int
     bits: int
+    version: int
 
     @classmethod
     def of(cls, superblock: bytes) -> _Groups:
         """`superblock`: what libfsxfs has opened already."""
         return cls(
-            int.from_bytes(superblock[4:8], "big"), int.from_bytes(superblock[84:88], "big"), superblock[124]
+            int.from_bytes(superblock[4:8], "big"),
+            int.from_bytes(superblock[84:88], "big"),
+            superblock[124],
+            superblock[101] & 0xF,
         )
 
     def place_of(self, offset: int) -> int:
@@ -114,6 +119,7 @@ class XfsVolume:
                 path,
                 lambda: _holes(entry),
             )
+        xattrs, more = self._attributes(entry) if contents.digests else (None, "")
         device = entry.device_number if kind.endswith("-device") else None
         return FileRecord(
             volume=self._number,
@@ -126,12 +132,18 @@ class XfsVolume:
             links=int(entry.number_of_links),
             target=str(entry.symbolic_link_target or "").encode() if kind == "symlink" else b"",
             device=(int(device[0]), int(device[1])) if isinstance(device, tuple) else None,
-            xattrs=_attributes(entry) if contents.digests else None,
+            xattrs=xattrs,
             blake3=digests[0],
             md5=digests[1],
             sha256=digests[2],
-            problem=problem,
+            problem=problem or more,
         )
+
+    def _attributes(self, entry: Any) -> tuple[dict[str, str] | None, str]:
+        try:
+            return attributes_of(entry, self._groups.block_bytes, self._groups.version), ""
+        except _FAILURES as error:
+            return None, f"extended attributes: {words_of(error)}"
 
     def _runs(self, entry: Any, kind: Kind) -> Iterator[Run]:
         """Of files alone: of folders the library does not tell."""
@@ -155,8 +167,3 @@ def _holes(entry: Any) -> Iterator[Run]:
         if flags & _SPARSE:
             yield at, length
         at += length
-
-
-def _attributes(entry: Any) -> dict[str, str]:
-    values = (entry.get_extended_attribute(number) for number in range(entry.number_of_extended_attributes))
-    return {str(one.name): hashlib.sha256(one.read(1 << 16) or b"").hexdigest() for one in values}
