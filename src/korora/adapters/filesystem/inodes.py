@@ -18,6 +18,7 @@ _SPARSE_SUPER, _SPARSE_SUPER_2 = 0x1, 0x200
 _SHORT_DESCRIPTOR, _LONG_DESCRIPTOR = 32, 64
 _OLD_INODE: Final = 128
 _LARGEST_INODE: Final = 1 << 16
+_MAP, _MAP_BYTES = 0x28, 60
 _FLAGS, _ACL_BLOCK, _ACL_BLOCK_HIGH, _EXTRA_BYTES = 0x20, 0x68, 0x76, 0x80
 
 
@@ -65,6 +66,12 @@ class Inodes:
         if block:
             found.update(in_block(self._exactly(block * self._block, self._block)))
         return found
+
+    def inline(self, inode: int) -> list[bytes]:
+        """Of a folder in its inode, the areas where its names lie. OSError or ValueError, as above."""
+        begin = self._raw(inode)[_MAP : _MAP + _MAP_BYTES]
+        more = self.attributes(inode).get("system.data", b"")
+        return [area for area in (begin[_U32.size :], more) if area]
 
     def _raw(self, inode: int) -> bytes:
         if not self._in_a_group or self._descriptor < _SHORT_DESCRIPTOR or inode < 1:

@@ -18,6 +18,7 @@ from korora.adapters.filesystem.ntfs_table import Table
 
 _DATA: Final = pytsk3.TSK_FS_ATTR_TYPE_NTFS_DATA
 _OWN: Final = 24  # what NTFS keeps for itself of its table
+_REPLACED: Final = b"^"
 _PACKED: Final = b"WofCompressedData"
 
 
@@ -42,6 +43,18 @@ def streams(entry: Any, path: bytes) -> Iterator[Stream]:
             which = (attribute.info.type, int(attribute.info.id))
             size = int(attribute.info.size)
             yield Stream(name, size, partial(_read, entry, which), _encrypted(attribute), attribute)
+
+
+def misnamed(entry: Any, table: Table) -> bool:
+    """Whether the name that is told is not the file's: the library makes another of one that is no Unicode.
+
+    OSError where that cannot be known.
+    """
+    name = bytes(entry.info.name.name)
+    if entry.info.meta is None or int(entry.info.meta.addr) < _OWN:
+        return False
+    known = table.names(entry)
+    return _REPLACED in name if known is None else name not in known
 
 
 def unreadable(entry: Any, table: Table) -> str:

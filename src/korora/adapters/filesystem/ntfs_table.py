@@ -1,7 +1,8 @@
-"""How many contents a record of NTFS's table states, whatever a reader made of it.
+"""What a record of NTFS's table states of contents and names, whatever a reader made of it.
 
 The Sleuth Kit leaves out an attribute that it cannot make sense of, such as one whose hole is longer than the
 volume, and what comes after it: the file is then empty to it, and nothing is said. Here they are counted.
+Of a name that is no Unicode it tells another one.
 Source: Linux-NTFS, "NTFS Documentation": file records, attributes, $ATTRIBUTE_LIST.
 """
 
@@ -17,7 +18,8 @@ from korora.adapters.filesystem.disk import Bytes
 
 _U16, _U32, _U64 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
 _SECTOR: Final = 512
-_LIST, _DATA, _END = 0x20, 0x80, 0xFFFFFFFF
+_LIST, _NAME, _DATA, _END = 0x20, 0x30, 0x80, 0xFFFFFFFF
+_NAME_LENGTH, _NAME_TEXT = 0x40, 0x42
 _LEAST, _LISTED_LEAST = 24, 26
 _MOST_LISTED: Final = 256 << 10
 """Windows' own bound for such a list."""
@@ -33,6 +35,19 @@ class Table:
         stated = boot[0x40]
         self._record = stated * cluster if stated < 0x80 else 1 << (256 - stated)
         self._table = files.open_meta(0)
+
+    def names(self, entry: Any) -> set[bytes] | None:
+        """All that it has, those that are no Unicode left out; None if it may have others elsewhere. OSError
+        as `contents`.
+        """
+        try:
+            record = self._whole(int(entry.info.meta.addr))
+            found = list(_attributes(record))
+            if any(kind == _LIST for kind, _, _ in found):
+                return None
+            return {name for kind, at, _ in found if kind == _NAME and (name := _name(record, at))}
+        except (struct.error, IndexError) as error:
+            raise OSError("its record in NTFS's table breaks off") from error
 
     def contents(self, entry: Any) -> int:
         """How many there are of this file or folder, named and unnamed. OSError where that cannot be read."""
@@ -74,6 +89,15 @@ def _attributes(record: bytes) -> Iterator[tuple[int, int, int]]:
             raise OSError("its record in NTFS's table is damaged")
         yield int(kind), at, int(length)
         at += length
+
+
+def _name(record: bytes, at: int) -> bytes:
+    begin = at + int(_U16.unpack_from(record, at + 0x14)[0])
+    text = begin + _NAME_TEXT
+    try:
+        return record[text : text + 2 * record[begin + _NAME_LENGTH]].decode("utf-16-le").encode()
+    except UnicodeDecodeError:
+        return b""
 
 
 def _begins(record: bytes, at: int) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ import msgspec
 import pyfsext
 import pytsk3
 
-from korora.adapters.filesystem import ntfs
+from korora.adapters.filesystem import folders, ntfs
 from korora.adapters.filesystem.contents import Contents, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, ForSleuthKit, words_of
 from korora.adapters.filesystem.hashing import Digests
@@ -28,6 +28,8 @@ from korora.adapters.filesystem.sealed import Sealed
 from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
 
 MAX_DEPTH: Final = 1024
+_PIECE_BYTES: Final = 1 << 20
+_INLINE: Final = 0x10000000
 _SUPERBLOCK: Final = 1024
 _KINDS: Final[dict[int, Kind]] = {
     pytsk3.TSK_FS_META_TYPE_REG: "file",
@@ -54,13 +56,25 @@ _NAMES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Folder:
     """One that is open, and the names in it that were not told yet."""
 
     path: bytes
     inode: int
+    above: int
     entries: Iterator[Any]
+    itself: Any
+    told: folders.Told = field(default_factory=folders.Told)
+    own: set[bytes] = field(default_factory=set)
+
+    def is_its_own(self, entry: Any) -> bool:
+        """Whether it is the folder's name for itself or for the one above it, each once."""
+        name, leads_to = bytes(entry.info.name.name), int(entry.info.name.meta_addr)
+        if leads_to != {b".": self.inode, b"..": self.above}.get(name) or name in self.own:
+            return False
+        self.own.add(name)
+        return True
 
 
 class SleuthKitVolume:
@@ -74,27 +88,31 @@ class SleuthKitVolume:
         if not self.filesystem:
             raise OSError("a file system that is not read")
         inodes = Inodes(part) if self.filesystem in {"ext2", "ext3", "ext4"} else None
+        self._inodes = inodes
         self._extras = _Extras(part, inodes) if inodes else None
         self._sealed = Sealed(inodes) if inodes else None
         self._table = Table(part, self._files) if self.filesystem == "ntfs" else None
 
     def walk(self, contents: Contents) -> Iterator[Walked]:
         contents.lie_in(self._has)
-        root = self._files.open_dir(inode=self._files.info.root_inum)
-        open_folders = [_Folder(b"", int(self._files.info.root_inum), iter(root))]
+        number = int(self._files.info.root_inum)
+        root = self._files.open_dir(inode=number)
+        open_folders = [_Folder(b"", number, number, iter(root), self._files.open_meta(number))]
         above = {open_folders[0].inode}
         while open_folders:
             folder, record = open_folders[-1], None
             try:
                 if (entry := next(folder.entries, None)) is not None:
-                    record = yield from self._told(entry, folder.path, contents)
+                    record = yield from self._told(entry, folder, contents)
+                else:
+                    yield from self._counted(folder)
             except OSError as error:
                 yield self._problem(folder.path, words_of(error))
                 entry = None
             if entry is None:
                 above.discard(open_folders.pop().inode)
             elif record is not None and record.kind == "directory":
-                below = self._opened(entry, record.path, above)
+                below = self._opened(entry, record.path, folder.inode, above)
                 if isinstance(below, Problem):
                     yield below
                 else:
@@ -109,7 +127,7 @@ class SleuthKitVolume:
             return _NOT_THERE not in str(error)
         return True
 
-    def _opened(self, entry: Any, path: bytes, above: set[int]) -> _Folder | Problem:
+    def _opened(self, entry: Any, path: bytes, of: int, above: set[int]) -> _Folder | Problem:
         inode = int(entry.info.meta.addr)
         try:
             directory = entry.as_directory()
@@ -117,22 +135,47 @@ class SleuthKitVolume:
             return self._problem(path, words_of(error))
         if inode in above or len(above) >= MAX_DEPTH:
             return self._problem(path, "a directory that leads back into itself, or too deep")
-        return _Folder(path, inode, iter(directory))
+        return _Folder(path, inode, of, iter(directory), entry)
+
+    def _counted(self, folder: _Folder) -> Iterator[Problem]:
+        """Whether as many names were told as lie there."""
+        try:
+            there = self._lie_there(folder)
+        except (OSError, ValueError) as error:
+            yield self._problem(folder.path, words_of(error))
+        else:
+            if there is not None and there != folder.told.count:
+                words = f"{there} names lie in it, and {folder.told.count} of them could be told"
+                yield self._problem(folder.path, words)
+
+    def _lie_there(self, folder: _Folder) -> int | None:
+        """None where nobody counts."""
+        block = int(self._files.info.block_size)
+        if self._inodes is not None:
+            if self._inodes.flags(folder.inode) & _INLINE:
+                return folders.in_inode(self._inodes.inline(folder.inode))
+            return folders.in_ext(_pieces(folder.itself), block)
+        if self.filesystem in {"fat12", "fat16", "fat32"}:
+            return folders.in_fat(_pieces(folder.itself))
+        return folders.in_exfat(_pieces(folder.itself)) if self.filesystem == "exfat" else None
 
     def _told(
-        self, entry: Any, above: bytes, contents: Contents
+        self, entry: Any, folder: _Folder, contents: Contents
     ) -> Generator[Walked, None, FileRecord | None]:
         """What there is to tell of a name, and its record."""
         name, meta = bytes(entry.info.name.name), entry.info.meta
-        if (
-            name in {b".", b".."}
-            or entry.info.name.flags == pytsk3.TSK_FS_NAME_FLAG_UNALLOC
-            or _is_virtual(name)
-        ):
+        gone = entry.info.name.flags == pytsk3.TSK_FS_NAME_FLAG_UNALLOC
+        if gone or _is_virtual(entry) or folder.is_its_own(entry):
             return None
-        path = above + b"/" + name
+        refused = folder.told.refused(name)
+        if not refused and self._table is not None and ntfs.misnamed(entry, self._table):
+            refused = f"a name that is no Unicode, and is not {name[:300]!r}"
+        if refused:
+            yield self._problem(folder.path, refused)
+            return None
+        path = folder.path + b"/" + name
         if len(path) > MAX_PATH_BYTES:
-            yield self._problem(above, "a path too long")
+            yield self._problem(folder.path, "a path too long")
             return None
         if meta is None:
             yield self._problem(path, "a name that leads to nothing")
@@ -142,7 +185,7 @@ class SleuthKitVolume:
         yield from contents.wanted(record)
         yield from contents.located(record, self._runs(entry))
         if self.filesystem == "ntfs":
-            yield from self._streams(entry, record, contents)
+            yield from self._streams(entry, record, contents, folder)
         return record
 
     def _record(self, entry: Any, path: bytes, meta: Any, contents: Contents) -> FileRecord:
@@ -187,10 +230,13 @@ class SleuthKitVolume:
         except (OSError, ValueError) as error:
             return words_of(error)
 
-    def _streams(self, entry: Any, of: FileRecord, contents: Contents) -> Iterator[Walked]:
+    def _streams(self, entry: Any, of: FileRecord, contents: Contents, folder: _Folder) -> Iterator[Walked]:
         """Each as a file of its own, with the name of the file or folder before a colon."""
         for stream in ntfs.streams(entry, of.path):
             path = of.path + b":" + stream.name
+            if refused := folder.told.refused(path[len(folder.path) + 1 :]):
+                yield self._problem(folder.path, refused)
+                continue
             if len(path) > MAX_PATH_BYTES:
                 yield self._problem(of.path, "a stream with a name too long")
                 continue
@@ -247,9 +293,16 @@ def _target(entry: Any, meta: Any) -> bytes:
     return bytes(entry.read_random(0, size)) if size else b""
 
 
-def _is_virtual(name: bytes) -> bool:
-    """What the library adds of its own."""
-    return name in {b"$OrphanFiles", b"$MBR", b"$FAT1", b"$FAT2"}
+def _is_virtual(entry: Any) -> bool:
+    """What the library adds of its own; a guest may have files of these names."""
+    return entry.info.name.type in {pytsk3.TSK_FS_NAME_TYPE_VIRT, pytsk3.TSK_FS_NAME_TYPE_VIRT_DIR}
+
+
+def _pieces(entry: Any) -> Iterator[bytes]:
+    """All of its content."""
+    size = int(entry.info.meta.size)
+    for at in range(0, size, _PIECE_BYTES):
+        yield bytes(entry.read_random(at, min(_PIECE_BYTES, size - at)))
 
 
 _Extra = tuple[dict[str, str] | None, tuple[int, int] | None, str]

@@ -15,6 +15,7 @@ import pyfsxfs
 
 from korora.adapters.filesystem.contents import Contents, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, words_of
+from korora.adapters.filesystem.folders import Told
 from korora.adapters.filesystem.hashing import Digests
 from korora.adapters.filesystem.holes import Run
 from korora.adapters.filesystem.xfs_attributes import attributes_of
@@ -89,10 +90,14 @@ class XfsVolume:
         except _FAILURES as error:
             yield self._problem(path, words_of(error))
             return
+        told = Told()
         for number in range(count):
             try:
                 entry = directory.get_sub_file_entry(number)
-                inside = path + b"/" + str(entry.name).encode()
+                name = str(entry.name).encode()
+                if refused := told.refused(name):
+                    raise ValueError(refused)
+                inside = path + b"/" + name
                 record = self._record(entry, inside, contents)
             except _FAILURES as error:
                 yield self._problem(path, f"its entry {number}: {words_of(error)}")

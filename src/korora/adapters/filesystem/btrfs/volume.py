@@ -23,6 +23,7 @@ from korora.adapters.filesystem.btrfs.superblock import Root
 from korora.adapters.filesystem.btrfs.trees import LAST, ROOT_ITEM, Key, Trees
 from korora.adapters.filesystem.contents import Contents, Read, Walked
 from korora.adapters.filesystem.disk import Bytes, words_of
+from korora.adapters.filesystem.folders import can_be
 from korora.adapters.filesystem.hashing import Digests
 from korora.adapters.filesystem.holes import Holes, Run
 from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
@@ -112,7 +113,7 @@ class BtrfsVolume:
         """What there is to tell of a name, and what to look into next."""
         holder, (text, *key) = name
         path = above + b"/" + text
-        if not _can_be(text):
+        if not can_be(text):
             return None, [self._problem(above, f"a name that cannot be: {text!r}")]
         if len(path) > MAX_PATH_BYTES:
             return None, [self._problem(above, "a path too long")]
@@ -136,7 +137,7 @@ class BtrfsVolume:
         asked = self._asked(place)
         for _, item in self._within(place, _LISTED):
             for name, key in _entries(item):
-                if _can_be(name) and asked.pop(name, None) != key:
+                if can_be(name) and asked.pop(name, None) != key:
                     raise OSError("it lists a name that leads elsewhere for who asks for it")
                 yield place, (name, *key)
         if asked:
@@ -238,10 +239,6 @@ class BtrfsVolume:
         return Problem(
             f"volume {self._number}: {path.decode('utf-8', 'backslashreplace')[:2000] or '/'}", words
         )
-
-
-def _can_be(name: bytes) -> bool:
-    return name not in {b"", b".", b".."} and b"/" not in name and b"\x00" not in name
 
 
 def _entries(item: bytes) -> Iterator[tuple[bytes, Key]]:

@@ -1,0 +1,58 @@
+"""File systems in memory, walked without a sandbox: for images that a test changes byte by byte."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from korora.adapters.filesystem.disk import Disk
+from korora.adapters.filesystem.walker import told_of
+from korora.model.files import FileRecord, Problem, Told
+
+MIB = 1 << 20
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run([*command], check=True, capture_output=True, timeout=120)
+    return done.stdout.decode("utf-8", "replace")
+
+
+def blank(image: Path, mebibytes: int) -> Path:
+    with image.open("wb") as file:
+        file.truncate(mebibytes * MIB)
+    return image
+
+
+@contextmanager
+def mounted(image: Path, at: Path) -> Iterator[Path]:
+    """By this machine's kernel. What was written is in its place afterwards, and not only in the log."""
+    at.mkdir()
+    done = subprocess.run(["mount", "-o", "loop", image, at], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"{image.name} cannot be mounted to write to it: {done.stderr.strip()}")
+    try:
+        yield at
+        run("fsfreeze", "--freeze", at)
+        run("fsfreeze", "--unfreeze", at)
+    finally:
+        run("umount", at)
+
+
+def walked(content: bytes) -> list[Told]:
+    disk = Disk(lambda at, length: bytes(memoryview(content)[at : at + length]), len(content))
+    return list(told_of(disk, ()))
+
+
+def files_of(told: list[Told]) -> dict[bytes, FileRecord]:
+    found = [one for one in told if isinstance(one, FileRecord)]
+    named = {one.path: one for one in found}
+    assert len(named) == len(found), "two files have one path"
+    return named
+
+
+def problems_of(told: list[Told]) -> list[Problem]:
+    return [one for one in told if isinstance(one, Problem)]
