@@ -7,13 +7,14 @@ from pathlib import Path
 
 from korora.agents.integrity.configuration.comparing import changes, words
 from korora.agents.integrity.configuration.digest import digest
+from korora.agents.integrity.configuration.hiding import shown, shown_text
 from korora.agents.integrity.configuration.moving import Allowed
 from korora.agents.integrity.configuration.readers.reading import MAX_BYTES
 from korora.agents.integrity.configuration.recognition import read
 from korora.errors import UsageError
 from korora.model.vm_settings import ConfigurationFormat, VmConfiguration
 
-__all__ = ["Allowed", "changes", "digest", "read_file", "words"]
+__all__ = ["Allowed", "changes", "digest", "read_file", "shown", "shown_text", "words"]
 
 
 def read_file(path: Path, declared: ConfigurationFormat | None = None) -> VmConfiguration:

@@ -115,8 +115,8 @@ def _allowed(said: list[str] | tuple[()]) -> list[Allowed]:
 def _tell(path: Path, seen: VmConfiguration) -> None:
     for finding in seen.findings[:SHOWN]:
         warn(f"{finding.severity}: {path}: {finding.message} ({finding.kind})")
-    for one in seen.unparsed[:SHOWN]:
-        warn(f"unknown: {path}: {one.place}: {one.text[:200]}: {one.why}")
+    for one in _unparsed(seen)[:SHOWN]:
+        warn(f"unknown: {path}: {one['place']}: {one['text'][:200]}: {one['why']}")
     if len(seen.unparsed) > SHOWN:
         warn(f"… and {len(seen.unparsed) - SHOWN} more: see --json")
 
@@ -133,9 +133,11 @@ def _changes(found: list[SettingChange]) -> None:
 
 
 def _described(seen: VmConfiguration) -> dict[str, object]:
-    vm = {fact.field.value: fact.value for one in seen.of(Part.VM) for fact in one.facts}
+    from korora.wiring.configuration_files import shown
+
+    vm = {fact.field.value: shown(fact.value) for one in seen.of(Part.VM) for fact in one.facts}
     devices = [
-        {"part": one.part, "slot": one.slot} | {fact.field.value: fact.value for fact in one.facts}
+        {"part": one.part, "slot": one.slot} | {fact.field.value: shown(fact.value) for fact in one.facts}
         for one in seen.components
         if one.part is not Part.VM
     ]
@@ -151,7 +153,11 @@ def _described(seen: VmConfiguration) -> dict[str, object]:
 
 
 def _unparsed(seen: VmConfiguration) -> list[dict[str, str]]:
-    return [{"place": one.place, "text": one.text, "why": one.why} for one in seen.unparsed]
+    from korora.wiring.configuration_files import shown_text
+
+    return [
+        {"place": one.place, "text": shown_text(one.place, one.text), "why": one.why} for one in seen.unparsed
+    ]
 
 
 def _change(one: SettingChange) -> dict[str, object]:

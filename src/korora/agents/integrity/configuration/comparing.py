@@ -6,12 +6,12 @@ that differs stands in one. Between formats only facts that both tell in the sam
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from korora.agents.integrity.configuration import severity
+from korora.agents.integrity.configuration.hiding import quiet
 from korora.agents.integrity.configuration.moving import Allowed, is_expected_of, is_expected_path
 from korora.agents.integrity.configuration.pairing import Pair, Roots, paired, reordered, roots
 from korora.model.vm_settings import (
@@ -38,8 +38,6 @@ WITHOUT: Final = {
     ConfigurationFormat.OVF: {Part.SHARE, Part.DISPLAY},
 }
 """Devices that a format has no way to tell of."""
-HIDDEN: Final = "(not shown)"
-_SECRET: Final = re.compile(r"passw|pwd|secret|keysafe|encryption\.data|vnc\.key|keystore", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -72,7 +70,8 @@ def changes(
     none = True
     for change in _all(comparing):
         none = False
-        yield change
+        old, new = quiet(change, before.settings, after.settings)
+        yield replace(change, before=old, after=new)
     if none and comparing.alike and before.settings != after.settings:
         paths = tuple(sorted(before.settings.items() ^ after.settings.items()))
         yield SettingChange(None, "the place of settings", None, None, paths[0][0], "warning", False)
@@ -166,8 +165,6 @@ def _others(comparing: _Comparing) -> Iterator[SettingChange]:
     for path in sorted((before.keys() | after.keys()) - comparing.explained):
         was, now = before.get(path), after.get(path)
         if was != now:
-            if _SECRET.search(path):
-                was, now = was and HIDDEN, now and HIDDEN
             expected = is_expected_path(format, path, moved=comparing.moved)
             yield SettingChange(
                 None, path, None, was, now, severity.of_other(format, path), expected, (path,)
