@@ -14,11 +14,15 @@ from typing import Final
 
 from korora.adapters.image import files
 from korora.adapters.image.qemu_nbd import QemuImages
+from korora.agents.integrity.disks import grains
 from korora.agents.integrity.disks.containers import (
+    VHDX_TABLE_BYTES,
+    VHDX_TABLES,
     check_vmdk_header,
     judged,
     qcow2_bytes,
     vdi_bytes,
+    vhdx_bytes,
     vmdk_extents,
 )
 from korora.agents.integrity.disks.recognition import HEAD_BYTES
@@ -99,11 +103,44 @@ def _damages(level: _Level, facts: ImageFacts, shown: tuple[tuple[str, Path], ..
         yield ImageFinding("critical", "damaged", f"it is damaged: {checked.problem}")
     length = level.part.length if level.part else files.identity(level.path).size
     head = files.head(level.path, HEAD_BYTES, level.part)
-    least = {Format.VDI: vdi_bytes(head), Format.QCOW2: qcow2_bytes(head, facts, checked)}.get(
-        level.format, 0
-    )
+    least = 0
+    if level.format is Format.VDI:
+        least = vdi_bytes(head)
+    elif level.format is Format.QCOW2:
+        least = qcow2_bytes(head, facts, checked)
+    elif level.format is Format.VHDX:
+        least = max(vhdx_bytes(_at(level, place, VHDX_TABLE_BYTES)) for place in VHDX_TABLES)
     if least > length:
         yield ImageFinding("critical", "damaged", f"it is cut short: {least - length} bytes are missing")
+    if level.format is Format.VMDK:
+        yield from _grains(level.path, level.part)
+        for _, path in shown:
+            yield from _grains(path)
+
+
+def _at(level: _Level, place: int, count: int) -> bytes:
+    begin = level.part.offset if level.part else 0
+    return files.head(level.path, count, Slice(begin + place, count))
+
+
+def _grains(path: Path, part: Slice | None = None) -> Iterator[ImageFinding]:
+    """Of one file of a VMDK, if it is a sparse one."""
+    head = files.head(path, grains.HEADER_BYTES, part)
+    if not head.startswith((b"KDMV", b"COWD")):
+        return
+    length = part.length if part else files.identity(path).size
+    found = grains.directory(head)
+    if found is None:
+        footer = Slice(
+            (part.offset if part else 0) + max(0, length - grains.FOOTER_FROM_END), grains.HEADER_BYTES
+        )
+        found = grains.directory(files.head(path, grains.HEADER_BYTES, footer))
+    least = found.end if found is not None else length + 1
+    if found is not None and found.end <= length:
+        begin = (part.offset if part else 0) + found.place
+        least = grains.least_bytes(found, files.pieces(path, Slice(begin, found.end - found.place)))
+    if least > length:
+        yield ImageFinding("critical", "damaged", "its tables of grains lie behind the file's end")
 
 
 def _below(level: _Level, facts: ImageFacts, may: set[Path]) -> _Level | None:

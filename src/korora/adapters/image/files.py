@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -66,6 +67,16 @@ def read(path: Path, limit: int, part: Slice | None = None) -> bytes:
             raise UsageError(f"{path} is larger than {limit} bytes", kind="too-large")
         file.seek(part.offset if part else 0)
         return file.read(length)
+
+
+def pieces(path: Path, part: Slice) -> Iterator[bytes]:
+    """All of a part of it, as far as the file goes."""
+    with opened(path) as file:
+        file.seek(part.offset)
+        left = part.length
+        while left and (piece := file.read(min(_PIECE, left))):
+            yield piece
+            left -= len(piece)
 
 
 def hashed(path: Path, algorithm: str, part: Slice | None = None) -> str:

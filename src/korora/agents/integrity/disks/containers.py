@@ -34,6 +34,10 @@ _VDI_BEGIN, _VDI_BLOCK, _VDI_ALLOCATED = 0x158, 0x178, 0x184
 """Where a VDI's header has, in four bytes each: the data's place, a block's size, how many are allocated."""
 _QCOW2_TABLE: Final = struct.Struct(">36xIQ")
 """Entries of the first table, and where it is."""
+VHDX_TABLES: Final = (192 << 10, 256 << 10)
+VHDX_TABLE_BYTES: Final = 64 << 10
+_VHDX_REGIONS: Final = b"regi"
+_VHDX_REGION: Final = struct.Struct("<16xQI4x")
 _VMDK_HEADER: Final = struct.Struct("<4sIIQ")
 """Magic, version, flags, capacity in sectors."""
 
@@ -146,6 +150,18 @@ def vdi_bytes(head: bytes) -> int:
         int.from_bytes(head[at : at + 4], "little") for at in (_VDI_BEGIN, _VDI_BLOCK, _VDI_ALLOCATED)
     )
     return begin + block * allocated
+
+
+def vhdx_bytes(table: bytes) -> int:
+    """How long a VHDX's file is at least, by one of its two tables of regions. QEMU reads those behind a
+    file's end as zeros.
+    """
+    if not table.startswith(_VHDX_REGIONS):
+        return 0
+    count = min(int.from_bytes(table[8:12], "little"), VHDX_TABLE_BYTES // _VHDX_REGION.size)
+    entries = table[16 : 16 + count * _VHDX_REGION.size]
+    whole = len(entries) // _VHDX_REGION.size * _VHDX_REGION.size
+    return max((at + length for at, length in _VHDX_REGION.iter_unpack(entries[:whole])), default=0)
 
 
 def check_vmdk_header(head: bytes) -> None:
