@@ -2,7 +2,7 @@
 
 The Sleuth Kit leaves out a name that it can make no sense of, and says nothing; a guest may see that file all
 the same. So the names in folders of ext, FAT and exFAT are counted as they lie there.
-Limit: folders of NTFS and HFS+ are not counted.
+Limit: folders of HFS+ are not counted. Those of NTFS: see ntfs_index.
 Source: the kernel's Documentation/filesystems/ext4, "Directory Entries", and fs/fat/dir.c; Microsoft, "exFAT
 file system specification".
 """
@@ -31,14 +31,12 @@ def can_be(name: bytes) -> bool:
 
 @dataclass(slots=True)
 class Told:
-    """The names of one folder that were told. 64 bits are kept of each. `count`: beside `.` and `..`."""
+    """The names of one folder that were told. 64 bits are kept of each."""
 
     _seen: set[int] = field(default_factory=set)
-    count: int = 0
 
     def refused(self, name: bytes) -> str:
         """Why another file cannot be told by this name; "" if it can."""
-        self.count += name not in ITSELF
         if not can_be(name):
             return f"a name that cannot be: {name[:300]!r}"
         if hash(name) in self._seen:

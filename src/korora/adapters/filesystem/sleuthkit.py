@@ -17,7 +17,7 @@ import msgspec
 import pyfsext
 import pytsk3
 
-from korora.adapters.filesystem import folders, ntfs
+from korora.adapters.filesystem import folders, ntfs, ntfs_index
 from korora.adapters.filesystem.contents import Contents, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, ForSleuthKit, words_of
 from korora.adapters.filesystem.hashing import Digests
@@ -66,6 +66,7 @@ class _Folder:
     entries: Iterator[Any]
     itself: Any
     told: folders.Told = field(default_factory=folders.Told)
+    count: int = 0
     own: set[bytes] = field(default_factory=set)
 
     def is_its_own(self, entry: Any) -> bool:
@@ -144,20 +145,25 @@ class SleuthKitVolume:
         except (OSError, ValueError) as error:
             yield self._problem(folder.path, words_of(error))
         else:
-            if there is not None and there != folder.told.count:
-                words = f"{there} names lie in it, and {folder.told.count} of them could be told"
+            if there is not None and there != folder.count:
+                words = f"{there} names lie in it, and {folder.count} of them could be told"
                 yield self._problem(folder.path, words)
 
     def _lie_there(self, folder: _Folder) -> int | None:
         """None where nobody counts."""
-        block = int(self._files.info.block_size)
-        if self._inodes is not None:
-            if self._inodes.flags(folder.inode) & _INLINE:
-                return folders.in_inode(self._inodes.inline(folder.inode))
-            return folders.in_ext(_pieces(folder.itself), block)
-        if self.filesystem in {"fat12", "fat16", "fat32"}:
-            return folders.in_fat(_pieces(folder.itself))
-        return folders.in_exfat(_pieces(folder.itself)) if self.filesystem == "exfat" else None
+        match self.filesystem:
+            case "ext2" | "ext3" | "ext4" if self._inodes is not None:
+                if self._inodes.flags(folder.inode) & _INLINE:
+                    return folders.in_inode(self._inodes.inline(folder.inode))
+                return folders.in_ext(_pieces(folder.itself), int(self._files.info.block_size))
+            case "fat12" | "fat16" | "fat32":
+                return folders.in_fat(_pieces(folder.itself))
+            case "exfat":
+                return folders.in_exfat(_pieces(folder.itself))
+            case "ntfs":
+                return ntfs_index.names_in(folder.itself)
+            case _:
+                return None
 
     def _told(
         self, entry: Any, folder: _Folder, contents: Contents
@@ -167,6 +173,7 @@ class SleuthKitVolume:
         gone = entry.info.name.flags == pytsk3.TSK_FS_NAME_FLAG_UNALLOC
         if gone or _is_virtual(entry) or folder.is_its_own(entry):
             return None
+        folder.count += name not in folders.ITSELF
         refused = folder.told.refused(name)
         if not refused and self._table is not None and ntfs.misnamed(entry, self._table):
             refused = f"a name that is no Unicode, and is not {name[:300]!r}"

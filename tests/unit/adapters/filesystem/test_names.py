@@ -174,6 +174,30 @@ def test_a_name_of_ntfs_that_is_no_unicode_is_a_problem_and_one_like_what_is_mad
         assert not any(path.startswith(b"/bad") for path in files_of(told))
 
 
+def test_a_block_of_names_of_ntfs_that_is_damaged_is_a_problem(tmp_path: Path) -> None:
+    """The library tells of the names in the other blocks alone."""
+    content = ntfs(tmp_path, [f"a file of number {number}" for number in range(60)])
+    told = walked(content)
+    assert problems_of(told) == []
+    assert sum(b"of number" in path for path in files_of(told)) == 60
+    lost = 0
+    for at in _blocks_of_names(content):
+        for change in (0, 24, 1022):  # its magic, its entries, what shows that all of it was written
+            damaged = content[: at + change] + b"\xff\xff" + content[at + change + 2 :]
+            told = walked(damaged)
+            assert problems_of(told)
+            lost += sum(b"of number" in path for path in files_of(told)) < 60
+    assert lost
+
+
+def _blocks_of_names(content: bytes) -> Iterator[int]:
+    at = content.find(b"INDX(\0")
+    while at >= 0:
+        if wide("of number") in content[at : at + 4096]:
+            yield at
+        at = content.find(b"INDX(\0", at + 1)
+
+
 def test_a_long_name_of_fat_that_is_no_unicode_is_a_problem(tmp_path: Path) -> None:
     content = fat(tmp_path, ["SURROGAT lfn", "care^t lfn", "caf\u00e9 lfn"])
     assert problems_of(walked(content)) == []
