@@ -67,10 +67,11 @@ def _in_ext(piece: bytes, block: int) -> int:
                 length = _LARGEST_BLOCK
             if length < _EXT.size + 1 or at + max(length, _EXT.size + 1 + name) > end:
                 raise ValueError("its names break off")
-            text = piece[at + _EXT.size + 1 : at + _EXT.size + 1 + name]
-            if inode and b"\0" in text:
-                raise ValueError("a name in it holds a zero")
-            found += bool(inode) and text not in ITSELF
+            if inode:
+                text = piece[at + _EXT.size + 1 : at + _EXT.size + 1 + name]
+                if b"\0" in text:
+                    raise ValueError("a name in it holds a zero")
+                found += text not in ITSELF
             at += length
     return found
 

@@ -40,6 +40,8 @@ _KINDS: Final[dict[int, Kind]] = {
     pytsk3.TSK_FS_META_TYPE_FIFO: "fifo",
     pytsk3.TSK_FS_META_TYPE_SOCK: "socket",
 }
+_ITS_OWN: Final = {b"$OrphanFiles", b"$MBR", b"$FAT1", b"$FAT2"}
+_VIRTUAL: Final = {int(pytsk3.TSK_FS_NAME_TYPE_VIRT), int(pytsk3.TSK_FS_NAME_TYPE_VIRT_DIR)}
 _NOT_THERE: Final = "path not found"
 _NOWHERE: Final = int(pytsk3.TSK_FS_ATTR_RUN_FLAG_FILLER) | int(pytsk3.TSK_FS_ATTR_RUN_FLAG_SPARSE)
 _CONTENT: Final = {pytsk3.TSK_FS_ATTR_TYPE_DEFAULT, pytsk3.TSK_FS_ATTR_TYPE_NTFS_DATA}
@@ -69,9 +71,11 @@ class _Folder:
     count: int = 0
     own: set[bytes] = field(default_factory=set)
 
-    def is_its_own(self, entry: Any) -> bool:
+    def is_its_own(self, entry: Any, name: bytes) -> bool:
         """Whether it is the folder's name for itself or for the one above it, each once."""
-        name, leads_to = bytes(entry.info.name.name), int(entry.info.name.meta_addr)
+        if name not in folders.ITSELF:
+            return False
+        leads_to = int(entry.info.name.meta_addr)
         if leads_to != {b".": self.inode, b"..": self.above}.get(name) or name in self.own:
             return False
         self.own.add(name)
@@ -171,7 +175,7 @@ class SleuthKitVolume:
         """What there is to tell of a name, and its record."""
         name, meta = bytes(entry.info.name.name), entry.info.meta
         gone = entry.info.name.flags == pytsk3.TSK_FS_NAME_FLAG_UNALLOC
-        if gone or _is_virtual(entry) or folder.is_its_own(entry):
+        if gone or _is_virtual(entry, name) or folder.is_its_own(entry, name):
             return None
         folder.count += name not in folders.ITSELF
         refused = folder.told.refused(name)
@@ -300,9 +304,9 @@ def _target(entry: Any, meta: Any) -> bytes:
     return bytes(entry.read_random(0, size)) if size else b""
 
 
-def _is_virtual(entry: Any) -> bool:
+def _is_virtual(entry: Any, name: bytes) -> bool:
     """What the library adds of its own; a guest may have files of these names."""
-    return entry.info.name.type in {pytsk3.TSK_FS_NAME_TYPE_VIRT, pytsk3.TSK_FS_NAME_TYPE_VIRT_DIR}
+    return name in _ITS_OWN and int(entry.info.name.type) in _VIRTUAL
 
 
 def _pieces(entry: Any) -> Iterator[bytes]:
