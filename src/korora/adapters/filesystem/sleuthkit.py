@@ -24,7 +24,7 @@ from korora.adapters.filesystem.hashing import Digests
 from korora.adapters.filesystem.holes import Run
 from korora.adapters.filesystem.inodes import Inodes
 from korora.adapters.filesystem.ntfs_table import Table
-from korora.adapters.filesystem.sealed import Sealed
+from korora.adapters.filesystem.sealed import ENCRYPTED, Sealed
 from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
 
 MAX_DEPTH: Final = 1024
@@ -67,6 +67,7 @@ class _Folder:
     above: int
     entries: Iterator[Any]
     itself: Any
+    encrypted: bool = False
     told: folders.Told = field(default_factory=folders.Told)
     count: int = 0
     own: set[bytes] = field(default_factory=set)
@@ -117,7 +118,7 @@ class SleuthKitVolume:
             if entry is None:
                 above.discard(open_folders.pop().inode)
             elif record is not None and record.kind == "directory":
-                below = self._opened(entry, record.path, folder.inode, above)
+                below = self._opened(entry, record, folder.inode, above)
                 if isinstance(below, Problem):
                     yield below
                 else:
@@ -132,18 +133,20 @@ class SleuthKitVolume:
             return _NOT_THERE not in str(error)
         return True
 
-    def _opened(self, entry: Any, path: bytes, of: int, above: set[int]) -> _Folder | Problem:
-        inode = int(entry.info.meta.addr)
+    def _opened(self, entry: Any, record: FileRecord, of: int, above: set[int]) -> _Folder | Problem:
+        inode, path = int(entry.info.meta.addr), record.path
         try:
             directory = entry.as_directory()
         except OSError as error:
             return self._problem(path, words_of(error))
         if inode in above or len(above) >= MAX_DEPTH:
             return self._problem(path, "a directory that leads back into itself, or too deep")
-        return _Folder(path, inode, of, iter(directory), entry)
+        return _Folder(path, inode, of, iter(directory), entry, record.problem == ENCRYPTED)
 
     def _counted(self, folder: _Folder) -> Iterator[Problem]:
         """Whether as many names were told as lie there."""
+        if folder.encrypted:
+            return
         try:
             there = self._lie_there(folder)
         except (OSError, ValueError) as error:
@@ -178,7 +181,8 @@ class SleuthKitVolume:
         if gone or _is_virtual(entry, name) or folder.is_its_own(entry, name):
             return None
         folder.count += name not in folders.ITSELF
-        refused = folder.told.refused(name)
+        # Of a folder that is encrypted names are bytes like any other, and it is a problem already.
+        refused = "" if folder.encrypted else folder.told.refused(name)
         if not refused and self._table is not None and ntfs.misnamed(entry, self._table):
             refused = f"a name that is no Unicode, and is not {name[:300]!r}"
         if refused:

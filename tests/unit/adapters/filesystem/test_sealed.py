@@ -18,7 +18,7 @@ from fakes.scanner import MemoryScanner
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
 from korora.adapters.filesystem.sealed import ENCRYPTED
 from korora.agents.integrity.malware.examination import Examination, Limits
-from korora.model.files import Begun, Entire, FileRecord, Piece, Told
+from korora.model.files import Begun, Entire, FileRecord, Piece, Problem, Told
 from korora.model.image import Format, ImageFiles
 from korora.model.scan import Answer, Rule
 from korora.wiring.files_inside import FilesInside
@@ -172,6 +172,28 @@ def test_however_the_file_system_is_made_the_flag_of_each_inode_is_found(
         b"/" + name.encode() for name in chosen
     }
     assert {one.problem for one in found.values()} == {"", ENCRYPTED}
+
+
+@pytest.mark.parametrize("name", [b"a/b/c/dd", b"a\0b\0c\0d\0", b"../../..", b"OTHERNAM"])
+def test_an_encrypted_name_may_be_of_any_bytes(tmp_path: Path, name: bytes) -> None:
+    folder = tmp_path / "root" / "folder"
+    folder.mkdir(parents=True)
+    for one in ("SOMENAME", "OTHERNAM"):
+        (folder / one).write_bytes(b"here")
+    disk = made(tmp_path / "disk.img", "-O", "encrypt", root=tmp_path / "root")
+    (tmp_path / "commands").write_text(
+        "".join(
+            f"set_inode_field /{one} flags 0x80800\n"
+            for one in ("folder/SOMENAME", "folder/OTHERNAM", "folder")
+        )
+    )
+    run("debugfs", "-w", "-f", tmp_path / "commands", disk)
+    disk.write_bytes(disk.read_bytes().replace(b"SOMENAME", name))
+    told = walked(disk)
+    inside = [one for one in told if isinstance(one, FileRecord) and one.path.startswith(b"/folder")]
+    assert len(inside) == 3
+    assert {one.problem for one in inside} == {ENCRYPTED}
+    assert not [one for one in told if isinstance(one, Problem)]
 
 
 def test_where_it_cannot_be_known_every_file_is_a_problem(tmp_path: Path) -> None:
