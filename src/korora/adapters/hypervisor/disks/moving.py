@@ -39,6 +39,7 @@ from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.serving import serve, serve_alone
 from korora.adapters.hypervisor.snapshot.drives import OVERLAY, Drive
 from korora.adapters.hypervisor.snapshot.graph import path_of
+from korora.adapters.hypervisor.wide import connect_wide
 from korora.adapters.image import nbd
 from korora.adapters.image.writable import WritableExport
 from korora.errors import ToolError
@@ -382,8 +383,8 @@ def _reached(name: str, socket: Path) -> WritableExport:
     handle = nbd.library().NBD()
     handle.set_export_name(name)
     try:
-        handle.connect_unix(str(socket))
-    except nbd.library().Error as error:
+        handle.connect_socket(connect_wide(socket).detach())
+    except (OSError, nbd.library().Error) as error:
         raise CopyFailedError(name, f"the other host does not take it: {error}") from error
     return WritableExport([handle])
 
