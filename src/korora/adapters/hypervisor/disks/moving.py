@@ -34,6 +34,7 @@ from korora.adapters.hypervisor.disks.folding import fold_back
 from korora.adapters.hypervisor.disks.intruders import Intruders
 from korora.adapters.hypervisor.disks.overlay import Outsourced
 from korora.adapters.hypervisor.disks.replacement import Claims
+from korora.adapters.hypervisor.disks.starving import starved_s
 from korora.adapters.hypervisor.disks.unchanged import file_of, refuse_changed
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.serving import serve, serve_alone
@@ -128,7 +129,9 @@ class QemuMovingDisks:
                 counts = block["stats"]
                 requests += counts["rd_operations"] + counts["wr_operations"]
                 waited_ns += counts["rd_total_time_ns"] + counts["wr_total_time_ns"]
-        return Load(requests, waited_ns / 1e9)
+        cpus = {cpu["thread-id"] for cpu in await self._qmp.execute("query-cpus-fast")}
+        starved = await asyncio.to_thread(starved_s, self._qmp.peer_pid, cpus)
+        return Load(requests, waited_ns / 1e9, starved)
 
     @asynccontextmanager
     async def shown(self, name: str) -> AsyncIterator[NbdExport]:
