@@ -6,6 +6,7 @@
    load=sequential  64 KiB, in order: six readers and two writers, each through an eighth of the disk, again and again
    load=database    pages of 8 KiB, as zones; and one of the eight appends 4 KiB to a log in the last sixteenth of the
                     disk, and flushes it before the next
+   rate=N           no more than so many requests in a second, an eighth of them by each; what was missed is not made up
    load=rare        it only writes to every fiftieth MiB of the disk, once in half a minute, and says "written" */
 
 #define _GNU_SOURCE
@@ -27,6 +28,7 @@ enum { READS, WRITES, KINDS };
 static volatile uint64_t done[THREADS][KINDS][STEPS];
 static uint64_t bytes;
 static int disk, flat, page = BLOCK;
+static uint64_t apart_ns; /* requests of one of the eight; 0: each as soon as the last is done */
 
 static uint64_t drawn(uint64_t *state)
 {
@@ -54,9 +56,27 @@ static void *buffer_of(size_t size)
     return buffer;
 }
 
+static void wait_for_turn(void)
+{
+    static _Thread_local uint64_t turn;
+    struct timespec then;
+    clock_gettime(CLOCK_MONOTONIC, &then);
+    uint64_t now = then.tv_sec * 1000000000ull + then.tv_nsec;
+    turn += apart_ns;
+    if (turn <= now) {
+        turn = now;
+        return;
+    }
+    then.tv_sec = turn / 1000000000ull;
+    then.tv_nsec = turn % 1000000000ull;
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &then, NULL);
+}
+
 static void request(uintptr_t number, int kind, void *buffer, size_t size, uint64_t at, int flush)
 {
     struct timespec began;
+    if (apart_ns)
+        wait_for_turn();
     clock_gettime(CLOCK_MONOTONIC, &began);
     ssize_t moved = kind == READS ? pread(disk, buffer, size, at) : pwrite(disk, buffer, size, at);
     if (moved != (ssize_t)size || (flush && fdatasync(disk))) {
@@ -145,15 +165,17 @@ static void say(unsigned second, uint64_t before[KINDS][STEPS])
     fflush(stdout);
 }
 
-static int wanted(const char *word)
+/* What follows this word on the kernel's command line; NULL where it does not stand there. */
+static const char *wanted(const char *word)
 {
-    char words[4096] = "";
+    static char words[4096];
     FILE *line = fopen("/proc/cmdline", "r");
-    if (line && !fgets(words, sizeof words, line))
+    if (!line || !fgets(words, sizeof words, line))
         words[0] = 0;
     if (line)
         fclose(line);
-    return strstr(words, word) != NULL;
+    const char *found = strstr(words, word);
+    return found ? found + strlen(word) : NULL;
 }
 
 static void write_rarely(void)
@@ -186,8 +208,11 @@ int main(void)
         perror("/dev/vda");
         return 1;
     }
-    flat = wanted("load=flat");
-    int rarely = wanted("load=rare"), database = wanted("load=database");
+    flat = wanted("load=flat") != NULL;
+    int rarely = wanted("load=rare") != NULL, database = wanted("load=database") != NULL;
+    const char *rate = wanted("rate=");
+    if (rate && atoi(rate) > 0)
+        apart_ns = THREADS * 1000000000ull / atoi(rate);
     page = database ? PAGE : BLOCK;
     for (uintptr_t number = 0; !rarely && number < THREADS; number++) {
         void *(*work)(void *) = wanted("load=sequential") ? go_through : database && !number ? append : ask;

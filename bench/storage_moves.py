@@ -2,8 +2,9 @@
 
 Two guests of the same definition, each with a disk of random content, on the same two hosts of a lab. They
 take turns: while one is measured the other stands still. The load (bench/storage_load.c) asks the disk for
-all that it answers, so on a small machine guest and copying want the same CPUs; that is in every figure. CPU
-seconds are the whole machine's, the guest's among them.
+all that it answers, so on a small machine guest and copying want the same CPUs; that is in every figure. With
+--rate it asks for so many requests a second, as a guest does that has other work. CPU seconds are the whole
+machine's, the guest's among them.
 
 idle         the rate of each guest before each of its moves, over 8 s.
 korora-…     `korora migrate --disks all` in a storage mode: the whole command, from its start to its end.
@@ -13,7 +14,7 @@ nbd, nbd-tls `blockdev-mirror` to an NBD export, in the background, then QEMU's 
 return       a disk that goes and comes back with --incremental, once every fiftieth MiB was written to.
 
 A rate during a move counts the pause and everything else in it. Latencies are medians of each second's.
-Run: script/bench storage --moves [--mib 1024] [--return-mib 4096] [--runs 3] [--modes A,B] [--load zones]
+Run: script/bench storage --moves [--mib 1024] [--return-mib 4096] [--runs 3] [--modes A,B] [--load zones] [--rate N]
      [--json FILE]
 """
 
@@ -44,6 +45,7 @@ LOADS: Final = ("zones", "flat", "sequential", "database")
 class Report(msgspec.Struct, frozen=True):
     machine: this_machine.Machine
     load: str
+    rate: int
     disk_mib: int
     return_mib: int
     moves: list[Move]
@@ -92,7 +94,9 @@ def _session(asked: argparse.Namespace) -> Report:
             moves += _return_trip(layout, boot, with_, asked.return_mib)
     medians = _medians(moves)
     description = msgspec.structs.replace(description, load_after=this_machine.load())
-    return Report(description, asked.load, asked.mib, asked.return_mib, moves, medians, _ratios(medians))
+    return Report(
+        description, asked.load, asked.rate, asked.mib, asked.return_mib, moves, medians, _ratios(medians)
+    )
 
 
 def _under_load(layout: Layout, boot: Boot, accelerated: str, asked: argparse.Namespace) -> list[Move]:
@@ -102,7 +106,7 @@ def _under_load(layout: Layout, boot: Boot, accelerated: str, asked: argparse.Na
             layout, "ours",
             definition(
                 "ours", random_disk(layout.storage / "ours.raw", asked.mib), accelerated, boot,
-                f"load={asked.load}",
+                _load(asked),
             ),
         )  # fmt: skip
         undo.callback(ours.end)
@@ -110,7 +114,7 @@ def _under_load(layout: Layout, boot: Boot, accelerated: str, asked: argparse.Na
         ours.hold()
         theirs = ByQemu(
             layout, layout.directory / "p", "theirs",
-            lambda disk: definition("theirs", disk, accelerated, boot, f"load={asked.load}"),
+            lambda disk: definition("theirs", disk, accelerated, boot, _load(asked)),
             random_disk(layout.storage / "theirs.raw", asked.mib),
             make_certificates(layout.directory / "tls", layout.hosts(2)),
         )  # fmt: skip
@@ -132,6 +136,10 @@ def _under_load(layout: Layout, boot: Boot, accelerated: str, asked: argparse.Na
                 side.hold()
                 say(f"{moves[-1]}")
     return moves
+
+
+def _load(asked: argparse.Namespace) -> str:
+    return f"load={asked.load}" + (f" rate={asked.rate}" if asked.rate else "")
 
 
 def _return_trip(layout: Layout, boot: Boot, accelerated: str, mebibytes: int) -> list[Move]:
@@ -198,9 +206,12 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     reader.add_argument("--runs", type=int, default=3, help="of each way under load (3)")
     reader.add_argument("--modes", type=_modes, default=MODES, help="of storage")
     reader.add_argument("--load", choices=LOADS, default=LOADS[0], help="of the guest")
+    reader.add_argument(
+        "--rate", type=int, default=0, help="requests a second that it asks for (as many as it gets)"
+    )
     reader.add_argument("--json", type=Path)
     asked = reader.parse_args(arguments)
-    if asked.mib < 64 or asked.runs < 0 or asked.return_mib < 0:
+    if asked.mib < 64 or min(asked.runs, asked.return_mib, asked.rate) < 0:
         reader.error("--mib is at least 64, the others are not negative")
     return asked
 

@@ -71,16 +71,24 @@ class DiskHere(DiskThere, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a guest has asked of its disks, and how long these requests took altogether."""
+    """What a guest has asked of its disks, and how long these requests took altogether. `starved_s`: how long
+    the threads that serve it were ready and had no CPU, altogether."""
 
     requests: int
     waited_s: float
+    starved_s: float = 0.0
 
     def __add__(self, more: Load) -> Load:
-        return Load(self.requests + more.requests, self.waited_s + more.waited_s)
+        return Load(
+            self.requests + more.requests, self.waited_s + more.waited_s, self.starved_s + more.starved_s
+        )
 
     def __sub__(self, before: Load) -> Load:
-        return Load(self.requests - before.requests, self.waited_s - before.waited_s)
+        return Load(
+            self.requests - before.requests,
+            self.waited_s - before.waited_s,
+            self.starved_s - before.starved_s,
+        )
 
 
 class MovingDisks(Protocol):

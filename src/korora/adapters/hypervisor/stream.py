@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from korora.adapters.hypervisor.command_line import socket_path
-from korora.adapters.hypervisor.qmp import Qmp, connect_once
+from korora.adapters.hypervisor.qmp import Qmp
+from korora.adapters.hypervisor.wide import connect_wide
 from korora.errors import ToolError
 from korora.ports.hypervisor import StreamSettings, StreamState, StreamStatus
 
 POLL_S = 0.5
-SEND_BUFFER_BYTES = 4 << 20
 ASK_DEADLINE_S = 2.0
 CANCEL_DEADLINE_S = 15.0
 FINAL = frozenset({StreamState.COMPLETED, StreamState.FAILED, StreamState.CANCELLED})
 NEEDED = ("return-path", "pause-before-switchover", "events")
 
 _OUTGOING = "korora-stream"  # the name of the descriptor inside QEMU
-_SO_SNDBUFFORCE = 32  # socket(7); not in the socket module
 _STATES = {
     "none": StreamState.NONE,
     "setup": StreamState.ACTIVE,
@@ -75,13 +73,9 @@ async def send(qmp: Qmp, path: Path, directory: Path | None, settings: StreamSet
 
 
 async def _send_connected(qmp: Qmp, path: Path) -> None:
-    """Connect for QEMU, with room in the socket for whole chunks.
-
-    What fits between QEMU and its reader is decided by the sender's buffer, and the usual one halves every
-    chunk: twice the wakeups and frames for the same bytes.
-    """
+    """Connect for QEMU, which would give the socket less room."""
     try:
-        connection = connect_once(path)
+        connection = connect_wide(path)
     except OSError as error:
         raise ToolError(
             f"nobody listens for the stream on {path}: {error.strerror}",
@@ -89,7 +83,6 @@ async def _send_connected(qmp: Qmp, path: Path) -> None:
             remedy="see the daemon's log: the relay must listen before the stream begins",
         ) from error
     with connection:
-        _widen(connection)
         await qmp.give(connection.fileno(), _OUTGOING)
     try:
         await qmp.execute("migrate", {"uri": f"fd:{_OUTGOING}"})
@@ -97,13 +90,6 @@ async def _send_connected(qmp: Qmp, path: Path) -> None:
         with contextlib.suppress(ToolError):
             await qmp.execute("closefd", {"fdname": _OUTGOING})
         raise
-
-
-def _widen(connection: socket.socket) -> None:
-    try:
-        connection.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
-    except PermissionError:  # without CAP_NET_ADMIN the kernel's limit holds: slower, not wrong
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
 
 async def allow_downtime(qmp: Qmp, limit_ms: int) -> None:

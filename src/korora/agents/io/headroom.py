@@ -24,6 +24,11 @@ _GENTLY: Final = 0.6
 """Of the same, where the guest writes elsewhere: storage that is never full up lets its requests pass."""
 
 
+_STARVED_MOST: Final = 0.75
+"""Of the time: several threads may have waited at once."""
+_STARVED_SEEN: Final = 1.2
+
+
 @dataclass(frozen=True, slots=True)
 class Headroom:
     """`alone` and `meanwhile`: what the guest asked for in `alone_s`, and in `meanwhile_s`, when its disks
@@ -34,6 +39,12 @@ class Headroom:
     meanwhile: Load
     meanwhile_s: float
     read_bytes_per_s: float
+
+    @property
+    def storage_bytes_per_s(self) -> float:
+        """What the disks would have given had a CPU been free whenever one was wanted."""
+        starved = min(self.meanwhile.starved_s / max(self.meanwhile_s, 1e-6), _STARVED_MOST)
+        return self.read_bytes_per_s / (1 - starved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +60,13 @@ def chosen(headroom: Headroom, *, can_outsource: bool, wanted: bool = False) -> 
     """`wanted`: it is to be outsourced in any case. Else never where nothing can take the writes."""
     rate, cap = headroom.read_bytes_per_s, int(headroom.read_bytes_per_s / _SHARE)
     found = f"the disks give {rate / (1 << 20):.0f} MiB/s beside the guest"
+    if headroom.storage_bytes_per_s > rate * _STARVED_SEEN:
+        found += f" ({headroom.storage_bytes_per_s / (1 << 20):.0f} if it had not waited for CPUs)"
     idle = _per_s(headroom.alone, headroom.alone_s) < IDLE_PER_S
     slower = 1.0 if idle else _seconds(headroom.meanwhile) / max(_seconds(headroom.alone), 1e-6)
-    ample = rate >= FAST_BYTES_PER_S or (rate >= SPARE_BYTES_PER_S and slower <= SLOWER)
+    ample = headroom.storage_bytes_per_s >= FAST_BYTES_PER_S or (
+        rate >= SPARE_BYTES_PER_S and slower <= SLOWER
+    )
     gently = 0 if ample else max(int(rate * _GENTLY), 1 << 20)
     if wanted:
         return Choice(outsource=True, cap_bytes_per_s=gently, why=f"outsource, as asked: {found}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from korora.agents.io.headroom import Headroom, chosen
@@ -31,6 +33,22 @@ def test_the_choice_follows_what_was_seen(seen: Headroom, outsource: bool, cap: 
     choice = chosen(seen, can_outsource=True)
     assert (choice.outsource, choice.cap_bytes_per_s) == (outsource, cap)
     assert "MiB/s beside the guest" in choice.why
+
+
+def test_disks_that_wait_for_a_busy_cpu_are_not_taken_for_slow_ones() -> None:
+    seen = found(1000, 4, 16, FAST)
+    busy = replace(seen, meanwhile=seen.meanwhile + Load(0, 0.0, starved_s=0.5))
+    assert chosen(seen, can_outsource=True).outsource
+    choice = chosen(busy, can_outsource=True)
+    assert (choice.outsource, choice.cap_bytes_per_s) == (False, 200 * MIB)
+    assert "(800 if it had not waited for CPUs)" in choice.why
+
+
+@pytest.mark.parametrize("starved_s", [0.5, 5.0])
+def test_slow_disks_are_slow_on_a_busy_machine_too(starved_s: float) -> None:
+    seen = found(1000, 4, 16, SLOW)
+    busy = replace(seen, meanwhile=seen.meanwhile + Load(0, 0.0, starved_s))
+    assert chosen(busy, can_outsource=True).outsource
 
 
 def test_without_a_replacement_it_is_mirrored_as_gently_as_can_be() -> None:

@@ -34,11 +34,13 @@ from korora.adapters.hypervisor.disks.folding import fold_back
 from korora.adapters.hypervisor.disks.intruders import Intruders
 from korora.adapters.hypervisor.disks.overlay import Outsourced
 from korora.adapters.hypervisor.disks.replacement import Claims
+from korora.adapters.hypervisor.disks.starving import starved_s
 from korora.adapters.hypervisor.disks.unchanged import file_of, refuse_changed
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.serving import serve, serve_alone
 from korora.adapters.hypervisor.snapshot.drives import OVERLAY, Drive
 from korora.adapters.hypervisor.snapshot.graph import path_of
+from korora.adapters.hypervisor.wide import connect_wide
 from korora.adapters.image import nbd
 from korora.adapters.image.writable import WritableExport
 from korora.errors import ToolError
@@ -127,7 +129,9 @@ class QemuMovingDisks:
                 counts = block["stats"]
                 requests += counts["rd_operations"] + counts["wr_operations"]
                 waited_ns += counts["rd_total_time_ns"] + counts["wr_total_time_ns"]
-        return Load(requests, waited_ns / 1e9)
+        cpus = {cpu["thread-id"] for cpu in await self._qmp.execute("query-cpus-fast")}
+        starved = await asyncio.to_thread(starved_s, self._qmp.peer_pid, cpus)
+        return Load(requests, waited_ns / 1e9, starved)
 
     @asynccontextmanager
     async def shown(self, name: str) -> AsyncIterator[NbdExport]:
@@ -382,8 +386,8 @@ def _reached(name: str, socket: Path) -> WritableExport:
     handle = nbd.library().NBD()
     handle.set_export_name(name)
     try:
-        handle.connect_unix(str(socket))
-    except nbd.library().Error as error:
+        handle.connect_socket(connect_wide(socket).detach())
+    except (OSError, nbd.library().Error) as error:
         raise CopyFailedError(name, f"the other host does not take it: {error}") from error
     return WritableExport([handle])
 

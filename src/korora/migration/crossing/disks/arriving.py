@@ -81,6 +81,8 @@ class Arriving:
         for name in self._there:
             leaves = await self._watching(talk, disks.leaves(name))
             await tell_leaves(talk, name, leaves)
+        if not self._there:  # what is compared is measured when it is asked for
+            disks.measure_meanwhile()
         await while_watching(self._until_copied(talk, disks), disks.broken())
         await self._watching(talk, disks.settle())
         await talk.say(messages.Measured())

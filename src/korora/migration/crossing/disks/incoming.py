@@ -54,6 +54,10 @@ class DisksIn:
             raise PeerError(f"the source asks what is here of {name}, unasked", kind="out-of-order")
         return await self._supplying.answer(name, said)
 
+    def measure_meanwhile(self) -> None:
+        """What has come, while more does: less is left to do once all of it is here."""
+        self._measuring.keep()
+
     async def settle(self) -> None:
         """Once the source says that they are the same here."""
         await self._supplied()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from korora.agents.io.copying import GENTLE_BYTES, GENTLE_UP_TO
@@ -41,11 +42,11 @@ async def look(disks: MovingDisks, images: ImageReader, clock: Clock) -> Headroo
             )
             done, spent = done + count, spent + seconds
     meanwhile_s, meanwhile = clock.monotonic() - begun, await disks.load() - before
-    rate = done / max(spent, 1e-6)
-    if rate < FAST_BYTES_PER_S:
-        more, more_s = await _watched(disks, clock, WATCHES_S)
-        alone, alone_s = alone + more, alone_s + more_s
-    return Headroom(alone, alone_s, meanwhile, meanwhile_s, rate)
+    seen = Headroom(alone, alone_s, meanwhile, meanwhile_s, done / max(spent, 1e-6))
+    if seen.storage_bytes_per_s >= FAST_BYTES_PER_S:
+        return seen
+    more, more_s = await _watched(disks, clock, WATCHES_S)
+    return replace(seen, alone=alone + more, alone_s=alone_s + more_s)
 
 
 async def _watched(disks: MovingDisks, clock: Clock, seconds: float) -> tuple[Load, float]:

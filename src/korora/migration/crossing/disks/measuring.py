@@ -1,5 +1,6 @@
 """The content trees of disks that are still written to, on either side of a move.
 
+While a disk comes, what has come of it is measured already, so that little is left when all of it is there.
 Promise: `contents` is of the disks as they are when nobody writes to them any more; what is left to be
 measured then is what was written in about the last second. A disk that is followed (W2) is written at the
 other side as it is measured: what differs there once, and from then on what is written here.
@@ -77,6 +78,7 @@ class Measuring:
 
     async def settle(self) -> None:
         """All of them once, and again until little is written meanwhile."""
+        await self._kept()
         before = await self._once()
         for _ in range(ROUNDS_MAX):
             count = await self._once()
@@ -85,7 +87,8 @@ class Measuring:
             before = count
 
     def keep(self) -> None:
-        """Go on in the background, so that `contents` finds little to do."""
+        """Go on in the background, so that `settle` or `contents` finds little to do."""
+        self._enough.clear()
         self._keeping = asyncio.create_task(self._keep())
 
     async def contents(self) -> tuple[DiskContent, ...]:
@@ -103,14 +106,16 @@ class Measuring:
 
     async def _kept(self) -> None:
         self._enough.set()
-        if self._keeping is not None:
-            await self._keeping
+        keeping, self._keeping = self._keeping, None
+        if keeping is not None:
+            await keeping
 
     async def _keep(self) -> None:
-        while not self._enough.is_set():
-            await self._once()
+        while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._enough.wait(), EVERY_S)
+                return
+            await self._once()
 
     async def _once(self) -> int:
         count = 0

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fakes.written_disks import There, WrittenDisks
 from korora.agents.dataorg import comparing
 from korora.errors import ToolError
+from korora.migration.crossing.disks import measuring as measuring_module
 from korora.migration.crossing.disks.following import merged
 from korora.migration.crossing.disks.measuring import Measuring
 from korora.ports.moving_disks import CopyFailedError
@@ -109,5 +110,52 @@ def test_a_disk_that_is_only_measured_owes_nothing() -> None:
         disks.write("root", 5, b"new")
         await here.settle()
         assert here._owed == {}
+
+    asyncio.run(play())
+
+
+def test_what_comes_while_it_is_measured_is_in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at a destination: chunks come, in whatever order, before somebody says that these are all."""
+    monkeypatch.setattr(measuring_module, "EVERY_S", 0.01)
+    disks, came = WrittenDisks({"root": bytes(SIZE)}), asyncio.Event()
+    coming = [(at, NOISE[at : at + CHUNK_BYTES // 2]) for at in range(0, SIZE, CHUNK_BYTES // 2)]
+    random.Random(4).shuffle(coming)
+
+    def more() -> None:
+        if coming:
+            disks.write("root", *coming.pop())
+        else:
+            came.set()
+
+    async def play() -> None:
+        here = measuring(disks)
+        disks.before_looking = more
+        here.keep()
+        async with asyncio.timeout(60):
+            await came.wait()
+        await here.settle()
+        assert bytes(disks.content["root"]) == NOISE
+        assert await here.contents() == await measuring(WrittenDisks({"root": NOISE})).contents()
+
+    asyncio.run(play())
+
+
+def test_what_fails_while_more_comes_is_told_when_all_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring_module, "EVERY_S", 0.01)
+    disks, looked = WrittenDisks({"root": NOISE}), asyncio.Event()
+
+    def fail() -> None:
+        looked.set()
+        raise ToolError("QEMU is gone", kind="vm-process-gone")
+
+    async def play() -> None:
+        here = measuring(disks)
+        disks.before_looking = fail
+        here.keep()
+        async with asyncio.timeout(60):
+            await looked.wait()
+        with pytest.raises(ToolError, match="QEMU is gone"):
+            await here.settle()
+        await here.stop()
 
     asyncio.run(play())
