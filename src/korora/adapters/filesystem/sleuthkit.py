@@ -17,7 +17,7 @@ import msgspec
 import pyfsext
 import pytsk3
 
-from korora.adapters.filesystem import folders, ntfs, ntfs_index
+from korora.adapters.filesystem import folders, journal, ntfs, ntfs_index
 from korora.adapters.filesystem.contents import Contents, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, ForSleuthKit, words_of
 from korora.adapters.filesystem.hashing import Digests
@@ -93,13 +93,32 @@ class SleuthKitVolume:
         self.filesystem = _NAMES.get(self._files.info.ftype, "")
         if not self.filesystem:
             raise OSError("a file system that is not read")
+        self._unplayed = ""
+        if self.filesystem in {"ext3", "ext4"}:
+            part = self._with_journal(part)
         inodes = Inodes(part) if self.filesystem in {"ext2", "ext3", "ext4"} else None
         self._inodes = inodes
         self._extras = _Extras(part, inodes) if inodes else None
         self._sealed = Sealed(inodes) if inodes else None
         self._table = Table(part, self._files) if self.filesystem == "ntfs" else None
 
+    def _with_journal(self, part: Bytes) -> Bytes:
+        """From here on the disk is as it would be once it was mounted."""
+        try:
+            now = journal.played(part, self._files)
+        except (OSError, ValueError) as error:
+            self._unplayed = f"what is in its journal alone is not known: {words_of(error)}"
+            return part
+        if now is None:
+            return part
+        self._before = self._image, self._files  # its journal is read from there
+        self._image = ForSleuthKit(now)
+        self._files = pytsk3.FS_Info(self._image)
+        return now
+
     def walk(self, contents: Contents) -> Iterator[Walked]:
+        if self._unplayed:
+            yield self._problem(b"", self._unplayed)
         contents.lie_in(self._has)
         number = int(self._files.info.root_inum)
         root = self._files.open_dir(inode=number)
