@@ -17,7 +17,7 @@ import msgspec
 import pyfsext
 import pytsk3
 
-from korora.adapters.filesystem import folders, journal, ntfs, ntfs_index
+from korora.adapters.filesystem import folders, journal, ntfs, ntfs_index, ntfs_log
 from korora.adapters.filesystem.contents import Contents, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, ForSleuthKit, words_of
 from korora.adapters.filesystem.hashing import Digests
@@ -100,7 +100,10 @@ class SleuthKitVolume:
         self._inodes = inodes
         self._extras = _Extras(part, inodes) if inodes else None
         self._sealed = Sealed(inodes) if inodes else None
-        self._table = Table(part, self._files) if self.filesystem == "ntfs" else None
+        self._table = None
+        if self.filesystem == "ntfs":
+            self._table = Table(part, self._files)
+            self._unplayed = _in_its_log(self._files)
 
     def _with_journal(self, part: Bytes) -> Bytes:
         """From here on the disk is as it would be once it was mounted."""
@@ -317,6 +320,13 @@ class SleuthKitVolume:
         return Problem(
             f"volume {self._number}: {path.decode('utf-8', 'backslashreplace')[:2000] or '/'}", words
         )
+
+
+def _in_its_log(files: Any) -> str:
+    try:
+        return "" if ntfs_log.is_clean(files) else "what is in its log alone is not known: it was not closed"
+    except OSError as error:
+        return words_of(error)
 
 
 def _target(entry: Any, meta: Any) -> bytes:
