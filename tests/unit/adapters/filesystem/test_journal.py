@@ -1,4 +1,4 @@
-"""What ext3 and ext4 have in their journal alone, against e2fsck, which plays it, and the kernel, which wrote it."""
+"""What ext3 and ext4 have in their journal alone, against e2fsck and the kernel."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Made:
         return [number for number, (a, b) in enumerate(both) if a != b and number not in itself]
 
     def place(self, content: bytes, kind: int, number: int = 0) -> int:
-        """Where in the image the journal has its so-manieth block of that kind."""
+        """Where in the image the journal has its nth block of that kind."""
         found = []
         begin = self.journal_at * self.block_bytes
         for at in range(begin, len(content), self.block_bytes):
