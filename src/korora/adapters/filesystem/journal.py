@@ -51,6 +51,8 @@ def played(part: Bytes, files: Any) -> Bytes | None:
     block_bytes = 1024 << min(struct.unpack_from("<I", head, _BLOCK)[0], 6)
     journal = Journal(_Content(files.open_meta(inode)), block_bytes)
     newest = journal.newest()
+    if newest and (max(newest) + 1) * block_bytes > part.size:
+        raise ValueError("it has blocks that are not of this disk")
     return Overlaid(part, journal, newest) if newest else None
 
 
@@ -105,9 +107,9 @@ class Journal:
         revoked: dict[int, int] = {}
         for number, (some, no_more) in enumerate(self._transactions()):
             tags += [(number, *tag) for tag in some]
-            if len(tags) > MAX_BLOCKS:
-                raise ValueError("it has more than can be")
             revoked |= dict.fromkeys(no_more, number)
+            if max(len(tags), len(revoked)) > MAX_BLOCKS:
+                raise ValueError("it has more than can be")
         return {block: place for number, block, place in tags if revoked.get(block, -1) < number}
 
     def content(self, place: int) -> bytes:
@@ -122,6 +124,7 @@ class Journal:
             return
         at, sequence, used = self._start, self._sequence, 0
         tags: list[tuple[int, int]] = []
+        sums: list[tuple[int, int]] = []
         revoked: list[int] = []
         while used < self._end - self._first:
             block = self._block(at)
@@ -131,17 +134,21 @@ class Journal:
             at, used = self._after(at), used + 1
             if kind == _DESCRIPTOR:
                 for to, is_escaped, checksum in self._tags(block):
-                    self._check(at, sequence, checksum)
+                    sums.append((at, checksum))
                     tags.append((to, ~at if is_escaped else at))
                     at, used = self._after(at), used + 1
             elif kind == _REVOKE:
                 revoked += self._revoked(block)
             elif kind == _COMMIT:
                 self._expect(_sum_without(self._seed, block, _COMMIT_SUM), _at(block, _COMMIT_SUM))
+                for place, checksum in sums:  # only now: before its end it may be in the making
+                    self._check(place, sequence, checksum)
                 yield tags, revoked
-                tags, revoked, sequence = [], [], (sequence + 1) & 0xFFFFFFFF
-            if kind not in {_DESCRIPTOR, _REVOKE, _COMMIT} or len(tags) > MAX_BLOCKS:
+                tags, sums, revoked, sequence = [], [], [], (sequence + 1) & 0xFFFFFFFF
+            else:
                 return
+            if max(len(tags), len(revoked)) > MAX_BLOCKS:
+                raise ValueError("it has more than can be")
 
     def _tags(self, block: bytes) -> Iterator[tuple[int, bool, int]]:
         """Where a block goes, whether it is escaped, and its checksum."""
