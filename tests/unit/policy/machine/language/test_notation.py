@@ -31,6 +31,9 @@ from korora.policy.machine.language.vocabulary import CONSTANTS, FUNCTIONS, RELA
 from korora.policy.machine.omega.properties import CONSTRAINTS, INVARIANTS
 from korora.policy.machine.omega.rules import RULES
 
+NO_HANG_S = 60.0
+"""What grows with the square of these lengths takes minutes; what the machine does beside it, seconds."""
+
 U, S = Variable("u", Sort.SUBJECT), Variable("s", Sort.SUBJECT)
 ITEM, K = Variable("o", Sort.OBJECT), Variable("k", Sort.OBJECT)
 X = Variable("x", Sort.ACCESS)
@@ -213,11 +216,11 @@ def test_terms_nest_no_deeper_than_formulas_do() -> None:
 
 
 def test_no_text_takes_long() -> None:
-    began = time.process_time()
+    began = time.thread_time()
     for text in (" " * MAX_CHARACTERS, "live(o)" + " " * 3000, "(" + " " * 3000, "u" * MAX_CHARACTERS):
         with suppress(ValueError):
             formula(text, OPEN)
     for text in (" " * 200_000, "o" + " " * 200_000, "holds(" * 200_000, "o" * 200_000):
         with suppress(ValueError):
             term(text, OPEN)
-    assert time.process_time() - began < 1
+    assert time.thread_time() - began < NO_HANG_S

@@ -16,6 +16,9 @@ from korora.policy.machine.language.rule_file import MAX_CHARACTERS, changed, ef
 from korora.policy.machine.language.vocabulary import Sort
 from korora.policy.machine.omega.rules import RULES
 
+NO_HANG_S = 60.0
+"""What grows with the square of these lengths takes minutes; what the machine does beside it, seconds."""
+
 GET_WRITE = """
 [[rule]]
 name = "get-write"
@@ -264,7 +267,7 @@ def test_rules_of_one_request_take_the_same_parameters() -> None:
 )
 def test_no_file_takes_long(text: str) -> None:
     assert len(text) <= MAX_CHARACTERS
-    began = time.process_time()
+    began = time.thread_time()
     with pytest.raises(UsageError):
         changed(RULES, text)
-    assert time.process_time() - began < 1
+    assert time.thread_time() - began < NO_HANG_S
