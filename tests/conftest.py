@@ -1,5 +1,5 @@
-"""How the tests are spread over processes: real VMs take turns in one, everything else runs beside them, and
-steps back for them.
+"""How the tests are spread over processes. Real VMs take turns: those that share a lab in one process, those
+that have one of their own in another. Everything else runs beside them, and steps back for them.
 
 Property tests draw the same cases in every run, so that a change is judged by what it changed. With
 KORORA_CHANCE=1 they draw new ones.
@@ -18,7 +18,9 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
+_APART = "tests/end_to_end/apart/"
 _REAL_VMS = "tests/end_to_end/"
+_NICE = {_APART: 5, _REAL_VMS: 0}
 _BEHIND_NICE = 10
 
 for sign in ("CI", "BUILD_NUMBER"):
@@ -28,21 +30,26 @@ settings.register_profile("korora", derandomize=not os.environ.get("KORORA_CHANC
 settings.load_profile("korora")
 
 
-class OneLab(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """All tests on real VMs share one lab, so one process runs them, in their order."""
+class ByLab(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Tests that share a lab run in one process, in their order; so do those that have labs of their own."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return _REAL_VMS if nodeid.startswith(_REAL_VMS) else nodeid
+        return _lab_of(nodeid) or nodeid
+
+
+def _lab_of(nodeid: str) -> str | None:
+    return next((folder for folder in _NICE if nodeid.startswith(folder)), None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Where several run at once, the guests are not to wait for other tests."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        nice = 0 if item.nodeid.startswith(_REAL_VMS) else _BEHIND_NICE
+        lab = _lab_of(item.nodeid)
+        nice = _NICE[lab] if lab else _BEHIND_NICE
         with suppress(PermissionError):  # of who may not come forward again
             os.setpriority(os.PRIO_PROCESS, 0, nice)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneLab:
-    return OneLab(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByLab:
+    return ByLab(config, log)

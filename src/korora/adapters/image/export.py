@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any, Final, TypeVar
 
-from korora.adapters.image import nbd
+from korora.adapters.image import nbd, spaces
 from korora.errors import ToolError
 from korora.model.image import Extent
 from korora.ports.image import Range, UnreadableError
@@ -49,25 +49,12 @@ def awaited(handle: Any, cookie: int, within_s: float | None = None) -> None:
         handle.poll(1000)
 
 
-class _Space:
-    """Memory for requests, of some bytes each. It is used again and again: libnbd (1.14) never lets go of a
-    buffer that it was given.
-    """
-
-    def __init__(self, length: int, first: int, request_bytes: int) -> None:
-        """`first`: of the first request, the others have `request_bytes`."""
-        self.bytes = memoryview(bytearray(length))
-        buffer = nbd.library().Buffer.from_buffer
-        cuts = [*([0] if length else []), *range(first, length, request_bytes), length]
-        self.requests = [(begin, buffer(self.bytes[begin:end])) for begin, end in pairwise(cuts)]
-
-
 @dataclass(frozen=True, slots=True)
 class _UnderWay:
     """A range that is being read into `space`, by these requests."""
 
     range: Range
-    space: _Space
+    space: spaces.Space
     cookies: list[int]
 
 
@@ -101,7 +88,6 @@ class Export:
 
     def _take_handle(self) -> None:
         self._thread.handle = self._free.popleft()
-        self._thread.spaces = {}
 
     def extents(self, offset: int = 0) -> Iterator[Extent]:
         if not self._handles[0].can_meta_context(ALLOCATION):
@@ -163,23 +149,23 @@ class Export:
         made: list[T] = []
         under_way: deque[_UnderWay] = deque()
         source = iter(batch)
-        try:
-            while True:
-                while len(under_way) < _AT_ONCE and (wanted := next(source, None)):
-                    under_way.append(self._begun(wanted, under_way))
-                if not under_way:
-                    return made
-                made.append(work(self._ended(under_way.popleft())))
-        except BaseException:
-            self._thread.spaces = {}  # requests that are still under way go on writing into these
-            raise
+        while True:
+            while len(under_way) < _AT_ONCE and (wanted := next(source, None)):
+                under_way.append(self._begun(wanted))
+            if not under_way:
+                return made
+            one = under_way.popleft()
+            made.append(work(self._ended(one)))
+            spaces.give(one.space)
 
-    def _begun(self, wanted: Range, others: Iterable[_UnderWay]) -> _UnderWay:
+    def _begun(self, wanted: Range) -> _UnderWay:
+        """Of a snapshot no request goes beyond one piece."""
         offset, length = wanted
-        space, handle = self._space(offset, length, others), self._thread.handle
-        cookies = []
+        most = nbd.SNAPSHOT_BYTES if self._snapshot else _REQUEST_BYTES
+        first = min(length, most - offset % most if self._snapshot else most)
+        space, handle, cookies = spaces.take(length), self._thread.handle, list[int]()
         with self._translated(offset, length):
-            for at, part in space.requests:
+            for at, part in space.requests(length, first, most):
                 cookies.append(handle.aio_pread(part, offset + at, flags=self._flags))
         return _UnderWay(wanted, space, cookies)
 
@@ -187,19 +173,7 @@ class Export:
         with self._translated(*one.range):
             for cookie in one.cookies:
                 awaited(self._thread.handle, cookie)
-        return one.space.bytes
-
-    def _space(self, offset: int, length: int, others: Iterable[_UnderWay]) -> _Space:
-        """Some of the thread's own that is not in use. Of a snapshot no request goes beyond one piece."""
-        most = nbd.SNAPSHOT_BYTES if self._snapshot else _REQUEST_BYTES
-        first = min(length, most - offset % most if self._snapshot else most)
-        pool: list[_Space] = self._thread.spaces.setdefault((length, first), [])
-        used = {id(other.space) for other in others}
-        free = next((space for space in pool if id(space) not in used), None)
-        if free is None:
-            free = _Space(length, first, most)
-            pool.append(free)
-        return free
+        return one.space.view(one.range[1])
 
     @contextmanager
     def _translated(self, offset: int, length: int) -> Iterator[None]:

@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from korora.adapters.image import nbd
+from korora.adapters.image import nbd, spaces
 from korora.adapters.image.export import Export, awaited
 from korora.errors import ToolError
 from korora.model.image import Extent
 from korora.ports.image import Range
-from korora.ports.image_writer import MAX_BYTES
 
 T = TypeVar("T")
 
@@ -29,28 +28,13 @@ _FLUSHED_EVERY: Final = 4096  # requests, so that no flush takes as long as the 
 _FULL: Final = {errno.errorcode[one] for one in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
 
 
-class _Space:
-    """Memory for a request, used again and again: libnbd (1.14) never lets go of a buffer that it had."""
-
-    def __init__(self) -> None:
-        self._bytes = memoryview(bytearray(MAX_BYTES))
-        self._buffers: dict[int, Any] = {}
-
-    def filled(self, data: bytes) -> Any:
-        """As a buffer with these bytes."""
-        self._bytes[: len(data)] = data
-        if len(data) not in self._buffers:
-            self._buffers[len(data)] = nbd.library().Buffer.from_buffer(self._bytes[: len(data)])
-        return self._buffers[len(data)]
-
-
 @dataclass(frozen=True, slots=True)
 class _UnderWay:
     """A request, and the memory that it needs meanwhile."""
 
     cookie: int
     range: Range
-    space: _Space | None = None
+    space: spaces.Space | None = None
 
 
 class WritableExport:
@@ -66,7 +50,6 @@ class WritableExport:
         self.size = self._reading.size
         self._writer = handles[-1]
         self._under_way: deque[_UnderWay] = deque()
-        self._free: list[_Space] = []
         self._since_flush = 0
 
     def extents(self, offset: int = 0) -> Iterator[Extent]:
@@ -84,7 +67,7 @@ class WritableExport:
     def put(self, offset: int, data: bytes) -> None:
         self._check(offset, len(data))
         self._make_room()
-        space = self._free.pop() if self._free else _Space()
+        space = spaces.take(len(data))
         with self._written(offset, len(data)):
             cookie = self._writer.aio_pwrite(space.filled(data), offset)
         self._begun(_UnderWay(cookie, (offset, len(data)), space))
@@ -143,7 +126,7 @@ class WritableExport:
         with self._written(*one.range):
             awaited(self._writer, one.cookie)
         if one.space is not None:
-            self._free.append(one.space)
+            spaces.give(one.space)
 
     @contextmanager
     def _written(self, offset: int, length: int) -> Iterator[None]:

@@ -32,28 +32,24 @@ def dig(root: Path, levels: int) -> None:
     os.close(held)
 
 
-def ext4(folder: Path, levels: int) -> Path:
-    image = blank(folder / "ext4.raw", 64)
-    run("mkfs.ext4", "-q", image)
-    with mounted(image, folder / "mounted") as root:
+def dug(image: Path, mebibytes: int, make: str, levels: int) -> Path:
+    blank(image, mebibytes)
+    run(make, "-q", image)
+    with mounted(image, image.parent / "mounted") as root:
         dig(root, levels)
     return image
+
+
+def ext4(folder: Path, levels: int) -> Path:
+    return dug(folder / "ext4.raw", 64, "mkfs.ext4", levels)
 
 
 def xfs(folder: Path, levels: int) -> Path:
-    image = blank(folder / "xfs.raw", 320)
-    run("mkfs.xfs", "-q", image)
-    with mounted(image, folder / "mounted") as root:
-        dig(root, levels)
-    return image
+    return dug(folder / "xfs.raw", 320, "mkfs.xfs", levels)
 
 
 def btrfs(folder: Path, levels: int) -> Path:
-    image = blank(folder / "btrfs.raw", 128)
-    run("mkfs.btrfs", "-q", image)
-    with mounted(image, folder / "mounted") as root:
-        dig(root, levels)
-    return image
+    return dug(folder / "btrfs.raw", 128, "mkfs.btrfs", levels)
 
 
 def ntfs(folder: Path, levels: int) -> Path:

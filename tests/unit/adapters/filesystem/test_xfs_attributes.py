@@ -5,48 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from korora.adapters.filesystem.disk import Disk
-from korora.adapters.filesystem.walker import told_of
+from fakes.volumes import blank, files_of, mounted, problems_of, run, walked
 from korora.adapters.filesystem.xfs_attributes import attributes_of
 from korora.model.files import FileRecord, Problem
 
-MIB = 1 << 20
 CONTENT = b"content"
 NOISE = random.Random(4)
 Values = Mapping[str, bytes]
 
 
-def run(*command: str | Path) -> str:
-    return subprocess.run([*command], check=True, capture_output=True, timeout=120, text=True).stdout
-
-
-@contextmanager
-def mounted(image: Path, at: Path) -> Iterator[Path]:
-    """What was written is in its place afterwards, and not only in the log."""
-    at.mkdir()
-    done = subprocess.run(["mount", "-o", "loop", image, at], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no XFS can be mounted to set attributes on it: {done.stderr.strip()}")
-    try:
-        yield at
-        run("fsfreeze", "--freeze", at)
-        run("fsfreeze", "--unfreeze", at)
-    finally:
-        run("umount", at)
-
-
 def made(folder: Path, files: Mapping[str, Values], *options: str) -> Path:
-    image = folder / "xfs.raw"
-    with image.open("wb") as file:
-        file.truncate(320 * MIB)
+    image = blank(folder / "xfs.raw", 320)
     run("mkfs.xfs", "-q", *options, image)
     with mounted(image, folder / "mounted") as root:
         for name in files:
@@ -61,10 +36,8 @@ def made(folder: Path, files: Mapping[str, Values], *options: str) -> Path:
 
 
 def told(image: Path) -> tuple[dict[str, FileRecord], list[Problem]]:
-    content = memoryview(image.read_bytes())
-    found = list(told_of(Disk(lambda at, length: bytes(content[at : at + length]), len(content)), ()))
-    files = {one.path.decode()[1:]: one for one in found if isinstance(one, FileRecord)}
-    return files, [one for one in found if isinstance(one, Problem)]
+    found = walked(image.read_bytes())
+    return {path.decode()[1:]: one for path, one in files_of(found).items()}, problems_of(found)
 
 
 def digests(values: Values) -> dict[str, str]:

@@ -6,8 +6,9 @@ As in the images with which QEMU tries itself, and made here field by field.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import pytest
@@ -23,6 +24,18 @@ KIB = 1024
 MOST32, MOST64, HALF64 = (1 << 32) - 1, (1 << 64) - 1, 1 << 63
 FAR = 1 << 40
 REFUSED = {"bad-image", "image-refused", "image-encrypted", "image-escape", "unreadable"}
+
+
+Fields = Mapping[str, tuple[int, str, Sequence[int]]]
+"""Of a header: where each is, how it is written, and absurd values."""
+
+
+def cases(fields: Fields) -> list[Any]:
+    return [
+        pytest.param(at, form, value, id=f"{name}: {value:#x}")
+        for name, (at, form, values) in fields.items()
+        for value in values
+    ]
 
 
 def edited(data: bytes, at: int, form: str, *values: object) -> bytes:
@@ -55,7 +68,7 @@ def qcow2(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return made(tmp_path_factory, Format.QCOW2)
 
 
-QCOW2_FIELDS: dict[str, tuple[int, str, Sequence[int]]] = {
+QCOW2_FIELDS: Fields = {
     "version": (4, ">I", (0, 1, 4, MOST32)),
     "bits of a cluster": (20, ">I", (0, 8, 22, 63, MOST32)),
     "size of the first table": (36, ">I", (0, 1 << 24, 1 << 25, 1 << 31, MOST32)),
@@ -68,14 +81,9 @@ QCOW2_FIELDS: dict[str, tuple[int, str, Sequence[int]]] = {
     "length of the header": (100, ">I", (0, 72, 1 << 20, MOST32)),
     "encryption": (32, ">I", (1, 2, 3, MOST32)),
 }
-_QCOW2 = [
-    pytest.param(at, form, value, id=f"{name}: {value:#x}")
-    for name, (at, form, values) in QCOW2_FIELDS.items()
-    for value in values
-]
 
 
-@pytest.mark.parametrize(("at", "form", "value"), _QCOW2)
+@pytest.mark.parametrize(("at", "form", "value"), cases(QCOW2_FIELDS))
 def test_a_qcow2_with_an_absurd_header_is_refused(
     tmp_path: Path, qcow2: bytes, at: int, form: str, value: int
 ) -> None:
@@ -168,21 +176,16 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return made(tmp_path_factory, Format.VMDK, "-o", "subformat=streamOptimized")
 
 
-VMDK_FIELDS: dict[str, tuple[int, str, Sequence[int]]] = {
+VMDK_FIELDS: Fields = {
     "version": (4, "<I", (4, MOST32)),
     "capacity": (12, "<Q", (FAR, 1 << 54, HALF64, MOST64)),
     "sectors of a grain": (20, "<Q", (0, 1 << 31, HALF64)),
     "entries of a table": (44, "<I", (0, 513, 1 << 20, MOST32)),
     "place of the directory": (56, "<Q", (0, 1, FAR, HALF64, MOST64)),
 }
-_VMDK = [
-    pytest.param(at, form, value, id=f"{name}: {value:#x}")
-    for name, (at, form, values) in VMDK_FIELDS.items()
-    for value in values
-]
 
 
-@pytest.mark.parametrize(("at", "form", "value"), _VMDK)
+@pytest.mark.parametrize(("at", "form", "value"), cases(VMDK_FIELDS))
 def test_a_sparse_vmdk_with_an_absurd_header_is_refused(
     tmp_path: Path, sparse: bytes, at: int, form: str, value: int
 ) -> None:
@@ -372,7 +375,7 @@ def test_an_absurd_number_of_regions_is_refused(tmp_path: Path, vhdx: bytes, cou
 
 # -- VDI ---------------------------------------------------------------------------------------------------
 
-VDI_FIELDS: dict[str, tuple[int, str, Sequence[int]]] = {
+VDI_FIELDS: Fields = {
     "version": (68, "<I", (0, MOST32)),
     "place of the map": (340, "<I", (0, 1, 1 << 30, MOST32)),
     "place of the data": (344, "<I", (1, 1 << 30, MOST32)),
@@ -381,14 +384,9 @@ VDI_FIELDS: dict[str, tuple[int, str, Sequence[int]]] = {
     "number of blocks": (384, "<I", (0, 1, 1 << 30, MOST32)),
     "blocks that are there": (388, "<I", (0, 1, MOST32)),
 }
-_VDI = [
-    pytest.param(at, form, value, id=f"{name}: {value:#x}")
-    for name, (at, form, values) in VDI_FIELDS.items()
-    for value in values
-]
 
 
-@pytest.mark.parametrize(("at", "form", "value"), _VDI)
+@pytest.mark.parametrize(("at", "form", "value"), cases(VDI_FIELDS))
 def test_a_vdi_with_an_absurd_header_is_refused(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, at: int, form: str, value: int
 ) -> None:

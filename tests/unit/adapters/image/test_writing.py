@@ -159,6 +159,30 @@ def test_memory_does_not_grow_with_what_is_read_and_written(tmp_path: Path) -> N
         assert used(opened, 4000) < few + 200_000
 
 
+def test_memory_does_not_grow_with_how_often_an_image_is_opened(tmp_path: Path) -> None:
+    image = ImageFiles(tmp_path / "disk", Format.QCOW2)
+    QemuImageWriter().create(image, 64 * MIB)
+    tracemalloc.start()
+    try:
+        once = opened_and_used(image)
+        for _ in range(4):
+            again = opened_and_used(image)
+        assert again < once + 2 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def opened_and_used(image: ImageFiles) -> int:
+    """Bytes that are still there after reads of all of it, and as many writes."""
+    with QemuImageWriter().open(image) as opened:
+        for number in range(64):
+            opened.put(number * MIB, bytes(MIB))
+        opened.flush()
+        for _ in opened.each([(number * MIB, MIB) for number in range(64)], len):
+            pass
+    return tracemalloc.get_traced_memory()[0]
+
+
 def used(opened: WritableImage, requests: int) -> int:
     """Bytes that are still there after so many requests of each kind."""
     tracemalloc.start()

@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
-DEMO = Path(__file__).parents[2] / "script" / "demo"
+DEMO = Path(__file__).parents[3] / "script" / "demo"
 
 
 def _demo(*words: str) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="QEMU is not installed"),
     pytest.mark.skipif(not shutil.which("certtool"), reason="certtool is not installed"),
 ]
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 PROMISED = {"wall_vs_tcp", "wall_vs_tls", "wall_vs_multifd_tls", "cpu_vs_tls", "downtime_vs_tcp"}
 
 

@@ -1,0 +1,1 @@
+"""Tests that bring a lab of their own, or need none: they run beside those that share one."""
