@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -40,6 +41,16 @@ def mounted(image: Path, at: Path) -> Iterator[Path]:
         run("fsfreeze", "--unfreeze", at)
     finally:
         run("umount", at)
+
+
+def at_one_moment(image: Path) -> bytes:
+    """A disk while it is mounted: two readings that are the same say how all of it was in between."""
+    until = monotonic() + 300
+    before = image.read_bytes()
+    while (now := image.read_bytes()) != before:
+        assert monotonic() < until, f"{image.name} is written to without end"
+        before = now
+    return now
 
 
 def walked(content: bytes) -> list[Told]:

@@ -13,7 +13,7 @@ import pytest
 import pytsk3
 from blake3 import blake3
 
-from fakes.volumes import blank, files_of, mounted, problems_of, run, walked
+from fakes.volumes import at_one_moment, blank, files_of, mounted, problems_of, run, walked
 from korora.adapters.filesystem import journal
 from korora.adapters.filesystem.disk import Bytes, ForSleuthKit
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
@@ -373,7 +373,11 @@ def with_files_flushed(image: Path, at: Path) -> tuple[bytes, dict[bytes, bytes]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        return image.read_bytes(), there
+        return at_one_moment(image), there
+
+
+ROUNDS = 10
+"""The kernel may write what lies in a journal into its place whenever it likes."""
 
 
 @pytest.mark.parametrize("made", [("ext4", 1024), ("ext4", 4096), ("ext3", 1024)], ids=["1K", "4K", "ext3"])
@@ -381,17 +385,26 @@ def with_files_flushed(image: Path, at: Path) -> tuple[bytes, dict[bytes, bytes]
 def test_of_a_mounted_disk_all_that_was_flushed_is_told(
     tmp_path: Path, made: tuple[str, int], data: str
 ) -> None:
-    kind, block_bytes = made
-    image = blank(tmp_path / "disk.raw", 32)
-    run("mkfs.ext4", "-q", "-t", kind, "-b", str(block_bytes), image)
-    if data == "in the journal too":
-        run("tune2fs", "-o", "journal_data", image)
-    content, there = with_files_flushed(image, tmp_path / "at")
+    content, there = next(one for one in flushed(tmp_path, *made, data) if some_is_in_the_journal_alone(*one))
     told = walked(content)
     assert problems_of(told) == []
     found = {path: one.blake3 for path, one in files_of(told).items() if is_in(there, one)}
     assert found == {path: blake3(data).hexdigest() for path, data in there.items()}
-    assert len(files_of(walked(without_recovery(content)))) < len(files_of(told))
+
+
+def flushed(
+    folder: Path, kind: str, block_bytes: int, data: str
+) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+    for number in range(ROUNDS):
+        image = blank(folder / f"disk{number}.raw", 32)
+        run("mkfs.ext4", "-q", "-t", kind, "-b", str(block_bytes), image)
+        if data == "in the journal too":
+            run("tune2fs", "-o", "journal_data", image)
+        yield with_files_flushed(image, folder / f"at{number}")
+
+
+def some_is_in_the_journal_alone(content: bytes, there: dict[bytes, bytes]) -> bool:
+    return not there.keys() <= files_of(walked(without_recovery(content))).keys()
 
 
 def is_in(there: dict[bytes, bytes], one: FileRecord) -> bool:
