@@ -29,10 +29,12 @@ def blank(image: Path, mebibytes: int) -> Path:
 
 
 @contextmanager
-def mounted(image: Path, at: Path) -> Iterator[Path]:
+def mounted(image: Path, at: Path, options: str = "rw") -> Iterator[Path]:
     """By this machine's kernel. What was written is in its place afterwards, and not only in the log."""
     at.mkdir()
-    done = subprocess.run(["mount", "-o", "loop", image, at], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["mount", "-o", f"loop,{options}", image, at], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         pytest.skip(f"{image.name} cannot be mounted to write to it: {done.stderr.strip()}")
     try:

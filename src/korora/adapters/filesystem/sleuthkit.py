@@ -57,6 +57,8 @@ _NAMES: Final = {
     pytsk3.TSK_FS_TYPE_HFS: "hfs+",
 }
 
+_EXT: Final = {"ext2", "ext3", "ext4"}
+
 
 @dataclass(slots=True)
 class _Folder:
@@ -94,9 +96,9 @@ class SleuthKitVolume:
         if not self.filesystem:
             raise OSError("a file system that is not read")
         self._unplayed = ""
-        if self.filesystem in {"ext3", "ext4"}:
+        if self.filesystem in _EXT:
             part = self._with_journal(part)
-        inodes = Inodes(part) if self.filesystem in {"ext2", "ext3", "ext4"} else None
+        inodes = Inodes(part) if self.filesystem in _EXT else None
         self._inodes = inodes
         self._extras = _Extras(part, inodes) if inodes else None
         self._sealed = Sealed(inodes) if inodes else None
@@ -117,6 +119,9 @@ class SleuthKitVolume:
         self._before = self._image, self._files  # its journal is read from there
         self._image = ForSleuthKit(now)
         self._files = pytsk3.FS_Info(self._image)
+        self.filesystem = _NAMES.get(self._files.info.ftype, "")
+        if self.filesystem not in _EXT:
+            raise OSError("what its journal makes of it is not read")
         return now
 
     def walk(self, contents: Contents) -> Iterator[Walked]:
