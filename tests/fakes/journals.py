@@ -1,4 +1,4 @@
-"""Disks with something in their journal (ext3, ext4) alone, made by debugfs, and what e2fsck makes of them."""
+"""Disks with something in their journal (ext3, ext4) alone, by debugfs, and what e2fsck makes of them."""
 
 from __future__ import annotations
 

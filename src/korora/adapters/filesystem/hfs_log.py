@@ -1,4 +1,4 @@
-"""Whether something lies in the journal of HFS+ alone. It is not played: of whatever is in it, nothing is known.
+"""Whether something lies in the journal of HFS+ alone. It is not played: of what is in it, nothing is known.
 
 Promise: it is called clean only if there is none, or what it says of itself is that it is empty or not begun.
 Source: Apple's Technical Note TN1150, "Journal".
@@ -7,7 +7,7 @@ Source: Apple's Technical Note TN1150, "Journal".
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Any, Final
 
 from korora.adapters.filesystem.disk import Bytes
 
@@ -52,7 +52,7 @@ def _begin(part: Bytes) -> int:
     return first * _SECTOR + start * block_bytes if signature in _SIGNATURES else 0
 
 
-def _unpacked(form: struct.Struct, part: Bytes, at: int) -> tuple[int, ...]:
+def _unpacked(form: struct.Struct, part: Bytes, at: int) -> tuple[Any, ...]:
     data = part.read(at, form.size)
     if len(data) != form.size:
         raise OSError("its journal reaches beyond the end")

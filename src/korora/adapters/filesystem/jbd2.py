@@ -42,7 +42,7 @@ def is_empty(head: bytes) -> bool:
     """Of the journal with that superblock: nothing is to be played. ValueError where it is none."""
     if len(head) < _HEAD.size or _HEAD.unpack_from(head)[0] != _MAGIC:
         raise ValueError("it has no superblock that can be")
-    return _HEAD.unpack_from(head)[7] == 0
+    return not _HEAD.unpack_from(head)[7]
 
 
 @dataclass(slots=True)
@@ -68,15 +68,15 @@ class Journal:
         )
         if magic != _MAGIC or kind not in {_OLD_SUPERBLOCK, _SUPERBLOCK} or size != block_bytes:
             raise ValueError("it has no superblock that can be")
-        may_be_unknown, self._features, for_writing = features if kind == _SUPERBLOCK else (0, 0, 0)
-        self._set_sums(head, may_be_unknown, for_writing)
+        self._set_features(head, *(features if kind == _SUPERBLOCK else (0, 0, 0)))
         if self._end * block_bytes > content.size or not 0 < self._first < self._end:
             raise ValueError("it does not lie where it says")
         if self._start and not self._first <= self._start < self._end:
             raise ValueError("it does not begin where it lies")
 
-    def _set_sums(self, head: bytes, may_be_unknown: int, for_writing: int) -> None:
+    def _set_features(self, head: bytes, may_be_unknown: int, features: int, for_writing: int) -> None:
         """As jbd2 would load it, which takes one kind of checksums at most."""
+        self._features = features
         if unknown := self._features & ~_KNOWN or for_writing:
             raise ValueError(f"it has features that are not known: {unknown:#x}")
         self._has_sum_1 = bool(may_be_unknown & _HAS_SUMS_1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -17,7 +17,7 @@ import msgspec
 import pyfsext
 import pytsk3
 
-from korora.adapters.filesystem import folders, journal, ntfs, ntfs_index, ntfs_log
+from korora.adapters.filesystem import folders, hfs_log, journal, ntfs, ntfs_index, ntfs_log
 from korora.adapters.filesystem.contents import Contents, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, ForSleuthKit, words_of
 from korora.adapters.filesystem.hashing import Digests
@@ -58,6 +58,8 @@ _NAMES: Final = {
 }
 
 _EXT: Final = {"ext2", "ext3", "ext4"}
+_OVER_HFS: Final = 1
+"""What is above the root of HFS+ (TN1150); elsewhere that is the root itself."""
 
 
 @dataclass(slots=True)
@@ -105,7 +107,9 @@ class SleuthKitVolume:
         self._table = None
         if self.filesystem == "ntfs":
             self._table = Table(part, self._files)
-            self._unplayed = _in_its_log(self._files)
+            self._unplayed = _in_its_log(lambda: ntfs_log.is_clean(self._files))
+        elif self.filesystem == "hfs+":
+            self._unplayed = _in_its_log(lambda: hfs_log.is_clean(part))
 
     def _with_journal(self, part: Bytes) -> Bytes:
         """From here on the disk is as it would be once it was mounted."""
@@ -130,7 +134,8 @@ class SleuthKitVolume:
         contents.lie_in(self._has)
         number = int(self._files.info.root_inum)
         root = self._files.open_dir(inode=number)
-        open_folders = [_Folder(b"", number, number, iter(root), self._files.open_meta(number))]
+        over = _OVER_HFS if self.filesystem == "hfs+" else number
+        open_folders = [_Folder(b"", number, over, iter(root), self._files.open_meta(number))]
         above = {open_folders[0].inode}
         while open_folders:
             folder, record = open_folders[-1], None
@@ -327,9 +332,9 @@ class SleuthKitVolume:
         )
 
 
-def _in_its_log(files: Any) -> str:
+def _in_its_log(is_clean: Callable[[], bool]) -> str:
     try:
-        return "" if ntfs_log.is_clean(files) else "what is in its log alone is not known: it was not closed"
+        return "" if is_clean() else "what is in its log alone is not known: it was not closed"
     except OSError as error:
         return words_of(error)
 

@@ -1,4 +1,4 @@
-"""Where something may lie in the log of XFS or NTFS alone, that is told: nobody plays these."""
+"""Where something may lie in the log of XFS, NTFS or HFS+ alone, that is told: nobody plays these."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes import hfs
 from fakes.volumes import at_one_moment, blank, files_of, mounted, problems_of, run, walked
-from korora.adapters.filesystem import ntfs_log
+from korora.adapters.filesystem import hfs_log, ntfs_log
 from korora.adapters.filesystem.xfs_log import BLOCK_BYTES, Log
 
 UNKNOWN = "what is in its log alone is not known"
@@ -170,3 +171,54 @@ def test_an_ntfs_that_is_open_is_unknown(tmp_path: Path) -> None:
     content[log : log + 8192] = area(1, SOMEBODY, 0) * 2
     [words] = problem_words(bytes(content))
     assert words.startswith(UNKNOWN)
+
+
+# -- HFS+ --------------------------------------------------------------------------------------------------
+
+
+def test_an_hfs_without_a_journal_or_with_an_empty_one_is_clean() -> None:
+    assert problem_words(hfs.volume()) == []
+    for order in "<>":
+        empty = hfs.volume(hfs.HAS_JOURNAL, hfs.info(), hfs.journal(512, 512, order))
+        assert problem_words(empty) == []
+    assert problem_words(hfs.volume(hfs.HAS_JOURNAL, hfs.info(hfs.IN_ITSELF | hfs.NOT_BEGUN))) == []
+
+
+@pytest.mark.parametrize(
+    ("info", "journal"),
+    [
+        (hfs.info(), hfs.journal(512, 1024)),
+        (hfs.info(), hfs.journal(1024, 512, ">")),
+        (hfs.info(), b""),
+        (hfs.info(hfs.ELSEWHERE), hfs.journal(512, 512)),
+        (b"", hfs.journal(512, 512)),
+    ],
+    ids=["something", "something, wrapped", "none", "elsewhere", "nowhere"],
+)
+def test_an_hfs_whose_journal_has_something_or_is_not_there_is_unknown(info: bytes, journal: bytes) -> None:
+    [words] = problem_words(hfs.volume(hfs.HAS_JOURNAL, info, journal))
+    assert words.startswith(UNKNOWN)
+
+
+@pytest.mark.parametrize("end", [512, 1024])
+def test_an_hfs_in_a_wrapper_is_looked_at(end: int) -> None:
+    inside = hfs.volume(hfs.HAS_JOURNAL, hfs.info(), hfs.journal(512, end))
+    head = struct.pack(">2s18xI4xH94x2sHH", b"BD", 8192, 9, b"H+", 2, len(inside) // 8192)
+    content = (bytes(1024) + head).ljust(9 * 512 + 2 * 8192, b"\0") + inside
+    assert hfs_log.is_clean(InMemory(content)) is (end == 512)
+    assert [words.startswith(UNKNOWN) for words in problem_words(content)] == [True] * (end != 512)
+
+
+def test_an_hfs_whose_journal_lies_beyond_its_end_is_unknown() -> None:
+    far = hfs.info()[:36] + struct.pack(">Q", 1 << 62) + hfs.info()[44:]
+    [words] = problem_words(hfs.volume(hfs.HAS_JOURNAL, far))
+    assert "beyond" in words
+
+
+@given(st.binary(max_size=200))
+def test_whatever_lies_in_a_log_of_hfs_ends_in_an_answer(content: bytes) -> None:
+    for one in (hfs.volume(hfs.HAS_JOURNAL, content), hfs.volume(hfs.HAS_JOURNAL, hfs.info(), content)):
+        try:
+            assert hfs_log.is_clean(InMemory(one)) in {True, False}
+        except OSError as error:
+            assert "beyond" in str(error)
