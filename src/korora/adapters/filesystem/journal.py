@@ -19,6 +19,8 @@ _EXT_SUPERBLOCK: Final = 1024
 _FEATURES, _INODE, _BLOCK = 0x5C, 0xE0, 0x18
 """Of ext's superblock, in little-endian: features, the journal's inode, the size of blocks."""
 _HAS_JOURNAL, _NEEDS_RECOVERY = 0x4, 0x4
+_MOST_BLOCKS: Final = 10_240_000
+"""That mkfs gives to a journal."""
 _NOWHERE: Final = int(pytsk3.TSK_FS_ATTR_RUN_FLAG_FILLER) | int(pytsk3.TSK_FS_ATTR_RUN_FLAG_SPARSE)
 
 
@@ -59,6 +61,8 @@ class _Content:
     def __init__(self, entry: Any, block_bytes: int) -> None:
         self._entry = entry
         self.size = int(entry.info.meta.size)
+        if self.size > _MOST_BLOCKS * block_bytes:
+            raise ValueError("it is larger than can be")
         data = next((one for one in entry if one.info.type == pytsk3.TSK_FS_ATTR_TYPE_DEFAULT), ())
         blocks = -(-self.size // block_bytes)
         runs = [run for run in data if int(run.offset) < blocks]

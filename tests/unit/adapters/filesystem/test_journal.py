@@ -268,6 +268,17 @@ def test_a_journal_with_a_hole_is_a_problem(tmp_path: Path) -> None:
     assert is_one_problem(made.image.read_bytes())
 
 
+@pytest.mark.parametrize("needs_recovery", [True, False])
+def test_a_journal_larger_than_can_be_is_a_problem(tmp_path: Path, needs_recovery: bool) -> None:
+    made = Made(tmp_path, kind="ext3")
+    if needs_recovery:
+        made.with_a_new_file()
+    debugfs(made.image, f"set_inode_field <8> size {10_240_001 * 1024}")
+    with pytest.raises(ValueError, match="larger than can be"):
+        played(made.image.read_bytes())
+    assert is_one_problem(made.image.read_bytes())
+
+
 def test_a_journal_that_would_write_over_itself_is_a_problem(tmp_path: Path) -> None:
     made = Made(tmp_path)
     within = made.journal_at + 500
