@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytsk3
 
 from korora.adapters.filesystem.disk import Bytes
+from korora.adapters.filesystem.inodes import Inodes
 from korora.adapters.filesystem.jbd2 import Journal, is_empty
 
 _EXT_SUPERBLOCK: Final = 1024
@@ -40,12 +41,14 @@ def played(part: Bytes, files: Any) -> Bytes | None:
         if needs_recovery:
             raise ValueError("it lies on another device")
         return None
-    content = _Content(files.open_meta(inode), int(files.info.block_size))
+    block_bytes = 1024 << min(struct.unpack_from("<I", head, _BLOCK)[0], 6)
+    if Inodes(part).size(inode) > min(_MOST_BLOCKS * block_bytes, part.size):  # its holes would take hours
+        raise ValueError("it is larger than can be")
+    content = _Content(files.open_meta(inode), block_bytes)
     if not needs_recovery:  # then a mount would leave it out, and e2fsck would play it
         if not is_empty(content.read(0, 1024)):
             raise ValueError("it has something, and the file system says that it has not")
         return None
-    block_bytes = 1024 << min(struct.unpack_from("<I", head, _BLOCK)[0], 6)
     journal = Journal(content, block_bytes)
     newest = journal.newest()
     if newest and (max(newest) + 1) * block_bytes > part.size:
@@ -61,8 +64,6 @@ class _Content:
     def __init__(self, entry: Any, block_bytes: int) -> None:
         self._entry = entry
         self.size = int(entry.info.meta.size)
-        if self.size > _MOST_BLOCKS * block_bytes:
-            raise ValueError("it is larger than can be")
         data = next((one for one in entry if one.info.type == pytsk3.TSK_FS_ATTR_TYPE_DEFAULT), ())
         blocks = -(-self.size // block_bytes)
         runs = [run for run in data if int(run.offset) < blocks]

@@ -273,7 +273,7 @@ def test_a_journal_larger_than_can_be_is_a_problem(tmp_path: Path, needs_recover
     made = Made(tmp_path, kind="ext3")
     if needs_recovery:
         made.with_a_new_file()
-    debugfs(made.image, f"set_inode_field <8> size {10_240_001 * 1024}")
+    debugfs(made.image, f"set_inode_field <8> size {(MEBIBYTES << 20) + 1}")
     with pytest.raises(ValueError, match="larger than can be"):
         played(made.image.read_bytes())
     assert is_one_problem(made.image.read_bytes())
