@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -28,10 +29,12 @@ def blank(image: Path, mebibytes: int) -> Path:
 
 
 @contextmanager
-def mounted(image: Path, at: Path) -> Iterator[Path]:
+def mounted(image: Path, at: Path, options: str = "rw") -> Iterator[Path]:
     """By this machine's kernel. What was written is in its place afterwards, and not only in the log."""
     at.mkdir()
-    done = subprocess.run(["mount", "-o", "loop", image, at], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["mount", "-o", f"loop,{options}", image, at], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         pytest.skip(f"{image.name} cannot be mounted to write to it: {done.stderr.strip()}")
     try:
@@ -40,6 +43,16 @@ def mounted(image: Path, at: Path) -> Iterator[Path]:
         run("fsfreeze", "--unfreeze", at)
     finally:
         run("umount", at)
+
+
+def at_one_moment(image: Path) -> bytes:
+    """A disk while it is mounted: two readings that are the same say how all of it was in between."""
+    until = monotonic() + 300
+    before = image.read_bytes()
+    while (now := image.read_bytes()) != before:
+        assert monotonic() < until, f"{image.name} is written to without end"
+        before = now
+    return now
 
 
 def walked(content: bytes) -> list[Told]:

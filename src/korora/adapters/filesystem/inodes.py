@@ -19,6 +19,7 @@ _SHORT_DESCRIPTOR, _LONG_DESCRIPTOR = 32, 64
 _OLD_INODE: Final = 128
 _LARGEST_INODE: Final = 1 << 16
 _MAP, _MAP_BYTES = 0x28, 60
+_SIZE, _SIZE_HIGH = 0x04, 0x6C
 _FLAGS, _ACL_BLOCK, _ACL_BLOCK_HIGH, _EXTRA_BYTES = 0x20, 0x68, 0x76, 0x80
 
 
@@ -46,6 +47,11 @@ class Inodes:
     def flags(self, inode: int) -> int:
         """OSError or ValueError when that cannot be known."""
         return int(_U32.unpack_from(self._raw(inode), _FLAGS)[0])
+
+    def size(self, inode: int) -> int:
+        """Of a file, in bytes. Errors as above."""
+        raw = self._raw(inode)
+        return int(_U32.unpack_from(raw, _SIZE)[0] | _U32.unpack_from(raw, _SIZE_HIGH)[0] << 32)
 
     def is_apart(self, inode: int) -> bool:
         """Whether the descriptor of its group is not in the table behind the superblock (meta_bg)."""

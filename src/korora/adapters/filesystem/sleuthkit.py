@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -17,7 +17,7 @@ import msgspec
 import pyfsext
 import pytsk3
 
-from korora.adapters.filesystem import folders, ntfs, ntfs_index
+from korora.adapters.filesystem import folders, hfs_log, journal, ntfs, ntfs_index, ntfs_log
 from korora.adapters.filesystem.contents import Contents, Walked
 from korora.adapters.filesystem.disk import AsFile, Bytes, ForSleuthKit, words_of
 from korora.adapters.filesystem.hashing import Digests
@@ -57,6 +57,10 @@ _NAMES: Final = {
     pytsk3.TSK_FS_TYPE_HFS: "hfs+",
 }
 
+_EXT: Final = {"ext2", "ext3", "ext4"}
+_OVER_HFS: Final = 1
+"""What is above the root of HFS+ (TN1150); elsewhere that is the root itself."""
+
 
 @dataclass(slots=True)
 class _Folder:
@@ -93,17 +97,45 @@ class SleuthKitVolume:
         self.filesystem = _NAMES.get(self._files.info.ftype, "")
         if not self.filesystem:
             raise OSError("a file system that is not read")
-        inodes = Inodes(part) if self.filesystem in {"ext2", "ext3", "ext4"} else None
+        self._unplayed = ""
+        if self.filesystem in _EXT:
+            part = self._with_journal(part)
+        inodes = Inodes(part) if self.filesystem in _EXT else None
         self._inodes = inodes
         self._extras = _Extras(part, inodes) if inodes else None
         self._sealed = Sealed(inodes) if inodes else None
-        self._table = Table(part, self._files) if self.filesystem == "ntfs" else None
+        self._table = None
+        if self.filesystem == "ntfs":
+            self._table = Table(part, self._files)
+            self._unplayed = _in_its_log(lambda: ntfs_log.is_clean(self._files))
+        elif self.filesystem == "hfs+":
+            self._unplayed = _in_its_log(lambda: hfs_log.is_clean(part))
+
+    def _with_journal(self, part: Bytes) -> Bytes:
+        """From here on the disk is as it would be once it was mounted."""
+        try:
+            now = journal.played(part, self._files)
+        except (OSError, ValueError) as error:
+            self._unplayed = f"what is in its journal alone is not known: {words_of(error)}"
+            return part
+        if now is None:
+            return part
+        self._before = self._image, self._files  # its journal is read from there
+        self._image = ForSleuthKit(now)
+        self._files = pytsk3.FS_Info(self._image)
+        self.filesystem = _NAMES.get(self._files.info.ftype, "")
+        if self.filesystem not in _EXT:
+            raise OSError("what its journal makes of it is not read")
+        return now
 
     def walk(self, contents: Contents) -> Iterator[Walked]:
+        if self._unplayed:
+            yield self._problem(b"", self._unplayed)
         contents.lie_in(self._has)
         number = int(self._files.info.root_inum)
         root = self._files.open_dir(inode=number)
-        open_folders = [_Folder(b"", number, number, iter(root), self._files.open_meta(number))]
+        over = _OVER_HFS if self.filesystem == "hfs+" else number
+        open_folders = [_Folder(b"", number, over, iter(root), self._files.open_meta(number))]
         above = {open_folders[0].inode}
         while open_folders:
             folder, record = open_folders[-1], None
@@ -298,6 +330,13 @@ class SleuthKitVolume:
         return Problem(
             f"volume {self._number}: {path.decode('utf-8', 'backslashreplace')[:2000] or '/'}", words
         )
+
+
+def _in_its_log(is_clean: Callable[[], bool]) -> str:
+    try:
+        return "" if is_clean() else "what is in its log alone is not known: it was not closed"
+    except OSError as error:
+        return words_of(error)
 
 
 def _target(entry: Any, meta: Any) -> bytes:

@@ -19,6 +19,7 @@ from korora.adapters.filesystem.folders import Told
 from korora.adapters.filesystem.hashing import Digests
 from korora.adapters.filesystem.holes import Run
 from korora.adapters.filesystem.xfs_attributes import attributes_of
+from korora.adapters.filesystem.xfs_log import BLOCK_BYTES, Log
 from korora.model.files import MAX_PATH_BYTES, FileRecord, Kind, Problem
 
 MAX_DEPTH: Final = 1024
@@ -73,10 +74,21 @@ class XfsVolume:
         self._file = AsFile(part)
         self._volume = pyfsxfs.volume()
         self._volume.open_file_object(self._file)
-        self._groups = _Groups.of(part.read(0, 512))
+        superblock = part.read(0, 512)
+        self._groups = _Groups.of(superblock)
+        self._log = _log(part, superblock, self._groups)
 
     def walk(self, contents: Contents) -> Iterator[Walked]:
+        if unknown := self._in_its_log():
+            yield self._problem(b"", unknown)
         yield from self._inside(self._volume.get_root_directory(), b"", (), contents)
+
+    def _in_its_log(self) -> str:
+        try:
+            clean = self._log is not None and self._log.is_clean()
+        except OSError as error:
+            return words_of(error)
+        return "" if clean else "what is in its log alone is not known: it was not unmounted"
 
     def _inside(
         self, directory: Any, path: bytes, above: tuple[int, ...], contents: Contents
@@ -163,6 +175,15 @@ class XfsVolume:
         return Problem(
             f"volume {self._number}: {path.decode('utf-8', 'backslashreplace')[:2000] or '/'}", words
         )
+
+
+def _log(part: Bytes, superblock: bytes, groups: _Groups) -> Log | None:
+    """None where it lies on another device."""
+    start, blocks = int.from_bytes(superblock[48:56], "big"), int.from_bytes(superblock[96:100], "big")
+    if not start or not blocks:
+        return None
+    place = groups.place_of(start * groups.block_bytes)
+    return Log(part, place, blocks * groups.block_bytes // BLOCK_BYTES)
 
 
 def _holes(entry: Any) -> Iterator[Run]:

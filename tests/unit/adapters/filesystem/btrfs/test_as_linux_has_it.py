@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from fakes.volumes import at_one_moment
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
 from korora.model.files import Content, Done, FileRecord, Problem, Told, Volume
 from korora.model.image import Format, ImageFiles
@@ -217,7 +218,8 @@ def test_what_only_the_log_has_is_unknown(tmp_path: Path, mounted: Mounted) -> N
         file.flush()
         os.fsync(file.fileno())
     copy = tmp_path / "as after a loss of power"
-    run("cp", "--sparse=always", image, copy)
+    copy.write_bytes(at_one_moment(image))
+    run("fallocate", "--dig-holes", copy)
     told = walked(copy)
     assert files_of(told).keys() == {b"/first"}
     assert ["its log" in problem or "what its log has" in problem for problem in unknown(told)] == [True]
