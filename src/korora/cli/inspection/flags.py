@@ -42,7 +42,7 @@ def list_flags(
 ) -> None:
     """Flags on all hosts in reach, open ones first. Exit code 0, whatever there is.
 
-    A host that does not tell its flags is named, and then the exit code is not 0: 5 if its record was changed.
+    A host that does not tell its flags is named. Then the exit code is not 0: 5 if its record was changed.
     """
     invocation = Invocation.of(context)
     known, silent = _flags(invocation)
