@@ -95,7 +95,9 @@ def _looked_at(level: _Level, may: set[Path]) -> tuple[ImageFacts, dict[str, Pat
 
 
 def _damages(level: _Level, facts: ImageFacts, shown: tuple[tuple[str, Path], ...]) -> Iterator[ImageFinding]:
-    """What QEMU would read as zeros, or twice, without a word."""
+    """What QEMU would read as zeros, or twice, without a word. A raw disk has nothing that could be wrong."""
+    if level.format is Format.RAW:
+        return
     checked = Checked()
     if not level.in_use:
         checked = QemuImages().check(ImageFiles(level.path, level.format, level.part, shown))

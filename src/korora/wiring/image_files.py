@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -82,45 +85,90 @@ def system_findings(reading: Reading) -> Iterator[SystemFinding]:
     yield from packages.findings(reading.databases, reading.files)
 
 
-def compared(before: Files, after: Reading) -> list[FileChange]:
-    return list(changes(before, after.files.values()))
+def compared(before: Files, after: Reading, paths: Sequence[str] = ()) -> list[FileChange]:
+    """Of those files whose path fits."""
+    known = {place: file for place, file in before.items() if chosen(file, paths)}
+    return list(changes(known, after.files.values()))
 
 
 # -- a baseline, a line for each file ------------------------------------------------------------------------
 
 
-class Baseline(msgspec.Struct, frozen=True, tag="korora-files"):
-    """The first line."""
+MAX_LINE_BYTES: Final = 64 << 20
+
+
+class Baseline(msgspec.Struct, frozen=True, tag="korora-files", omit_defaults=True):
+    """The first line. `paths`: the patterns, where not all files were taken down."""
 
     image: str
     root: str | None
     problems: tuple[Problem, ...] = ()
+    paths: tuple[str, ...] = ()
 
 
-def write_baseline(path: Path, image: str, reading: Reading) -> None:
+def check_baseline(path: Path) -> None:
+    """UsageError(kind="output") before a disk is read, if no baseline could be written there."""
+    if path.exists() and not path.is_file():
+        raise _unwritable(path, "it is no file")
+    if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+        raise _unwritable(path, f"nothing can be written to {path.absolute().parent}")
+
+
+def write_baseline(path: Path, image: str, reading: Reading, paths: Sequence[str] = ()) -> None:
+    """Whole or not at all. UsageError(kind="output")."""
     encoder, root = msgspec.json.Encoder(), reading.digest.root()
     new = path.with_name(path.name + ".new")
-    with new.open("wb") as out:
-        out.write(encoder.encode(Baseline(image, root, tuple(reading.digest.problems))) + b"\n")
-        for file in reading.files.values():
-            out.write(encoder.encode(file) + b"\n")
-    new.replace(path)
+    try:
+        with new.open("wb") as out:
+            first = Baseline(image, root, tuple(reading.digest.problems), tuple(paths))
+            out.write(encoder.encode(first) + b"\n")
+            for file in reading.files.values():
+                out.write(encoder.encode(file) + b"\n")
+        new.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error.strerror or str(error)) from error
+
+
+def _unwritable(path: Path, why: str) -> UsageError:
+    return UsageError(
+        f"the baseline {path} cannot be written: {why}",
+        kind="output",
+        remedy="name a file where there is room",
+    )
 
 
 def read_baseline(path: Path) -> tuple[Baseline, Files]:
-    """UsageError(kind="bad-baseline")."""
+    """UsageError(kind="bad-baseline"), also when a line has more than `MAX_LINE_BYTES`."""
     files = Files()
     try:
-        with path.open("rb") as lines:
-            first = msgspec.json.decode(next(lines), type=Baseline)
+        with path.open("rb") as file:
+            lines = iter(partial(file.readline, MAX_LINE_BYTES), b"")
+            first = msgspec.json.decode(next(lines, b""), type=Baseline)
             decoder = msgspec.json.Decoder(FileRecord)
             for line in lines:
-                file = decoder.decode(line)
-                files[file.volume, file.path] = file
-    except (OSError, StopIteration, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{path} is no baseline of files: {error}",
-            kind="bad-baseline",
-            remedy="make one: korora files digest IMAGE --baseline FILE",
-        ) from error
+                record = decoder.decode(line)
+                files[record.volume, record.path] = record
+    except OSError as error:
+        raise _no_baseline(path, f"it cannot be read: {error.strerror}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _no_baseline(path, str(error)) from error
     return first, files
+
+
+def paths_of(baseline: Baseline, asked: Sequence[str]) -> Sequence[str]:
+    """Those that are compared. UsageError(kind="other-paths") for one that the baseline says nothing of."""
+    if baseline.paths and (beyond := [one for one in asked if one not in baseline.paths]):
+        raise UsageError(
+            f"the baseline is of {', '.join(baseline.paths)} alone: it says nothing of {', '.join(beyond)}",
+            kind="other-paths",
+            remedy="ask for paths that it was made with, or for none; or make another one",
+        )
+    return asked or baseline.paths
+
+
+def _no_baseline(path: Path, why: str) -> UsageError:
+    return UsageError(
+        f"{path} is no baseline of files: {why}",
+        kind="bad-baseline",
+        remedy="make one: korora files digest IMAGE --baseline FILE",
+    )

@@ -22,6 +22,15 @@ from korora.wiring import image_chain, image_package, image_state
 __all__ = ["Difference", "Disk", "Image", "Progress", "Tell", "differing", "digested", "looked_at"]
 
 Tell = Callable[[Progress], None]
+_ALLOW = "see `korora image info`; `--allow FILE` names another file that it may open"
+_REMEDIES = {
+    "backing": _ALLOW,
+    "data-file": _ALLOW,
+    "backing-elsewhere": "convert it on the host it comes from: such a file is never opened",
+    "data-file-elsewhere": "convert it on the host it comes from: such a file is never opened",
+    "backing-format": "if you trust it: qemu-img rebase -u -F FORMAT -b FILE IMAGE",
+    "size": "larger disks are not read",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +119,7 @@ def refuse_critical(image: Image) -> None:
             raise RefusedError(
                 f"{image.path} is not read: {finding.message}",
                 kind="image-refused",
-                remedy="see `korora image info`; `--allow FILE` names another file that it may open",
+                remedy=_REMEDIES.get(finding.kind, "see `korora image info`; take another copy of it"),
             )
     for disk in image.disks:
         if disk.facts.encrypted:

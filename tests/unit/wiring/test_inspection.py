@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.failing_file import failing, skip_without_fuse
 from fakes.scanner import eicar
 from korora.adapters.flags import bag
 from korora.adapters.indicators.sqlite import SqliteIndicators
@@ -331,3 +332,13 @@ esac
     name = flag.name("web", one.kind, one.place, "")
     kept = bag.opened((tmp_path / "out" / f"original-{name}.tar").read_bytes(), name)["data/original"]
     assert kept == b"d" * (MIB // 2) + flag.placeholder(name, 4096) * (MIB // 2 // 4096)
+
+
+def test_a_disk_whose_first_sector_cannot_be_read_has_a_flag_there(inspect: Inspect, tmp_path: Path) -> None:
+    skip_without_fuse()
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(b"d" * 3 * MIB)
+    with failing(disk, 0):
+        found = inspect(disk, checks=dict.fromkeys(Check, Disposition.OFF) | {Check.DISKS: Disposition.FLAG})
+    (chunk,) = found.found
+    assert (chunk.kind, chunk.place.offset, chunk.place.length) == (FlagKind.UNREADABLE, 0, MIB)

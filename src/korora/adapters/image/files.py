@@ -10,11 +10,12 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from korora.errors import IntegrityError, UsageError
+from korora.errors import IntegrityError, ToolError, UsageError
 from korora.model.image import Slice
 
 _PIECE: Final = 1 << 20
@@ -45,7 +46,7 @@ def identity(path: Path) -> Identity:
 
 def ends(path: Path, head: int, tail: int) -> tuple[bytes, bytes]:
     """So many bytes from its beginning, and from its end."""
-    with opened(path) as file:
+    with _legible(path) as file:
         first = file.read(head)
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - tail))
@@ -54,14 +55,14 @@ def ends(path: Path, head: int, tail: int) -> tuple[bytes, bytes]:
 
 def head(path: Path, count: int, part: Slice | None = None) -> bytes:
     """So many bytes from its beginning, or all of it."""
-    with opened(path) as file:
+    with _legible(path) as file:
         file.seek(part.offset if part else 0)
         return file.read(min(count, part.length) if part else count)
 
 
 def read(path: Path, limit: int, part: Slice | None = None) -> bytes:
     """All of it. UsageError(kind="too-large") beyond `limit` bytes."""
-    with opened(path) as file:
+    with _legible(path) as file:
         length = part.length if part else file.seek(0, os.SEEK_END)
         if length > limit:
             raise UsageError(f"{path} is larger than {limit} bytes", kind="too-large")
@@ -71,7 +72,7 @@ def read(path: Path, limit: int, part: Slice | None = None) -> bytes:
 
 def pieces(path: Path, part: Slice) -> Iterator[bytes]:
     """All of a part of it, as far as the file goes."""
-    with opened(path) as file:
+    with _legible(path) as file:
         file.seek(part.offset)
         left = part.length
         while left and (piece := file.read(min(_PIECE, left))):
@@ -82,7 +83,7 @@ def pieces(path: Path, part: Slice) -> Iterator[bytes]:
 def hashed(path: Path, algorithm: str, part: Slice | None = None) -> str:
     """In hex."""
     state = hashlib.new(algorithm, usedforsecurity=False)
-    with opened(path) as file:
+    with _legible(path) as file:
         left = part.length if part else file.seek(0, os.SEEK_END)
         file.seek(part.offset if part else 0)
         while left and (piece := file.read(min(_PIECE, left))):
@@ -106,6 +107,20 @@ def opened(path: Path) -> BinaryIO:
         os.close(descriptor)
         raise UsageError(f"{path} is no file and no disk", kind="no-image", remedy="name a disk image")
     return os.fdopen(descriptor, "rb")
+
+
+@contextmanager
+def _legible(path: Path) -> Iterator[BinaryIO]:
+    """ToolError(kind="unreadable") where the storage below it fails."""
+    with opened(path) as file:
+        try:
+            yield file
+        except OSError as error:
+            raise ToolError(
+                f"{path} cannot be read: {error.strerror}",
+                kind="unreadable",
+                remedy="the storage below it fails; nothing is said of it",
+            ) from error
 
 
 def read_into(space: memoryview, descriptor: int, place: int | None) -> None:

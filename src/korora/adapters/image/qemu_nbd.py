@@ -10,6 +10,7 @@ what its header says can be asked for meanwhile.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import posixpath
@@ -28,7 +29,7 @@ from korora.adapters.image import files, nbd
 from korora.adapters.image.export import ALLOCATION, Export, bitmap_context
 from korora.adapters.image.layout import Layout, laid_out
 from korora.adapters.image.plain import plain
-from korora.adapters.image.sandbox import Sandbox, end
+from korora.adapters.image.sandbox import DAY_S, Sandbox, end
 from korora.adapters.image.straight import Straight
 from korora.errors import IntegrityError, KororaError, ToolError
 from korora.model.image import Checked, Format, ImageFiles, NbdExport
@@ -181,7 +182,7 @@ def answered(
     image: ImageFiles, words: list[str], within_s: float, box: Sandbox | None = None
 ) -> tuple[int, bytes, bytes]:
     """Exit code, output and errors of qemu-img. ToolError(kind="image-timeout")."""
-    box = box or Sandbox(seen(image), processor_s=max(1, int(within_s)))
+    box = box or _box(image, processor_s=max(1, int(within_s)))
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         process = box.start(["qemu-img", *words], output, errors)
         try:
@@ -199,7 +200,12 @@ def _exported(
 ) -> subprocess.Popen[bytes]:
     command = ["qemu-nbd", "--read-only", "--persistent", f"--shared={connections}", "--socket=/run/nbd"]
     words = [*command, "--image-opts", _options(image)]
-    return Sandbox(seen(image), folder).start(words, errors=errors)
+    return _box(image, folder).start(words, errors=errors)
+
+
+def _box(image: ImageFiles, folder: Path | None = None, processor_s: int = DAY_S) -> Sandbox:
+    """It begins in the image's folder: a data file's relative name QEMU takes from where it was started."""
+    return Sandbox(seen(image), folder, processor_s, begins_in=_FOLDER)
 
 
 def seen(image: ImageFiles) -> dict[str, Path]:
@@ -274,6 +280,12 @@ def failed(image: ImageFiles, said: bytes) -> KororaError:
             kind="image-files",
             remedy="whoever runs korora must be its owner, or everybody may read it:"
             " an administrator's rights do not reach into the sandbox",
+        )
+    if words.endswith(os.strerror(errno.EIO)):
+        return ToolError(
+            f"{image.path} cannot be read: {words}",
+            kind="unreadable",
+            remedy="the storage below it fails; nothing is said of it",
         )
     return IntegrityError(
         f"{image.path} cannot be read as {image.format}: {words}",

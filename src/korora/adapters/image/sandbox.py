@@ -21,6 +21,7 @@ from typing import IO, Final
 from korora.errors import ToolError
 
 WRITTEN_BYTES: Final = 64 << 20  # of a file: an answer, where one is taken
+DAY_S: Final = 24 * 3600
 MEMORY_BYTES: Final = 2 << 30
 """Of address space, of which the stacks of QEMU's 64 threads are a quarter; what is used is far less."""
 _GONE_WITHIN_MS: Final = 10_000
@@ -59,14 +60,16 @@ def _inside(pid: int) -> Iterator[int]:
 @dataclass(frozen=True, slots=True)
 class Sandbox:
     """`files`: path inside → file outside, read-only; `written`: those that it may write, none of them beyond
-    `written_bytes`. `folder`: writable, seen as /run.
+    `written_bytes`. `folder`: writable, seen as /run. `begins_in`: a folder inside, for relative
+    names.
     """
 
     files: Mapping[str, Path]
     folder: Path | None = None
-    processor_s: int = 24 * 3600
+    processor_s: int = DAY_S
     written: Mapping[str, Path] = field(default_factory=dict)
     written_bytes: int = WRITTEN_BYTES
+    begins_in: str = "/"
 
     def start(
         self,
@@ -107,7 +110,7 @@ class Sandbox:
             words += ["--ro-bind", str(outside), inside]
         for inside, outside in self.written.items():
             words += ["--bind", str(outside), inside]
-        return words
+        return [*words, "--chdir", self.begins_in]
 
     def _bounded(self) -> list[str]:
         sizes = (f"--as={MEMORY_BYTES}", f"--fsize={self.written_bytes}", "--core=0", "--nofile=256")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from korora.cli.inspection.image import Allowed, Declared
+from korora.cli.inspection.image import Allowed, Declared, OtherDeclared
 from korora.cli.options import AsJson, group
 from korora.cli.render import say, say_json, size, table, warn
 from korora.errors import ExitCode
@@ -41,17 +41,19 @@ def digest(
     as_json: AsJson = False,
 ) -> None:
     """One digest of all files, and what differs from the packages. Exit code 6 if not all was read."""
-    from korora.wiring.image_files import system_findings, write_baseline
+    from korora.wiring.image_files import check_baseline, system_findings, write_baseline
 
+    if baseline is not None:
+        check_baseline(baseline)
     reading = _read(image, paths, declared, allow, quiet=as_json)
     findings = list(system_findings(reading)) if not paths else None
     if baseline is not None:
-        write_baseline(baseline, image.name, reading)
+        write_baseline(baseline, image.name, reading, paths or ())
     if as_json:
         say_json(_described(reading, findings))
     else:
         _tell(reading, findings)
-        say(f"{reading.digest.root() or _unknown(reading)}  {image}")
+        say(_unknown(image, reading) or f"{reading.digest.root()}  {image}")
     raise typer.Exit(ExitCode.DONE if reading.digest.complete else ExitCode.TOOL)
 
 
@@ -61,28 +63,34 @@ def verify(
     baseline: Annotated[
         Path | None, typer.Argument(metavar="BASELINE", help="What digest --baseline wrote.")
     ] = None,
+    paths: Paths = None,
     declared: Declared = None,
     allow: Allowed = None,
     as_json: AsJson = False,
 ) -> None:
     """Every file against a baseline, and the system's against its packages. Exit code 5 if anything differs.
 
-    Without a baseline: against the packages alone. Exit code 6 if nothing differs in what was read, and not
-    everything was, or could be compared.
+    Without a baseline: against the packages alone. With --paths, or a baseline that was made with them: those
+    files against the baseline alone. Exit code 6 if nothing differs in what was read, and not everything was,
+    or could be compared.
     """
-    from korora.wiring.image_files import compared, read_baseline, system_findings
+    from korora.wiring.image_files import compared, paths_of, read_baseline, system_findings
 
     known = read_baseline(baseline) if baseline is not None else None
-    reading = _read(image, None, declared, allow, quiet=as_json)
-    found = compared(known[1], reading) if known is not None else []
-    findings = list(system_findings(reading))
+    within = paths_of(known[0], paths or ()) if known is not None else paths
+    reading = _read(image, within, declared, allow, quiet=as_json)
+    found = compared(known[1], reading, within or ()) if known is not None else []
+    findings = None if within else list(system_findings(reading))
     if as_json:
         say_json(_described(reading, findings) | {"changes": [_change(one) for one in found]})
     else:
         _changes(found)
         _tell(reading, findings)
+        if known is not None and not found:
+            say(_unknown(image, reading) or f"✓ {image}: every file as in {baseline}")
+    findings = findings or []
     grave = [one for one in findings if one.finding not in {"configured", "unread"}]
-    looked = known is not None or any(one.packages.is_there for one in reading.databases)
+    looked = known is not None or (not paths and any(one.packages.is_there for one in reading.databases))
     verdict = _verdict(reading, differs=bool(found or grave), looked=looked)
     unread = any(one.finding == "unread" for one in findings)
     raise typer.Exit(ExitCode.TOOL if unread and verdict is ExitCode.DONE else verdict)
@@ -92,29 +100,33 @@ def verify(
 def diff(
     image: ImageArgument,
     other: Annotated[Path, typer.Argument(metavar="IMAGE2", help="Another image, in whatever format.")],
+    paths: Paths = None,
     declared: Declared = None,
+    other_format: OtherDeclared = None,
     allow: Allowed = None,
     as_json: AsJson = False,
 ) -> None:
     """What became of each file between one disk and another. Exit code 5 if anything did."""
     from korora.wiring.image_files import compared
 
-    before = _read(image, None, declared, allow, quiet=as_json)
-    after = _read(other, None, None, allow, quiet=as_json)
+    before = _read(image, paths, declared, allow, quiet=as_json)
+    after = _read(other, paths, other_format, allow, quiet=as_json)
     found = compared(before.files, after)
     if as_json:
         problems = [*_problems(before), *_problems(after)]
         say_json({"same": not found, "changes": [_change(one) for one in found], "problems": problems})
     else:
         _changes(found)
-        for reading in (before, after):
+        for path, reading in ((image, before), (other, after)):
             _tell(reading, None)
+            if unknown := _unknown(path, reading):
+                say(unknown)
     code = _verdict(after, differs=bool(found), looked=True)
     raise typer.Exit(code if before.digest.complete or found else ExitCode.TOOL)
 
 
 def _read(
-    image: Path, paths: list[str] | None, declared: Declared, allow: Allowed, *, quiet: bool
+    image: Path, paths: Sequence[str] | None, declared: Declared, allow: Allowed, *, quiet: bool
 ) -> Reading:
     from korora.wiring.image_files import read_files
     from korora.wiring.images import looked_at
@@ -130,14 +142,20 @@ def _verdict(reading: Reading, *, differs: bool, looked: bool) -> ExitCode:
     if not reading.digest.complete:
         return ExitCode.TOOL
     if not looked:
-        warn("korora: nothing to compare with: no baseline was given, and the image has no package database")
+        warn(
+            "korora: nothing to compare with: no baseline was given, and the image has no package database, "
+            "or only some paths were asked for"
+        )
         return ExitCode.USAGE
     return ExitCode.DONE
 
 
-def _unknown(reading: Reading) -> str:
+def _unknown(image: Path, reading: Reading) -> str | None:
+    """None when all was read."""
+    if reading.digest.complete:
+        return None
     empty = not reading.digest.files and not reading.digest.problems
-    return f"unknown: {'there is no file in it' if empty else 'not all of it was read'}"
+    return f"unknown: {'there is no file in it' if empty else 'not all of it was read'}  {image}"
 
 
 def _tell(reading: Reading, findings: list[SystemFinding] | None) -> None:

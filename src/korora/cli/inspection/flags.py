@@ -15,7 +15,7 @@ from korora.cli.inspection.showing import show_flag, show_flags, state
 from korora.cli.invocation import Invocation
 from korora.cli.options import AsJson, group
 from korora.cli.render import error_text, say, say_json, warn
-from korora.errors import IntegrityError, KororaError, UsageError
+from korora.errors import ExitCode, IntegrityError, KororaError, UsageError
 
 if TYPE_CHECKING:
     from korora.model.flag import Flag
@@ -40,16 +40,26 @@ def list_flags(
     all_: Annotated[bool, typer.Option("--all", help="Those that are resolved, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Flags on all hosts in reach, open ones first. Exit code 0, whatever there is."""
-    found = [
-        one for one in _flags(Invocation.of(context)) if vm in {None, one[1]} and (all_ or one[2].is_open)
-    ]
+    """Flags on all hosts in reach, open ones first. Exit code 0, whatever there is.
+
+    A host that does not tell its flags is named. Then the exit code is not 0: 5 if its record was changed.
+    """
+    invocation = Invocation.of(context)
+    known, silent = _flags(invocation)
+    if vm is not None:
+        known = [one for one in known if one[1] == vm]
+        if not known and not silent:
+            invocation.find(vm)
+    found = [one for one in known if all_ or one[2].is_open]
     if as_json:
         say_json([_object(*one) for one in found])
-        return
-    show_flags([(f"{name} ({host.name})", flag) for host, name, flag in found])
-    count = len(found)
-    say(f"{count} flags" if all_ else f"{count} open flags; --all shows those that are resolved, too")
+    else:
+        show_flags([(f"{name} ({host.name})", flag) for host, name, flag in found])
+        said = "flags" if all_ else "open flags; --all shows those that are resolved, too"
+        say(f"{len(found)} {said}" + ("; not every host told what it has" if silent else ""))
+    if silent:
+        codes = [one.exit_code for one in silent]
+        raise typer.Exit(ExitCode.INTEGRITY if ExitCode.INTEGRITY in codes else codes[0])
 
 
 @app.command()
@@ -160,8 +170,8 @@ def _check(packed: bytes, flag: Flag) -> None:
         )
 
 
-def _flags(invocation: Invocation) -> list[Found]:
-    """Of every host in reach; one that does not answer is named. ToolError when none does."""
+def _flags(invocation: Invocation) -> tuple[list[Found], list[KororaError]]:
+    """Of every host in reach, and why others do not tell; they are named. The error when none does."""
     found: list[Found] = []
     silent: list[KororaError] = []
     hosts = invocation.asked()
@@ -175,12 +185,12 @@ def _flags(invocation: Invocation) -> list[Found]:
         raise silent[0]
     for one in silent:
         warn(error_text(one))
-    return sorted(found, key=lambda one: (not one[2].is_open, -one[2].seen_at, one[2].id))
+    return sorted(found, key=lambda one: (not one[2].is_open, -one[2].seen_at, one[2].id)), silent
 
 
 def _found(invocation: Invocation, name: str) -> Found:
     """The one flag of that name, or whose name begins so."""
-    found = [one for one in _flags(invocation) if one[2].id.startswith(name.lower())]
+    found = [one for one in _flags(invocation)[0] if one[2].id.startswith(name.lower())]
     if len(name) < PREFIX_MIN or len({one[2].id for one in found}) > 1:
         raise UsageError(
             f"{name[:40]!r} does not name one flag", kind="which-flag", remedy="give more digits of its name"

@@ -29,6 +29,7 @@ ImageArgument = Annotated[
 Declared = Annotated[
     Format | None, typer.Option("--format", help="What it is, whatever its bytes look like.")
 ]
+OtherDeclared = Annotated[Format | None, typer.Option("--format2", help="What the other is.")]
 Allowed = Annotated[
     list[Path] | None,
     typer.Option(
@@ -118,7 +119,7 @@ def diff(
     image: ImageArgument,
     other: Annotated[Path, typer.Argument(metavar="IMAGE2", help="Another image, in whatever format.")],
     declared: Declared = None,
-    other_format: Annotated[Format | None, typer.Option("--format2", help="What the other is.")] = None,
+    other_format: OtherDeclared = None,
     allow: Allowed = None,
     as_json: AsJson = False,
 ) -> None:

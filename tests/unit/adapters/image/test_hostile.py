@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from fakes.disk_images import MIB, converted, disk_content, encrypted, measured, qemu_img, root_of
+from fakes.failing_file import failing, skip_without_fuse
 from korora.adapters.image.qemu_nbd import QemuImages
-from korora.errors import IntegrityError, KororaError, ToolError, UsageError
+from korora.errors import ExitCode, IntegrityError, KororaError, ToolError, UsageError
 from korora.model.image import Format, ImageFiles
 from korora.wiring.images import looked_at
 
@@ -121,6 +122,35 @@ def test_a_data_file_is_a_critical_finding_and_read_when_allowed(tmp_path: Path)
     assert kinds(path) == {"data-file"}
     assert refused(path).kind == "image-refused"
     assert measured(path, None, tmp_path / "data").root == root_of(disk_content())
+
+
+def test_a_data_file_without_a_folder_in_its_name_lies_beside_its_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "disk.raw"
+    raw.write_bytes(disk_content())
+    monkeypatch.chdir(tmp_path)
+    qemu_img("convert", "-O", "qcow2", "-o", "data_file=data", raw, tmp_path / "a.qcow2")
+    monkeypatch.chdir("/")
+    assert kinds(tmp_path / "a.qcow2") == {"data-file"}
+    assert measured(tmp_path / "a.qcow2", None, tmp_path / "data").root == root_of(disk_content())
+
+
+def test_storage_that_fails_where_an_image_begins_is_no_bug(tmp_path: Path) -> None:
+    skip_without_fuse()
+    path = tmp_path / "disk.raw"
+    path.write_bytes(disk_content())
+    with failing(path, 0):
+        assert (refused(path).kind, refused(path).exit_code) == ("unreadable", ExitCode.TOOL)
+        assert refused(path, Format.QCOW2).exit_code == ExitCode.TOOL
+
+
+def test_what_is_damaged_or_too_large_is_not_to_be_mended_by_allowing_a_file(tmp_path: Path) -> None:
+    large = tmp_path / "large.qcow2"
+    qemu_img("create", "-f", "qcow2", "-o", "cluster_size=2M", large, "2P")
+    assert "--allow" not in refused(large).remedy
+    assert "--allow" in refused(overlay(tmp_path / "a.qcow2", "other", "raw")).remedy
+    assert "--allow" not in refused(overlay(tmp_path / "b.qcow2", "nbd:host:1", "raw")).remedy
 
 
 def test_a_raw_disk_with_a_qcow2_header_is_what_it_is_declared_to_be(tmp_path: Path, secret: Path) -> None:

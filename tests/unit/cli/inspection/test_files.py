@@ -135,6 +135,56 @@ def test_chosen_paths_have_a_digest_of_their_own(tmp_path: Path, capsys: Capture
     assert (said["files"], said["system"]) == (1, None)
 
 
+def test_chosen_paths_are_compared_alone(tmp_path: Path, capsys: Captured) -> None:
+    before, after = made(tmp_path, "before", note=b"1"), made(tmp_path, "after", note=b"2")
+    baseline = tmp_path / "baseline"
+    assert answer(["files", "digest", str(before), "--baseline", str(baseline)]) == 0
+    verify, diff = ["files", "verify", str(after), str(baseline)], ["files", "diff", str(before), str(after)]
+    for command in (verify, diff):
+        assert answer([*command, "--paths", "/bin/*"]) == 0
+        assert answer([*command, "--paths", "/bin/*", "--paths", "/note"]) == 5
+        assert answer([*command, "--paths", "/nothing"]) == 6
+        assert "there is no file in it" in capsys.readouterr().out
+
+
+def test_a_baseline_of_some_paths_is_compared_with_those(tmp_path: Path, capsys: Captured) -> None:
+    before, after = made(tmp_path, "before", note=b"1"), made(tmp_path, "after", login=b"evil", note=b"1")
+    baseline = tmp_path / "baseline"
+    assert answer(["files", "digest", str(before), "--paths", "/note", "--baseline", str(baseline)]) == 0
+    assert answer(["files", "verify", str(after), str(baseline)]) == 0
+    assert f"every file as in {baseline}" in capsys.readouterr().out
+    for more in (("/bin/*",), ("/note", "/bin/*")):
+        options = [word for one in more for word in ("--paths", one)]
+        assert answer(["files", "verify", str(after), str(baseline), *options]) == 2
+        assert "it says nothing of /bin/*" in capsys.readouterr().err
+
+
+def test_some_paths_without_a_baseline_are_nothing_to_compare_with(tmp_path: Path, capsys: Captured) -> None:
+    assert answer(["files", "verify", str(made(tmp_path, "one")), "--paths", "/bin/*"]) == 2
+    assert "nothing to compare with" in capsys.readouterr().err
+
+
+def test_the_second_image_has_a_format_of_its_own(tmp_path: Path) -> None:
+    one = made(tmp_path, "one")
+    other = one.rename(tmp_path / "one.vdi")
+    command = ["files", "diff", str(other), str(other), "--format", "raw"]
+    assert answer(command) == 2
+    assert answer([*command, "--format2", "raw"]) == 0
+
+
+@pytest.mark.parametrize("name", ["nowhere/baseline", "."])
+def test_a_baseline_that_cannot_be_written_is_told_before_the_disk_is_read(
+    tmp_path: Path, capsys: Captured, name: str
+) -> None:
+    assert answer(["files", "digest", "/dev/null", "--baseline", str(tmp_path / name)]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_an_endless_line_is_no_baseline(tmp_path: Path, capsys: Captured) -> None:
+    assert answer(["files", "verify", str(made(tmp_path, "one")), "/dev/zero"]) == 2
+    assert "no baseline" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"type":"korora-files"}\n', b"\xff\xfe"])
 def test_a_baseline_that_is_none_is_a_usage_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "baseline").write_bytes(content)

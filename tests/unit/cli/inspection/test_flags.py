@@ -84,12 +84,31 @@ def test_a_host_that_does_not_answer_is_named_and_keeps_no_other_from_it(
     site: CliSite, capsys: Captured
 ) -> None:
     site.b.routes[FLAGS] = refusal("not-known-here", "nobody knows you", exit_code=3, status=403)
-    assert answer(site.command("flags", "list")) == 0
+    assert answer(site.command("flags", "list")) == 3
     shown = capsys.readouterr()
     assert RAISED.id[:8] in shown.out
+    assert "not every host told" in shown.out
     assert "nobody knows you" in shown.err
     site.a.routes[FLAGS] = site.b.routes[FLAGS]
     assert answer(site.command("flags", "list")) == 3
+
+
+@pytest.mark.parametrize("more", [(), ("--json",), ("--vm", "web"), ("--vm", "other")])
+def test_flags_that_cannot_be_told_are_never_none(
+    site: CliSite, capsys: Captured, more: tuple[str, ...]
+) -> None:
+    site.a.routes[FLAGS] = told()
+    site.b.routes[FLAGS] = refusal("bad-statement", "the record was changed", exit_code=5, status=500)
+    assert answer(site.command("flags", "list", *more)) == 5
+    assert "the record was changed" in capsys.readouterr().err
+
+
+def test_a_vm_that_no_host_knows_has_no_list_of_flags(site: CliSite, capsys: Captured) -> None:
+    assert answer(site.command("flags", "list", "--vm", "wbe")) == 2
+    assert "there is no VM 'wbe'" in capsys.readouterr().err
+    site.a.routes[FLAGS] = site.b.routes[FLAGS] = told()
+    assert answer(site.command("flags", "list", "--vm", "web")) == 0
+    assert "0 open flags" in capsys.readouterr().out
 
 
 def test_a_flag_is_shown_whole_with_its_placeholder_and_why_no_original_is_kept(
@@ -413,5 +432,6 @@ def test_who_resolved_a_flag_is_told_with_his_reason_and_that_nobody_checked_his
     assert answer(site.command("flags", "list", "--all", "--vm", "web")) == 0
     out = capsys.readouterr().out
     assert out.index(BROKEN.id[:8]) < out.index(RAISED.id[:8])  # open ones first
+    knows(site.a, vm("web"), vm("db"))
     assert answer(site.command("flags", "list", "--all", "--vm", "db", "--json")) == 0
     assert documents(capsys.readouterr().out) == [[]]

@@ -52,8 +52,11 @@ def recognised(name: str, head: bytes, tail: bytes = b"") -> Format:
     if (named is None and seen is Format.RAW) or named is seen:
         return seen
     called = f"{name!r} is called {_called(named)} and looks like" if named else f"{name!r} looks like"
+    why = "a guest could have written that to a raw disk"
+    if seen is Format.RAW:
+        why = f"nothing that a {_called(named)} begins with is in it"
     raise UsageError(
-        f"{called} {_called(seen)}; a guest could have written that to a raw disk",
+        f"{called} {_called(seen)}; {why}",
         kind="format-unclear",
         remedy=f"declare what it is: --format {named or Format.RAW}, or --format {seen}",
     )

@@ -49,6 +49,11 @@ def test_without_a_telling_name_only_a_raw_disk_is_recognised(name: str) -> None
             recognised(name, HEADS[seen])
 
 
+def test_of_a_container_without_its_header_nobody_says_that_a_guest_wrote_it() -> None:
+    with pytest.raises(UsageError, match="nothing that a qcow2 begins with is in it"):
+        recognised("disk.qcow2", bytes(1024))
+
+
 def test_a_vhd_of_fixed_size_is_known_by_its_footer() -> None:
     assert looks_like(bytes(1024), b"conectix" + bytes(504)) is Format.VHD
     assert looks_like(bytes(1024), bytes(8) + b"conectix" + bytes(496)) is Format.RAW
