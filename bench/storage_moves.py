@@ -14,8 +14,8 @@ nbd, nbd-tls `blockdev-mirror` to an NBD export, in the background, then QEMU's 
 return       a disk that goes and comes back with --incremental, once every fiftieth MiB was written to.
 
 A rate during a move counts the pause and everything else in it. Latencies are medians of each second's.
-Run: script/bench storage --moves [--mib 1024] [--return-mib 4096] [--runs 3] [--modes A,B] [--load zones] [--rate N]
-     [--json FILE]
+Run: script/bench storage --moves [--mib 1024] [--return-mib 4096] [--runs 3] [--modes A,B] [--load zones]
+     [--rate N] [--json FILE]
 """
 
 from __future__ import annotations

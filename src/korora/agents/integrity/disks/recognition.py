@@ -53,7 +53,7 @@ def recognised(name: str, head: bytes, tail: bytes = b"") -> Format:
         return seen
     called = f"{name!r} is called {_called(named)} and looks like" if named else f"{name!r} looks like"
     why = "a guest could have written that to a raw disk"
-    if seen is Format.RAW:
+    if named and seen is Format.RAW:
         why = f"nothing that a {_called(named)} begins with is in it"
     raise UsageError(
         f"{called} {_called(seen)}; {why}",
