@@ -27,7 +27,7 @@ class Volume(msgspec.Struct, frozen=True, tag="volume"):
     files: bool
 
 
-class FileRecord(msgspec.Struct, frozen=True, tag="file"):
+class FileRecord(msgspec.Struct, frozen=True, gc=False, tag="file"):
     """One name in a volume. `mode`: permission bits, setuid and setgid and sticky among them.
 
     `blake3`, `md5`, `sha256`: of a file's whole content, or None where `problem` says why not, or nobody
@@ -59,7 +59,7 @@ class Beside(msgspec.Struct, frozen=True):
     folder: Path
 
 
-class Content(msgspec.Struct, frozen=True, tag="content"):
+class Content(msgspec.Struct, frozen=True, gc=False, tag="content"):
     """A file that was asked for: `whole`, or one of its parts, in order, from `offset` on."""
 
     volume: int
@@ -69,7 +69,7 @@ class Content(msgspec.Struct, frozen=True, tag="content"):
     whole: bool = True
 
 
-class Begun(msgspec.Struct, frozen=True, tag="begun"):
+class Begun(msgspec.Struct, frozen=True, gc=False, tag="begun"):
     """The content of a file comes, in pieces, before its record."""
 
     volume: int
@@ -77,19 +77,19 @@ class Begun(msgspec.Struct, frozen=True, tag="begun"):
     size: int
 
 
-class Piece(msgspec.Struct, frozen=True, tag="piece"):
+class Piece(msgspec.Struct, frozen=True, gc=False, tag="piece"):
     """The next bytes of the file that was begun."""
 
     data: Annotated[bytes, msgspec.Meta(max_length=MAX_PIECE_BYTES)]
 
 
-class Ended(msgspec.Struct, frozen=True, tag="ended"):
+class Ended(msgspec.Struct, frozen=True, gc=False, tag="ended"):
     """Nothing more of that file comes: all of it came, or `problem` says why not."""
 
     problem: Words = ""
 
 
-class Entire(msgspec.Struct, frozen=True, tag="entire"):
+class Entire(msgspec.Struct, frozen=True, gc=False, tag="entire"):
     """All of a file in one piece, before its record: as `Begun`, `Piece` and `Ended` together."""
 
     volume: int

@@ -15,7 +15,7 @@ from blake3 import blake3
 from fakes.indicators import MemoryIndicators
 from fakes.scanner import MemoryScanner
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
-from korora.agents.integrity.malware.examination import Examination, Limits
+from korora.agents.integrity.malware.examination import AHEAD, Examination, Limits
 from korora.errors import ToolError
 from korora.model.files import Begun, Beside, Done, Ended, FileRecord, Piece, Problem, Told, Volume
 from korora.model.image import Format, ImageFiles, NbdExport
@@ -199,7 +199,9 @@ def test_patterns_choose_the_files_and_a_pattern_that_fits_none_is_unknown() -> 
 
 
 def test_nothing_is_said_before_the_end() -> None:
-    inside = FilesInside(NOWHERE, engines(), reader=Scripted(VOLUME, *whole(b"/a", b"x") * 50, Done(50)))
+    many = 4 * AHEAD  # more than are looked at before the first is taken
+    told = (VOLUME, *whole(b"/a", b"x") * many, Done(many))
+    inside = FilesInside(NOWHERE, engines(), reader=Scripted(*told))
     with pytest.raises(ToolError):
         inside.unread()
     found = inside.look()

@@ -108,6 +108,8 @@ class Contents:
         if len(whole) != size:
             return self._in_pieces(read, size, path)
         self._tell(Entire(self._volume, path, whole))
+        if not (self.digests or self._anything):
+            return NONE, ""
         return self._digested(lambda *_: whole, size, path)
 
     def _in_pieces(self, read: Read, size: int, path: bytes) -> tuple[Digests, str]:

@@ -38,7 +38,7 @@ class Session:
     def __init__(self, place: Path, within_s: float) -> None:
         self._count = 0
         self._usable = True
-        self._memory = -1
+        self._memory, self._filled = -1, 0
         self._handing: list[tuple[int, int, bytes]] = []
         self._last = time.monotonic()
         self._connection = connected(place, within_s)
@@ -72,7 +72,9 @@ class Session:
         size = sum(map(len, blocks))
         if os.pwritev(self._memory, blocks, 0) != size:
             raise OSError("there was no memory for the file")
-        os.ftruncate(self._memory, size)
+        if self._filled > size:
+            os.ftruncate(self._memory, size)
+        self._filled = size
         if self._connection.sendmsg([_FILDES], self._handing) != len(_FILDES):
             raise OSError("it took no descriptor")
         said = _DESCRIPTOR.sub(b"stream: ", self._said(True, deadline))
