@@ -95,6 +95,9 @@ def compare(
             _look(matching, place, why, itself=itself, digests=True)
     if memory is not None:
         _look(matching, memory, "", itself=itself, digests=False)
+    if not matching.comparison.files:
+        where = ", ".join(str(path) for path in paths)
+        matching.comparison.examined.append(Examined(where, unknown="there is no file in it"))
     return matching.comparison
 
 

@@ -132,6 +132,8 @@ def _entries(path: Path, report: Imported, wanted: Wanted, now: int) -> Iterator
                 else:
                     report.entries += 1
                     yield _limited(item, wanted, now)
+            if not report.entries and not report.counted:
+                report.note(Finding(Severity.WARNING, "the file", "there is nothing in it to take"))
         except UnreadableError as error:
             report.note(Finding(Severity.BROKEN, "the file", str(error)))
         except OSError as error:

@@ -53,6 +53,7 @@ def scan(
     Exit code 0 when every engine called every file clean, 5 when a file is infected, 6 when none is and one
     is suspicious or unknown.
     """
+    from korora.model.files import Problem
     from korora.wiring.scanning import Passed, files, opened
 
     if bool(paths) == (image is not None):
@@ -68,6 +69,8 @@ def scan(
                 _show(scanned)
     if inside is not None:
         summary.unread = inside.unread()
+    elif not summary.files:
+        summary.unread = [Problem(", ".join(map(str, paths or [])), "there is no file in it")]
     weak = _weak(engines)
     if as_json:
         say_json(_object(engines, summary, passed.count, weak))

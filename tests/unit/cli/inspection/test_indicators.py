@@ -273,8 +273,27 @@ def test_links_and_what_has_no_content_are_passed_over(indicators: Command) -> N
 
 def test_the_store_itself_is_passed_over(indicators: Command) -> None:
     indicators.imported()
-    code, told = indicators.answered("match", indicators.store)
-    assert (code, told["files"], told["passed_over"]) == (0, 0, 1)
+    fine = indicators.file("x", "fine")
+    code, told = indicators.answered("match", indicators.store, fine)
+    assert (code, told["files"], told["passed_over"]) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_folder_without_any_file_is_unknown(indicators: Command, piped: bool) -> None:
+    indicators.imported()
+    tree = indicators.folder / "tree"
+    tree.mkdir()
+    if piped:
+        os.mkfifo(tree / "pipe")
+    code, told = indicators.answered("match", tree)
+    assert (code, told["files"], told["unknown"], told["passed_over"]) == (6, 0, 1, int(piped))
+    assert "there is no file in it" in indicators.run("match", tree)[1]
+
+
+def test_a_file_in_which_nothing_is_gives_a_warning(indicators: Command) -> None:
+    for name, content in (("a.txt", ""), ("b.txt", "# END\n"), ("c.json", '{"type": "bundle"}')):
+        code, told = indicators.answered("import", indicators.file(name, content))
+        assert (code, told["files"][0]["counted"]) == (0, {"warning": 1})
 
 
 @pytest.mark.parametrize(

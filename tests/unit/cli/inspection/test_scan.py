@@ -190,6 +190,13 @@ def test_links_are_passed_over_and_counted(scan: Command) -> None:
     assert (code, told["files"], told["passed_over"]) == (0, 1, 1)
 
 
+def test_a_folder_without_any_file_is_6_and_told(scan: Command) -> None:
+    code, told = scan.answered()
+    assert (code, told["files"], told["unread"][0]["problem"]) == (6, 0, "there is no file in it")
+    (scan.files / "link").symlink_to("/etc/passwd")
+    assert scan.answered()[0] == 6
+
+
 def test_what_was_started_has_ended(scan: Command) -> None:
     scan.file("a.txt")
     before = children()

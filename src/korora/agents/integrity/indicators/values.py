@@ -24,6 +24,7 @@ _DOCUMENTATION: Final = tuple(
     map(ipaddress.ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"))
 )
 _WIDE: Final = {4: 8, 6: 19}
+_MAPPED_BITS: Final = 96
 
 
 class BadValueError(ValueError):
@@ -46,9 +47,9 @@ def address(text: str) -> tuple[Kind, str]:
     plain = refanged(text).strip("[]")
     try:
         if "/" not in plain:
-            single = ipaddress.ip_address(plain)
+            single = _own_version(ipaddress.ip_address(plain))
             return (Kind.IPV4 if single.version == 4 else Kind.IPV6), _without_zone(single)
-        network = ipaddress.ip_network(plain, strict=False)
+        network = _network(ipaddress.ip_network(plain, strict=False))
     except ValueError as error:
         raise BadValueError(f"{_short(text)} is no address") from error
     if network.num_addresses == 1:
@@ -117,6 +118,22 @@ def warning(kind: Kind, value: str) -> str | None:
         if getattr(network, question):
             return f"{value} is {word}: it means something else in every network"
     return None
+
+
+def _own_version(
+    single: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Of an IPv4 address in IPv6's spelling (RFC 4291, 2.5.5.2) the IPv4 address."""
+    return (single.ipv4_mapped or single) if isinstance(single, ipaddress.IPv6Address) else single
+
+
+def _network(
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network,
+) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    first = _own_version(network.network_address)
+    if first.version == network.version or network.prefixlen < _MAPPED_BITS:
+        return network
+    return ipaddress.ip_network(f"{first}/{network.prefixlen - _MAPPED_BITS}")
 
 
 def _without_zone(single: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:

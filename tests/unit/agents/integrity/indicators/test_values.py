@@ -121,15 +121,21 @@ def test_international_names_are_their_a_labels() -> None:
         ("1.2.3.4/32", (Kind.IPV4, "1.2.3.4")),
         ("2A00:0::1", (Kind.IPV6, "2a00::1")),
         ("2a00::/32", (Kind.NETWORK, "2a00::/32")),
+        ("::ffff:9.9.9.9", (Kind.IPV4, "9.9.9.9")),
+        ("[::FFFF:909:909]", (Kind.IPV4, "9.9.9.9")),
+        ("::ffff:9.9.9.0/120", (Kind.NETWORK, "9.9.9.0/24")),
+        ("::ffff:9.9.9.9/128", (Kind.IPV4, "9.9.9.9")),
+        ("::ffff:0:0/95", (Kind.NETWORK, "::fffe:0:0/95")),
     ],
 )
 def test_addresses_and_networks_have_one_spelling(text: str, expected: tuple[Kind, str]) -> None:
     assert values.address(text) == expected
 
 
-def test_a_network_of_half_the_internet_is_refused() -> None:
+@pytest.mark.parametrize("text", ["0.0.0.0/1", "::/1", "::ffff:0:0/96"])
+def test_a_network_of_half_the_internet_is_refused(text: str) -> None:
     with pytest.raises(values.UselessValueError):
-        values.address("0.0.0.0/1")
+        values.address(text)
 
 
 @pytest.mark.parametrize(
