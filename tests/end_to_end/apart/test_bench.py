@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,10 +22,10 @@ PROJECT = Path(__file__).parents[3]
 PROMISED = {"wall_vs_tcp", "wall_vs_tls", "wall_vs_multifd_tls", "cpu_vs_tls", "downtime_vs_tcp"}
 
 
-def test_a_quick_benchmark_completes_every_way_and_writes_what_is_promised(tmp_path: Path) -> None:
-    results = tmp_path / "results.json"
+def told_by(module: str, *words: str, results: Path) -> Any:
+    """What a benchmark that ends well writes there."""
     done = subprocess.run(
-        [sys.executable, "-m", "bench.migrate", "--quick", "--json", str(results)],
+        [sys.executable, "-m", module, *words, "--json", str(results)],
         cwd=PROJECT,
         capture_output=True,
         text=True,
@@ -32,7 +33,12 @@ def test_a_quick_benchmark_completes_every_way_and_writes_what_is_promised(tmp_p
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(results.read_text())
+    return json.loads(results.read_text())
+
+
+def test_a_quick_benchmark_completes_every_way_and_writes_what_is_promised(tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    told = told_by("bench.migrate", "--quick", results=results)
     assert set(told) >= {"runs", "medians", "ratios", "machine"}
     assert set(told["ratios"]) >= PROMISED
     assert {run["way"] for run in told["runs"]} == {"tcp", "tls", "multifd-tls-2", "korora"}
@@ -50,17 +56,8 @@ def test_a_quick_benchmark_completes_every_way_and_writes_what_is_promised(tmp_p
 def test_a_guest_on_slow_storage_is_moved_each_way_and_what_it_got_is_written(tmp_path: Path) -> None:
     results, trace = tmp_path / "results.json", tmp_path / "trace"
     words = ["--mib", "64", "--iops", "20000", "--mb-per-s", "20", "--runs", "1", "--loads", "zones"]
-    words += ["--ways", "qemu-shallow,korora-outsource", "--trace", str(trace), "--json", str(results)]
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.storage_throttled", *words],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(results.read_text())
+    words += ["--ways", "qemu-shallow,korora-outsource", "--trace", str(trace)]
+    told = told_by("bench.storage_throttled", *words, results=results)
     assert {"iops_vs_idle", "iops_vs_mirror", "p99_vs_idle", "write_p99_vs_idle"} <= set(told["ratios"])
     for one in told["moves"]:
         assert one["move"]["idle"]["iops"] > 0

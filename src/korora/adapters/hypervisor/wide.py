@@ -12,7 +12,7 @@ from typing import Final
 
 from korora.adapters.hypervisor.qmp import connect_once
 
-SEND_BUFFER_BYTES: Final = 4 << 20
+_SEND_BUFFER_BYTES: Final = 4 << 20
 _SO_SNDBUFFORCE: Final = 32  # socket(7); not in the socket module
 
 
@@ -20,7 +20,7 @@ def connect_wide(path: Path) -> socket.socket:
     """OSError as connect(2) gives it. Without CAP_NET_ADMIN the kernel's limit holds: slower, not wrong."""
     connection = connect_once(path)
     try:
-        connection.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
+        connection.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER_BYTES)
     except PermissionError:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
     return connection

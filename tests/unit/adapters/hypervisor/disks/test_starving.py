@@ -15,9 +15,9 @@ DEADLINE_S = 60.0
 
 
 @contextmanager
-def running(program: str) -> Iterator[int]:
-    """On the same CPU as all others of these."""
-    process = subprocess.Popen([sys.executable, "-c", program])
+def running() -> Iterator[int]:
+    """One that never rests, on the same CPU as all others of these."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
         yield process.pid
@@ -27,8 +27,7 @@ def running(program: str) -> Iterator[int]:
 
 
 def test_of_two_that_want_one_cpu_each_is_starved_but_not_in_threads_that_do_not_count() -> None:
-    spin = "while True: pass"
-    with running(spin) as one, running(spin) as other:
+    with running() as one, running() as other:
         until = time.monotonic() + DEADLINE_S
         while not (starved_s(one, ()) > 0.05 and starved_s(other, ()) > 0.05):
             assert time.monotonic() < until
@@ -37,6 +36,6 @@ def test_of_two_that_want_one_cpu_each_is_starved_but_not_in_threads_that_do_not
 
 
 def test_one_that_is_gone_is_not_starved() -> None:
-    with running("pass") as gone:
+    with running() as gone:
         pass
     assert starved_s(gone, ()) == 0.0
