@@ -115,7 +115,7 @@ class Relay:
         except KororaError as failed:
             self._fail(failed)
         except Exception as failed:  # a bug must end the move, not hang it
-            self._fail(KororaError(f"the relay broke: {failed!r}", kind="bug"), cause=failed)
+            self._fail(_broken(failed), cause=failed)
         finally:
             if lane is not None:
                 self._leave(lane)
@@ -134,7 +134,13 @@ class Relay:
         if last_of_lane:
             lane.close()
         if succeeded:
+            self._conclude()
+
+    def _conclude(self) -> None:
+        try:
             self._outcome.set_result(self._report())
+        except Exception as failed:  # a bug must end the move, not hang it
+            self._outcome.set_exception(_broken(failed))
 
     def _fail(self, reason: KororaError, cause: Exception | None = None) -> None:
         with self._lock:
@@ -153,3 +159,7 @@ class Relay:
     def _report(self) -> RelayReport:
         roots = tuple(root for lane in self._lanes for root in lane.evidence())
         return RelayReport(roots, self.bytes_sent + self.bytes_received, self.bytes_on_wire)
+
+
+def _broken(failed: Exception) -> KororaError:
+    return KororaError(f"the relay broke: {failed!r}", kind="bug")

@@ -16,6 +16,7 @@ import pytest
 
 from fakes.dataplane_wire import CHUNK, Hypervisor, Rig, failure, outcome, random_keys, rig
 from korora.agents.dataplane import DestinationRelay, SourceRelay
+from korora.agents.dataplane.lane import Lane
 from korora.errors import KororaError, PeerError, ToolError
 from korora.protocol.frames import FRAMES_PER_KEY, OVERHEAD_BYTES, PREAMBLE_BYTES
 
@@ -119,6 +120,20 @@ def test_an_empty_stream_ends_well_too() -> None:
         at_source, at_destination = wire.reports()
     assert at_source == at_destination
     assert at_source.payload_bytes == 0
+
+
+def test_a_report_that_cannot_be_made_ends_the_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Lane) -> None:
+        raise RuntimeError("no evidence")
+
+    monkeypatch.setattr(Lane, "evidence", broken)
+    with rig() as wire:
+        wire.source_hypervisor().close()
+        destination = wire.destination_hypervisor()
+        assert destination.saw_the_end() == b""
+        destination.close()
+        for said in wire.failures():
+            assert (said.kind, said.message) == ("bug", "the relay broke: RuntimeError('no evidence')")
 
 
 def test_streams_reach_the_hypervisor_in_order_whichever_speaks_first() -> None:
