@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-
-import pytest
 
 from korora.adapters.filesystem.disk import Disk
 from korora.adapters.filesystem.walker import told_of
@@ -26,23 +22,6 @@ def blank(image: Path, mebibytes: int) -> Path:
     with image.open("wb") as file:
         file.truncate(mebibytes * MIB)
     return image
-
-
-@contextmanager
-def mounted(image: Path, at: Path, options: str = "rw") -> Iterator[Path]:
-    """By this machine's kernel. What was written is in its place afterwards, and not only in the log."""
-    at.mkdir()
-    done = subprocess.run(
-        ["mount", "-o", f"loop,{options}", image, at], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"{image.name} cannot be mounted to write to it: {done.stderr.strip()}")
-    try:
-        yield at
-        run("fsfreeze", "--freeze", at)
-        run("fsfreeze", "--unfreeze", at)
-    finally:
-        run("umount", at)
 
 
 def at_one_moment(image: Path) -> bytes:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fakes.volumes import blank, files_of, mounted, problems_of, run
+from fakes.mounts import mounted, mounted_by_ntfs_3g
+from fakes.volumes import blank, files_of, problems_of, run
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
 from korora.model.files import Told
 from korora.model.image import Format, ImageFiles
@@ -55,14 +55,8 @@ def btrfs(folder: Path, levels: int) -> Path:
 def ntfs(folder: Path, levels: int) -> Path:
     image, at = blank(folder / "ntfs.raw", 64), folder / "mounted"
     run("mkfs.ntfs", "-q", "-F", "-Q", image)
-    at.mkdir()
-    done = subprocess.run(["ntfs-3g", image, at], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"NTFS cannot be mounted to write to it: {done.stderr.strip()}")
-    try:
-        dig(at, levels)
-    finally:
-        run("fusermount", "-u", at)
+    with mounted_by_ntfs_3g(image, at) as root:
+        dig(root, levels)
     return image
 
 

@@ -6,7 +6,6 @@ import os
 import struct
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.mounts import mounted
 from korora.adapters.filesystem import contents as reading
 from korora.adapters.filesystem.contents import TOO_MANY_ZEROS, Contents
 from korora.adapters.filesystem.disk import Disk
@@ -64,18 +64,6 @@ def tree_of(size: int, *data: tuple[int, bytes]) -> str:
     if size % CHUNK_BYTES:
         tree.add(leaf(bytes(size % CHUNK_BYTES)))
     return TREE + tree.root(size).removeprefix("blake3:")
-
-
-@contextmanager
-def mounted(image: Path, at: Path) -> Iterator[Path]:
-    at.mkdir()
-    done = subprocess.run(["mount", "-o", "loop", image, at], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no such file system can be mounted to write holes in it: {done.stderr.strip()}")
-    try:
-        yield at
-    finally:
-        run("umount", at)
 
 
 def walked(image: Path) -> dict[bytes, FileRecord]:

@@ -23,13 +23,14 @@ from fakes.journals import (
     played,
     without_recovery,
 )
-from fakes.volumes import at_one_moment, blank, files_of, mounted, problems_of, run, walked
+from fakes.mounts import mounted
+from fakes.volumes import at_one_moment, blank, files_of, problems_of, run, walked
 from korora.model.files import FileRecord
 
 # -- what the kernel wrote ---------------------------------------------------------------------------------
 
 
-def with_files_flushed(image: Path, at: Path, options: str = "rw") -> tuple[bytes, dict[bytes, bytes]]:
+def with_files_flushed(image: Path, at: Path, options: str = "loop") -> tuple[bytes, dict[bytes, bytes]]:
     """The disk while it is mounted, and what must be in it."""
     content = random.Random(3)
     there: dict[bytes, bytes] = {}
@@ -100,7 +101,7 @@ def test_a_disk_with_fast_commits_is_a_problem_while_it_is_mounted(tmp_path: Pat
 def test_of_checksums_of_the_first_kind_the_kernel_makes_those_that_fit(tmp_path: Path, options: str) -> None:
     image = blank(tmp_path / "disk.raw", 32)
     run("mkfs.ext4", "-q", "-O", "^metadata_csum", image)
-    content, there = with_files_flushed(image, tmp_path / "at", options)
+    content, there = with_files_flushed(image, tmp_path / "at", f"loop,{options}")
     begin = int(run("debugfs", "-R", "bmap <8> 0", image).split()[0]) * int(block_bytes_of(image))
     assert struct.unpack_from(">I", content, begin + 0x24)[0] & 1
     told = walked(content)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import hfs
-from fakes.volumes import at_one_moment, blank, files_of, mounted, problems_of, run, walked
+from fakes.mounts import mounted
+from fakes.volumes import at_one_moment, blank, files_of, problems_of, run, walked
 from korora.adapters.filesystem import hfs_log, ntfs_log
 from korora.adapters.filesystem.xfs_log import BLOCK_BYTES, Log
 
@@ -67,6 +70,20 @@ def test_a_mounted_xfs_is_unknown_until_it_is_unmounted(tmp_path: Path) -> None:
     assert state(image) == "<CLEAN>"
     told = walked(image.read_bytes())
     assert (problems_of(told), [*files_of(told)]) == ([], [b"/new"])
+
+
+def test_a_volume_of_a_test_is_unmounted_though_a_sandbox_began_in_the_meantime(tmp_path: Path) -> None:
+    image = xfs(tmp_path)
+    command = ["unshare", "--mount", "sh", "-c", "echo begun; exec sleep 100"]
+    with ExitStack() as until:
+        with mounted(image, tmp_path / "at") as root:
+            sandbox = until.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            until.callback(sandbox.kill)
+            assert sandbox.stdout is not None
+            assert sandbox.stdout.readline() == b"begun\n"
+            (root / "new").write_bytes(b"new")
+            run("sync", "-f", root)
+        assert state(image) == "<CLEAN>"
 
 
 def written_to(folder: Path) -> Iterator[tuple[Path, bytes]]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.mounts import mounted_by_ntfs_3g
 from fakes.volumes import blank, files_of, problems_of, run, walked
 from korora.adapters.filesystem import folders
 
@@ -213,22 +213,10 @@ def test_a_file_of_fat_whose_short_name_the_library_refuses_is_a_problem(tmp_pat
     assert problems_of(told)
 
 
-@contextmanager
-def by_ntfs_3g(image: Path, at: Path) -> Iterator[Path]:
-    at.mkdir()
-    done = subprocess.run(["ntfs-3g", image, at], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"NTFS cannot be mounted to write to it: {done.stderr.strip()}")
-    try:
-        yield at
-    finally:
-        run("fusermount", "-u", at)
-
-
 def test_a_file_of_ntfs_that_is_named_like_anothers_stream_is_a_problem(tmp_path: Path) -> None:
     image = blank(tmp_path / "ntfs.raw", 24)
     run("mkfs.ntfs", "-q", "-F", "-Q", image)
-    with by_ntfs_3g(image, tmp_path / "mounted") as root:
+    with mounted_by_ntfs_3g(image, tmp_path / "mounted") as root:
         (root / "file").write_bytes(b"content")
         (root / "file:stream").write_bytes(b"another file")
         os.setxattr(root / "file", "user.stream", b"the stream")

@@ -6,14 +6,13 @@ import fcntl
 import os
 import struct
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
 from blake3 import blake3
 
+from fakes.mounts import mounted
 from fakes.scanner import MemoryScanner
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
 from korora.adapters.filesystem.sealed import ENCRYPTED
@@ -41,18 +40,6 @@ def made(image: Path, *options: str, root: Path | None = None) -> Path:
         file.truncate(32 << 20)
     run("mkfs.ext4", "-q", *options, *(("-d", root) if root else ()), image)
     return image
-
-
-@contextmanager
-def mounted(image: Path, at: Path) -> Iterator[Path]:
-    at.mkdir()
-    done = subprocess.run(["mount", "-o", "loop", image, at], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no ext4 can be mounted to encrypt in it: {done.stderr.strip()}")
-    try:
-        yield at
-    finally:
-        run("umount", at)
 
 
 def encrypt_what_comes(root: Path, folder: Path) -> None:

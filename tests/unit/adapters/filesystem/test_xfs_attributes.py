@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fakes.volumes import blank, files_of, mounted, problems_of, run, walked
+from fakes.mounts import mounted
+from fakes.volumes import blank, files_of, problems_of, run, walked
 from korora.adapters.filesystem.xfs_attributes import attributes_of
 from korora.model.files import FileRecord, Problem
 

@@ -8,12 +8,12 @@ import os
 import random
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
+from fakes.mounts import mounted
 from fakes.volumes import at_one_moment
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
 from korora.model.files import Content, Done, FileRecord, Problem, Told, Volume
@@ -141,29 +141,15 @@ def fill_compressed(root: Path, how: str) -> None:
         file.write(b"HELLO" * 999)
 
 
-Mounted = Callable[[Path, str], Path]
-
-
-@pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Mounted]:
-    """Mount an image; skips where Linux may not."""
-    places: list[Path] = []
-
-    def mount(image: Path, options: str) -> Path:
-        place = tmp_path / f"mounted {len(places)}"
-        place.mkdir()
-        done = subprocess.run(
-            ["mount", "-t", "btrfs", "-o", f"loop,{options}", image, place],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            pytest.skip(f"no btrfs can be mounted here: {done.stderr.strip()}")
-        places.append(place)
-        return place
-
-    yield mount
-    for place in places:
-        subprocess.run(["umount", place], capture_output=True, check=False)
+def with_subvolumes(root: Path) -> None:
+    for command in (
+        ["create", root / "sub"],
+        ["create", root / "sub" / "nested"],
+        ["snapshot", "-r", root / "sub", root / "before"],
+        ["snapshot", root, root / "snapshot of all"],
+    ):
+        (root / "sub" / "file").write_text(str(command)) if (root / "sub").exists() else None
+        run("btrfs", "subvolume", *map(str, command))
 
 
 def test_a_tree_that_mkfs_copied_is_told_as_it_was(tmp_path: Path) -> None:
@@ -181,25 +167,19 @@ def test_a_tree_that_mkfs_copied_is_told_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", MAKING)
-def test_what_linux_wrote_is_told_as_linux_reads_it(tmp_path: Path, mounted: Mounted, how: str) -> None:
+def test_what_linux_wrote_is_told_as_linux_reads_it(tmp_path: Path, how: str) -> None:
     image = tmp_path / "image"
     made(image, 400, *MAKING[how])
-    root = mounted(image, "compress=no")
-    fill(root)
-    fill_more(root)
+    with mounted(image, tmp_path / "plain", "loop,compress=no") as root:
+        fill(root)
+        fill_more(root)
     for compression in COMPRESSIONS:
-        run("mount", "-o", f"remount,compress-force={compression}", root)
-        fill_compressed(root, compression)
-    for command in (
-        ["create", root / "sub"],
-        ["create", root / "sub" / "nested"],
-        ["snapshot", "-r", root / "sub", root / "before"],
-        ["snapshot", root, root / "snapshot of all"],
-    ):
-        (root / "sub" / "file").write_text(str(command)) if (root / "sub").exists() else None
-        run("btrfs", "subvolume", *map(str, command))
-    run("umount", root)
-    expected = truth(mounted(image, "ro"))
+        with mounted(image, tmp_path / compression, f"loop,compress-force={compression}") as root:
+            fill_compressed(root, compression)
+    with mounted(image, tmp_path / "subvolumes") as root:
+        with_subvolumes(root)
+    with mounted(image, tmp_path / "read", "loop,ro") as root:
+        expected = truth(root)
     told = walked(image)
     assert unknown(told) == []
     assert {path: told_facts(file) for path, file in files_of(told).items()} == expected
@@ -207,18 +187,18 @@ def test_what_linux_wrote_is_told_as_linux_reads_it(tmp_path: Path, mounted: Mou
     assert expected[b"/disk"][-1] == (259, 70_000)
 
 
-def test_what_only_the_log_has_is_unknown(tmp_path: Path, mounted: Mounted) -> None:
+def test_what_only_the_log_has_is_unknown(tmp_path: Path) -> None:
     image = tmp_path / "image"
     made(image, 200)
-    root = mounted(image, "commit=300")
-    (root / "first").write_text("first")
-    run("sync", "-f", root)
-    with (root / "second").open("w") as file:
-        file.write("second")
-        file.flush()
-        os.fsync(file.fileno())
     copy = tmp_path / "as after a loss of power"
-    copy.write_bytes(at_one_moment(image))
+    with mounted(image, tmp_path / "mnt", "loop,commit=300") as root:
+        (root / "first").write_text("first")
+        run("sync", "-f", root)
+        with (root / "second").open("w") as file:
+            file.write("second")
+            file.flush()
+            os.fsync(file.fileno())
+        copy.write_bytes(at_one_moment(image))
     run("fallocate", "--dig-holes", copy)
     told = walked(copy)
     assert files_of(told).keys() == {b"/first"}

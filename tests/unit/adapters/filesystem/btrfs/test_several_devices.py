@@ -16,6 +16,7 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes.mounts import mounted
 from fakes.scanner import MemoryScanner
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
 from korora.agents.integrity.malware.examination import Examination
@@ -102,19 +103,12 @@ def test_what_lies_about_its_devices_is_read_only_as_far_as_it_is_there(
     chance = random.Random(4)
     contents = {f"/{number}".encode(): chance.randbytes(chance.randrange(2 * MIB)) for number in range(24)}
     images = blank(tmp_path, 2)
-    (tmp_path / "mnt").mkdir()
     with attached(images) as devices:
         run("mkfs.btrfs", "-q", "-f", "-d", profiles[0], "-m", profiles[1], *devices)
         both = ",".join(f"device={device}" for device in devices)
-        command = ["mount", "-t", "btrfs", "-o", both, devices[0], str(tmp_path / "mnt")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"no btrfs of two devices can be mounted here: {done.stderr.strip()}")
-        try:
+        with mounted(devices[0], tmp_path / "mnt", both) as root:
             for path, content in contents.items():
-                (tmp_path / "mnt" / path[1:].decode()).write_bytes(content)
-        finally:
-            run("umount", tmp_path / "mnt")
+                (root / path[1:].decode()).write_bytes(content)
     for image in images:
         assert problems(walked(image)) == ["it lies on 2 devices, which are not put together"]
         with image.open("r+b") as file:
