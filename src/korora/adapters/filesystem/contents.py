@@ -76,6 +76,11 @@ class Contents:
         self._anything = bool(patterns)
         self._beside = ThreadPoolExecutor(1, "hash")
 
+    @property
+    def passes_on(self) -> bool:
+        """Whether somebody takes them while they are read."""
+        return self._tell is not None
+
     def lie_in(self, has: Callable[[bytes], bool]) -> None:
         """In a volume of which `has` knows what folders it has. Nobody has said so: all digests are made."""
         self._algorithms = {one.algorithm for one in self._wanted_beside if has(_certain(one.folder))}
