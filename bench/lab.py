@@ -14,6 +14,7 @@ from korora.errors import KororaError
 from korora.lab.interruption import Interrupted, interruptible, undisturbed
 from korora.lab.layout import Layout
 from korora.lab.lifecycle import bring_up, take_down
+from korora.lab.namespaces import limit_links
 
 
 def ended(session: Callable[[], None]) -> int:
@@ -31,11 +32,13 @@ def ended(session: Callable[[], None]) -> int:
 
 
 @contextmanager
-def two_hosts() -> Iterator[Layout]:
-    """In a folder of their own."""
+def two_hosts(megabits_per_s: int = 0) -> Iterator[Layout]:
+    """In a folder of their own. The network between them: as fast as memory, or so fast."""
     layout = Layout.at(Path(tempfile.mkdtemp(prefix="kb-", dir="/run")))
     try:
         bring_up(layout, 2, lambda line: say(f"lab: {line}"))
+        if megabits_per_s:
+            limit_links(layout, 2, megabits_per_s * 1_000_000)
         yield layout
     except KororaError:
         _keep_logs(layout)

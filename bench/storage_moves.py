@@ -3,8 +3,9 @@
 Two guests of the same definition, each with a disk of random content, on the same two hosts of a lab. They
 take turns: while one is measured the other stands still. The load (bench/storage_load.c) asks the disk for
 all that it answers, so on a small machine guest and copying want the same CPUs; that is in every figure. With
---rate it asks for so many requests a second, as a guest does that has other work. CPU seconds are the whole
-machine's, the guest's among them.
+--rate it asks for so many requests a second, as a guest does that has other work. The network between the
+hosts is as fast as memory; with --link it is as fast as a real one. CPU seconds are the whole machine's, the
+guest's among them.
 
 idle         the rate of each guest before each of its moves, over 8 s.
 korora-…     `korora migrate --disks all` in a storage mode: the whole command, from its start to its end.
@@ -15,7 +16,7 @@ return       a disk that goes and comes back with --incremental, once every fift
 
 A rate during a move counts the pause and everything else in it. Latencies are medians of each second's.
 Run: script/bench storage --moves [--mib 1024] [--return-mib 4096] [--runs 3] [--modes A,B] [--load zones]
-     [--rate N] [--json FILE]
+     [--rate N] [--link MBIT] [--json FILE]
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Report(msgspec.Struct, frozen=True):
     machine: this_machine.Machine
     load: str
     rate: int
+    link_mbit: int
     disk_mib: int
     return_mib: int
     moves: list[Move]
@@ -84,7 +86,7 @@ def table(report: Report) -> str:
 
 def _session(asked: argparse.Namespace) -> Report:
     moves: list[Move] = []
-    with two_hosts() as layout:
+    with two_hosts(asked.link) as layout:
         with_ = accelerator(layout)
         description = this_machine.describe(with_)
         boot = Boot.made(layout.storage)
@@ -95,8 +97,9 @@ def _session(asked: argparse.Namespace) -> Report:
     medians = _medians(moves)
     description = msgspec.structs.replace(description, load_after=this_machine.load())
     return Report(
-        description, asked.load, asked.rate, asked.mib, asked.return_mib, moves, medians, _ratios(medians)
-    )
+        description, asked.load, asked.rate, asked.link, asked.mib, asked.return_mib, moves, medians,
+        _ratios(medians),
+    )  # fmt: skip
 
 
 def _under_load(layout: Layout, boot: Boot, accelerated: str, asked: argparse.Namespace) -> list[Move]:
@@ -209,9 +212,10 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     reader.add_argument(
         "--rate", type=int, default=0, help="requests a second that it asks for (as many as it gets)"
     )
+    reader.add_argument("--link", type=int, default=0, help="Mbit/s of the network (as fast as memory is)")
     reader.add_argument("--json", type=Path)
     asked = reader.parse_args(arguments)
-    if asked.mib < 64 or min(asked.runs, asked.return_mib, asked.rate) < 0:
+    if asked.mib < 64 or min(asked.runs, asked.return_mib, asked.rate, asked.link) < 0:
         reader.error("--mib is at least 64, the others are not negative")
     return asked
 

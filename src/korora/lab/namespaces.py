@@ -26,6 +26,8 @@ _BIG_MTU = 65535
 # A bridge without a MAC of its own takes the lowest of its ports': it would change, and be unreachable by the
 # address that others remember, whenever a host joins.
 _BRIDGE_MACS = {"mig": "02:4b:00:00:00:01", "guests": "02:4b:00:00:00:02"}
+_BURST_BYTES = 4 * _BIG_MTU
+_QUEUE = "50ms"
 T = TypeVar("T")
 
 
@@ -41,6 +43,18 @@ def build_network(layout: Layout, count: int) -> None:
                 _join(switch, host, "mig", "mig0")
                 _join(switch, host, "guests", "guests0")
                 _arrange_host(host)
+
+
+def limit_links(layout: Layout, count: int, bits_per_s: int) -> None:
+    """Each host sends at most so much of its own traffic, as over a real network (tc-tbf(8)).
+
+    ToolError when the kernel refuses. Not idempotent.
+    """
+    with _translated("limit the lab's links"):
+        for host in layout.hosts(count):
+            with IPRoute(netns=host.netns) as inside:
+                rate = {"rate": bits_per_s // 8, "burst": _BURST_BYTES, "latency": _QUEUE}
+                inside.tc("add", "tbf", _index(inside, "mig0"), **rate)
 
 
 def remove_network(layout: Layout) -> None:
