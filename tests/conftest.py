@@ -10,8 +10,11 @@ not the same take it many minutes. Here it never does so: it tells where they di
 
 from __future__ import annotations
 
+import gc
+import mmap
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +25,7 @@ _APART = "tests/end_to_end/apart/"
 _REAL_VMS = "tests/end_to_end/"
 _NICE = {_APART: 5, _REAL_VMS: 0}
 _BEHIND_NICE = 10
+_GROWN_MIB = 512
 
 for sign in ("CI", "BUILD_NUMBER"):
     os.environ.pop(sign, None)
@@ -48,6 +52,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         nice = _NICE[lab] if lab else _BEHIND_NICE
         with suppress(PermissionError):  # of who may not come forward again
             os.setpriority(os.PRIO_PROCESS, 0, nice)
+
+
+class Tidy:
+    """Whole disks that nobody needs any more hang in cycles until Python looks for such."""
+
+    def __init__(self) -> None:
+        self._resident_mib = _resident_mib()
+
+    def pytest_runtest_teardown(self) -> None:
+        if _resident_mib() > self._resident_mib + _GROWN_MIB:
+            gc.collect()
+            self._resident_mib = _resident_mib()
+
+
+def _resident_mib() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * mmap.PAGESIZE >> 20
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Tidy())
 
 
 @pytest.hookimpl(optionalhook=True)
