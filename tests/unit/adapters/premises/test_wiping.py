@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,24 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic"):
         wiped(tmp_path / "disk.raw")
     assert precious.read_bytes() == b"x"
+
+
+def test_a_wiped_file_is_let_go_of_soon(tmp_path: Path) -> None:
+    path = tmp_path / "disk.raw"
+    path.write_bytes(b"secret" * 1000)
+    wiped(path)
+    limit = time.monotonic() + 60
+    while any(str(path) in one for one in opened()):
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+def opened() -> list[str]:
+    """What this process has open."""
+    names = []
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            names.append(str(entry.readlink()))
+        except FileNotFoundError:
+            continue
+    return names
