@@ -40,7 +40,7 @@ from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.serving import serve, serve_alone
 from korora.adapters.hypervisor.snapshot.drives import OVERLAY, Drive
 from korora.adapters.hypervisor.snapshot.graph import path_of
-from korora.adapters.hypervisor.wide import connect_wide
+from korora.adapters.hypervisor.wide import connect_wide, widen
 from korora.adapters.image import nbd
 from korora.adapters.image.writable import WritableExport
 from korora.errors import ToolError
@@ -300,6 +300,7 @@ class QemuMovingDisks:
             "discard": "unmap",
         }
         await self._qmp.execute("blockdev-add", there, deadline_s=_CONNECTS_WITHIN_S)
+        await asyncio.to_thread(widen, self._qmp.peer_pid, str(socket))
 
     async def _copy(self, name: str, which: Mapping[str, Any]) -> None:
         number = self._number[name]

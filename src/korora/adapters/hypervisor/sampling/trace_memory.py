@@ -5,8 +5,8 @@ nobody reads it. So QEMU is given a memfd, sealed so that it cannot grow: a writ
 full, and QEMU goes on. QEMU opens it for appending, which what cannot grow does not take: so the daemon takes
 a second hold on QEMU's own open file (pidfd_getfd(2)), lets it write in place, and sets where.
 
-Limit: needs what ptrace(2) asks for (PTRACE_MODE_ATTACH), which root and, mostly, the same account have.
-Until another log file is named QEMU keeps this one, and the memory that is in it.
+Limit: needs what `held` needs. Until another log file is named QEMU keeps this one, and the memory that is in
+it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import os
 from contextlib import suppress
 from typing import Final
 
+from korora.adapters.hypervisor.held import held_open, taken
 from korora.adapters.hypervisor.qmp import Qmp
 from korora.errors import RefusedError
 
 BOUND_BYTES: Final = 8 << 20
 PURPOSE: Final = "korora-trace"
 """How query-fdsets tells of it, for the moment in which QEMU has it as a descriptor."""
-_PIDFD_GETFD: Final = 438
 _PUNCH_AND_KEEP_SIZE: Final = 0x02 | 0x01
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -87,30 +87,19 @@ async def _name_log(qmp: Qmp, path: str) -> None:
 
 def _held(pid: int, wanted: os.stat_result) -> int:
     """QEMU's own descriptor, open for writing alone, of the file that is wanted."""
-    pidfd = os.pidfd_open(pid)
     try:
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            with suppress(FileNotFoundError):  # it was closed meanwhile
-                if _same(entry.stat(), wanted):
-                    held = _taken(pidfd, int(entry.name))
-                    flags = fcntl.fcntl(held, fcntl.F_GETFL)
-                    if _same(os.fstat(held), wanted) and flags & os.O_ACCMODE == os.O_WRONLY:
-                        return held
-                    os.close(held)
+        with held_open(pid) as pidfd:
+            for entry in os.scandir(f"/proc/{pid}/fd"):
+                with suppress(FileNotFoundError):  # it was closed meanwhile
+                    if _same(entry.stat(), wanted):
+                        held = taken(pidfd, int(entry.name))
+                        flags = fcntl.fcntl(held, fcntl.F_GETFL)
+                        if _same(os.fstat(held), wanted) and flags & os.O_ACCMODE == os.O_WRONLY:
+                            return held
+                        os.close(held)
     except OSError as error:
         raise _refused(f"its descriptors cannot be reached: {error.strerror}") from error
-    finally:
-        os.close(pidfd)
     raise _refused("it did not open the log file that it was given")
-
-
-def _taken(pidfd: int, number: int) -> int:
-    held: int = _libc.syscall(_PIDFD_GETFD, pidfd, number, 0)
-    if held < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    os.set_inheritable(held, False)
-    return held
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:
