@@ -171,7 +171,8 @@ class FakeMovingDisks:
                 raise ToolError(f"a disk was not copied: {task.exception()}", kind="mirror-failed")
         total = sum(self.sizes[name] for name in self._copying)
         ready = all(ended)
-        return Copied(total if ready else 0, total, ready)
+        read = {name: self.sizes[name] for name, task in self._copying.items() if task.done()}
+        return Copied(total if ready else 0, total, ready, read)
 
     async def cut(self) -> None:
         if not (await self.copied()).ready:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,6 +20,8 @@ class Copied:
     total: int
     ready: bool
     """Every disk was the same there once, and what the guest writes follows."""
+    read: Mapping[str, int] = field(default_factory=dict)
+    """By disk: so many bytes of it were read, from its beginning on, and perhaps more."""
 
 
 class CopyFailedError(ToolError):

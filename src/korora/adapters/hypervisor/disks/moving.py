@@ -179,10 +179,18 @@ class QemuMovingDisks:
             sum(job["current-progress"] for job in running),
             sum(job["total-progress"] for job in running),
             all(job["status"] == "ready" for job in running),
+            self._read(told),
         )
         if self._capped and (copied.ready or copied.done >= sum(self.sizes.values())):
             await self._uncap(told)
         return copied
+
+    def _read(self, told: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+        """A mirror goes from the beginning to the end, with some under way; what it did again comes last."""
+        done = {
+            name: told[f"{leftover.JOB}{self._number[name]}"]["current-progress"] for name in self._mirrored
+        }
+        return {name: min(count, self.sizes[name]) for name, count in done.items()}
 
     async def cut(self) -> None:
         copied = self._drives.keys() <= {*self._mirrored, *self._reached}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
@@ -17,6 +18,7 @@ from korora.agents.dataorg import comparing
 from korora.agents.integrity.disks.gaps import Gaps
 from korora.agents.integrity.disks.settling import Settling
 from korora.errors import ToolError
+from korora.migration.crossing.disks.behind import Behind, Paced
 from korora.migration.crossing.disks.following import merged, send
 from korora.migration.crossing.disks.unreadable import narrowed
 from korora.model.image import NbdExport
@@ -47,6 +49,7 @@ class Measuring:
         self._begun: set[str] = set()
         self._owed: dict[str, list[Range]] = {}
         self._keeping: asyncio.Task[None] | None = None
+        self._behind: Behind | None = None
         self._enough = asyncio.Event()
 
     async def leaves(self, name: str, *, followed: bool = False) -> bytes:
@@ -86,8 +89,10 @@ class Measuring:
                 return
             before = count
 
-    def keep(self) -> None:
-        """Go on in the background, so that `settle` or `contents` finds little to do."""
+    def keep(self, behind: Behind | None = None) -> None:
+        """Go on in the background, so that `settle` or `contents` finds little to do. `behind`: a copy that
+        reads the disks, as far as it has, until it ends."""
+        self._behind = behind
         self._enough.clear()
         self._keeping = asyncio.create_task(self._keep())
 
@@ -99,8 +104,15 @@ class Measuring:
         found = await asyncio.to_thread(lambda: {name: one.root() for name, one in self._settling.items()})
         return tuple(DiskContent(name, sizes[name], root) for name, root in found.items())
 
+    def refuse_failed(self) -> None:
+        """Raise what `keep` has met."""
+        if self._keeping is not None and self._keeping.done():
+            self._keeping.result()
+
     async def stop(self) -> None:
         """Before the disks are let go of. What `keep` met is not raised."""
+        if self._behind is not None:
+            self._behind.stop()
         with suppress(Exception):
             await self._kept()
 
@@ -126,11 +138,20 @@ class Measuring:
     async def _measured(self, name: str, also: Callable[[OpenImage], T]) -> tuple[int, T]:
         """How many pieces were read, and what `also` made of the disk."""
         async with self._disks.written(name) as export:
-            return await asyncio.to_thread(self._measure, name, export, also)
+            if self._behind is None or name in self._begun:
+                return await asyncio.to_thread(self._measure, name, export, also)
+            own = ThreadPoolExecutor(1, "behind")  # it may wait long, and others need the threads there are
+            try:
+                work = own.submit(self._measure, name, export, also, self._behind)
+                return await asyncio.wrap_future(work)
+            finally:
+                own.shutdown(wait=False)
 
-    def _measure(self, name: str, export: NbdExport, also: Callable[[OpenImage], T]) -> tuple[int, T]:
+    def _measure(
+        self, name: str, export: NbdExport, also: Callable[[OpenImage], T], behind: Behind | None = None
+    ) -> tuple[int, T]:
         with self._opened(name, export) as image:
-            count = self._settling[name].measure(image)
+            count = self._settling[name].measure(_paced(name, image, export, behind))
             self._follow(name, image)
             self._begun.add(name)
             return count, also(image)
@@ -159,6 +180,14 @@ class Measuring:
             send(image, ranges, self._there[name])
         else:
             self._owed[name] = ranges
+
+
+def _paced(name: str, image: OpenImage, export: NbdExport, behind: Behind | None) -> OpenImage:
+    """What does not come from the host's cache is read once the copy has no more need of the storage."""
+    if behind is None:
+        return image
+    in_cache = export.file is not None
+    return Paced(image, lambda end: behind.wait_for(name, end if in_cache else None))
 
 
 def _nothing(image: OpenImage) -> None:

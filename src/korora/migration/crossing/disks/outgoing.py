@@ -24,6 +24,7 @@ from korora.agents.integrity.disks.gaps import Gaps
 from korora.agents.io.copying import Pace
 from korora.errors import IntegrityError, KororaError, PeerError, ToolError
 from korora.migration.crossing.copying.by_daemon import Ask, ByDaemon
+from korora.migration.crossing.disks.behind import Behind
 from korora.migration.crossing.disks.crossed import Crossed, reports_of
 from korora.migration.crossing.disks.manner import Manner
 from korora.migration.crossing.disks.measuring import Measuring
@@ -64,6 +65,7 @@ class DisksOut:
         self._gaps = gaps or {}
         self._follows = False
         self._measuring = Measuring(disks, images, self._gaps)
+        self._behind = Behind()
         self._there: dict[str, DiskThere] = {}
         self._copying: dict[str, ByDaemon] = {}
 
@@ -88,6 +90,8 @@ class DisksOut:
                 relaying.append(asyncio.create_task(relay.finished()))
                 if name not in kept:
                     copying.append(await self._begun(name, manner, pace, ask))
+            if not self._there:
+                self._measuring.keep(self._behind)
             while await self._copied(copying, read):
                 _refuse_lost(relaying)
                 await asyncio.sleep(_LOOKS_EVERY_S)
@@ -99,6 +103,7 @@ class DisksOut:
             await asyncio.gather(*copying, *relaying, return_exceptions=True)
         for name, one in self._copying.items():
             self._measuring.adopt(name, one.taken_leaves(), self._there[name])
+        self._behind.copied()
         self._follows = True
 
     async def _begun(self, name: str, manner: Manner, pace: Pace, ask: Ask | None) -> asyncio.Task[None]:
@@ -122,7 +127,9 @@ class DisksOut:
         ended = [task for task in copying if task.done()]
         for task in ended:
             task.result()
+        self._measuring.refuse_failed()
         copied = await self._disks.copied()
+        self._behind.reached(copied.read)
         if copied.ready and len(ended) == len(copying):
             return False
         done = copied.done + sum(one.done for one in self._copying.values())
@@ -191,6 +198,7 @@ class DisksOut:
 
     async def _why(self, error: ToolError) -> KororaError:
         nearer = await _why(error, [relay for relay, _ in self._relays.values()])
+        await self._measuring.stop()  # it may have the disk open by the name that is looked at
         if not isinstance(nearer, CopyFailedError) or nearer.disk in self._there:
             return nearer
         return await found(self._disks, self._images, nearer)

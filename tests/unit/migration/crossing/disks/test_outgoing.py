@@ -133,3 +133,29 @@ def test_streams_that_have_no_reason_are_waited_for_together(monkeypatch: pytest
 
 def test_what_was_changed_on_the_way_is_told_before_what_broke_of_it() -> None:
     assert why_of(ended(SILENT), ended(STOPPED), ended(CHANGED), ended(SILENT)) is CHANGED
+
+
+class Changed(Disks):
+    """A copy without an end, of a disk that somebody changes."""
+
+    async def mirror(self, *_: Any) -> None: ...
+
+    async def copied(self) -> Copied:
+        return Copied(0, 1, ready=False, read={"a": 0})
+
+    @asynccontextmanager
+    async def written(self, _: str) -> AsyncIterator[NbdExport]:
+        raise ToolError("a snapshot was put over it", kind="disk-changed")
+        yield
+
+
+def test_what_is_found_while_a_disk_is_copied_ends_its_copying() -> None:
+    async def story() -> None:
+        disks = cast(Any, Changed())
+        out = DisksOut(disks, {"a": (cast(Any, Relay()), Path("a.sock"))}, disks, SystemClock())
+        async with asyncio.timeout(WITHIN_S):
+            with pytest.raises(ToolError) as told:
+                await out.copy(Manner(), quiet)
+        assert told.value.kind == "disk-changed"
+
+    asyncio.run(story())
