@@ -33,6 +33,10 @@ def test_a_disk_that_is_written_to_is_the_same_there_once_it_is_cut(tmp_path: Pa
             before = await here.graph()
             untouched = await there.graph()
             await ready(here, there)
+            read = (await here.disks.copied()).read
+            assert read.keys() == here.disks.sizes.keys()
+            assert all(count <= here.disks.sizes[name] for name, count in read.items())
+            assert form != "raw" or read == here.disks.sizes
             roots = [
                 {name: Settling(size) for name, size in one.disks.sizes.items()} for one in (here, there)
             ]
