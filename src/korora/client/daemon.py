@@ -12,7 +12,7 @@ from urllib.parse import quote
 from korora.client.events import Event, MigrationOutcome, parse_event
 from korora.client.inspections import (
     Failed,
-    FlagView,
+    FlagsView,
     Inspected,
     Looking,
     Verified,
@@ -198,8 +198,8 @@ class Daemon:
         """The last report. UsageError(kind="unknown-inspection") when there is none."""
         return self._transport.call("GET", f"/v1/vms/{_segment(vm)}/inspection", Inspection)
 
-    def flags(self) -> list[FlagView]:
-        return self._transport.call("GET", "/v1/flags", list[FlagView], deadline_s=60.0)
+    def flags(self) -> FlagsView:
+        return self._transport.call("GET", "/v1/flags", FlagsView, deadline_s=60.0)
 
     def original(self, vm: str, flag: str) -> bytes:
         """The bag, as a tar. UsageError(kind="no-original") when none is kept."""

@@ -17,6 +17,18 @@ class FlagView(msgspec.Struct, frozen=True):
     flag: Flag
 
 
+class Unreadable(msgspec.Struct, frozen=True):
+    """A VM whose record of flags cannot be read: how many there are, and what they say, is unknown."""
+
+    vm: str
+    error: Failure
+
+
+class FlagsView(msgspec.Struct, frozen=True):
+    flags: tuple[FlagView, ...]
+    unreadable: tuple[Unreadable, ...]
+
+
 class Looking(msgspec.Struct, frozen=True):
     """How far it is."""
 

@@ -41,9 +41,12 @@ def status_of(error: KororaError) -> int:
     return 409 if error.kind in _CONFLICTS else _STATUS[error.exit_code]
 
 
+def failure_of(error: KororaError) -> Failure:
+    return Failure(error.kind, error.message, error.remedy, error.vm_runs_on, int(error.exit_code))
+
+
 def answer(error: KororaError, status: int | None = None) -> JSONResponse:
-    failure = Failure(error.kind, error.message, error.remedy, error.vm_runs_on, int(error.exit_code))
-    return JSONResponse(asdict(FailureAnswer(failure)), status or status_of(error))
+    return JSONResponse(asdict(FailureAnswer(failure_of(error))), status or status_of(error))
 
 
 def install(api: FastAPI) -> None:

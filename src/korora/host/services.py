@@ -20,6 +20,7 @@ from korora.model.question import Question
 from korora.ports.kept_disks import KeptDisks
 from korora.ports.tpm import Credential
 from korora.supervision.guests import Guests
+from korora.supervision.inspection.service import FlagsTold
 
 
 class AsyncService(Protocol):
@@ -198,8 +199,8 @@ class Inspections(Protocol):
         """The last one, here or on the host that the VM came from."""
         ...
 
-    def flags(self, by: OperatorName | None = None) -> Sequence[tuple[str, Flag]]:
-        """(VM, flag) of all VMs here, open ones first, the newest of each first."""
+    def flags(self, by: OperatorName | None = None) -> FlagsTold:
+        """Of all VMs here. One whose record cannot be read keeps no other's from being told."""
         ...
 
     def original(self, vm: str, flag: str, by: OperatorName | None = None) -> bytes:

@@ -71,6 +71,11 @@ async def inspected(http: httpx.AsyncClient) -> dict[str, Any]:
     return lines(await http.post("vms/web/inspection"))[-1]
 
 
+async def listed(http: httpx.AsyncClient) -> dict[str, list[dict[str, Any]]]:
+    told: dict[str, list[dict[str, Any]]] = (await http.get("flags")).json()
+    return told
+
+
 def resolution(name: str, choice: str = "accept", **changed: Any) -> dict[str, str]:
     fields: dict[str, Any] = {
         "by": "carol",
@@ -162,7 +167,7 @@ def test_a_vm_that_did_not_run_is_the_same_and_a_changed_chunk_is_flagged(tell: 
             disk.write(b"!")
         other = lines(await http.post("vms/web/verification"))[-1]["verification"]
         assert other["compared"]["disks"][0]["chunks_differ"] == 1
-        (raised,) = [one["flag"] for one in (await http.get("flags")).json()]
+        (raised,) = [one["flag"] for one in (await listed(http))["flags"]]
         assert (raised["kind"], raised["place"]["offset"]) == ("chunk-differs", 2 << 20)
 
     tell(story)
@@ -176,7 +181,7 @@ def test_what_differs_after_a_run_is_told_and_not_flagged(tell: Tell, tmp_path: 
         (tmp_path / "disk.raw").write_bytes(b"e" * 3_000_000)
         told = lines(await http.post("vms/web/verification"))[-1]["verification"]
         assert (told["ran"], told["compared"]["disks"][0]["chunks_differ"]) == (True, 3)
-        assert (await http.get("flags")).json() == []
+        assert await listed(http) == {"flags": [], "unreadable": []}
 
     tell(story)
 
@@ -332,8 +337,8 @@ def test_an_operator_sees_the_flags_that_policies_let_him_see(
         async for _ in services.inspections.inspect("web"):
             pass
         monkeypatch.setattr(services.operators, "operator_of", lambda account: OperatorName(operator))
-        assert len((await http.get("flags")).json()) == sees
-        name = services.inspections.flags()[0][1].id
+        assert len((await listed(http))["flags"]) == sees
+        name = services.inspections.flags().flags[0][1].id
         answer = await http.get(f"vms/web/flags/{name}/original")
         assert kind(answer) == ("no-original" if sees else "not-allowed")
         assert kind(await http.post("vms/web/inspection")) == "administrators-only"
@@ -351,7 +356,7 @@ async def changed_chunk(http: httpx.AsyncClient, disk: Path) -> str:
         file.seek(2_500_000)
         file.write(b"!")
     await http.post("vms/web/verification")
-    (raised,) = [one["flag"] for one in (await http.get("flags")).json()]
+    (raised,) = [one["flag"] for one in (await listed(http))["flags"]]
     await asyncio.sleep(1.1)  # the host counts in whole seconds
     return str(raised["id"])
 
@@ -407,7 +412,47 @@ def test_flags_that_cannot_be_read_are_not_forgotten(tell: Tell) -> None:
         record = dossier.folder(services.guests.directory("web")) / dossier.FLAGS
         record.unlink()
         record.mkdir()  # whatever error it may be but that there is none
-        assert kind(await http.get("flags")) == "unreadable-flags"
+        assert (await listed(http))["unreadable"][0]["error"]["kind"] == "unreadable-flags"
         assert lines(await http.post("vms/web/inspection"))[-1]["error"]["kind"] == "unreadable-flags"
 
     tell(story)
+
+
+@pytest.mark.parametrize("noise", [b"{", b"", b'{"version":1,"vm":"db","flags":[]}', bytes(100)])
+def test_one_vm_whose_flags_cannot_be_read_is_named_and_hides_those_of_no_other(
+    tell: Tell, noise: bytes
+) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        await one_flag(services, http)
+        await services.guests.define('name = "db"\nmemory = "64M"\n')
+        await services.guests.define('name = "mail"\nmemory = "64M"\n')
+        place = dossier.folder(services.guests.directory("mail"))
+        place.mkdir()
+        (place / dossier.FLAGS).write_bytes(noise)
+        told = await listed(http)
+        assert [one["vm"] for one in told["flags"]] == ["web"]
+        (unread,) = told["unreadable"]
+        assert unread["vm"] == "mail"
+        assert (unread["error"]["kind"], unread["error"]["exit_code"]) == ("unreadable-flags", 5)
+        assert str(place / dossier.FLAGS) in unread["error"]["message"]
+        assert "korora vm inspect mail" in unread["error"]["remedy"]
+
+    tell(story)
+
+
+def test_a_vm_whose_flags_cannot_be_read_is_named_to_nobody_who_may_not_see_them(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(services: FakeServices, http: httpx.AsyncClient) -> None:
+        services.inspector.found = (EVIL,)
+        async for _ in services.inspections.inspect("web"):
+            pass
+        (dossier.folder(services.guests.directory("web")) / dossier.FLAGS).write_bytes(b"{")
+        for operator, sees in (("carol", 1), ("mallory", 0)):
+            monkeypatch.setattr(
+                services.operators, "operator_of", lambda _, name=operator: OperatorName(name)
+            )
+            told = await listed(http)
+            assert (len(told["unreadable"]), told["flags"]) == (sees, [])
+
+    tell(story, user=4242)

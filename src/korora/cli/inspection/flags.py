@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,9 +16,10 @@ from korora.cli.inspection.showing import show_flag, show_flags, state
 from korora.cli.invocation import Invocation
 from korora.cli.options import AsJson, group
 from korora.cli.render import error_text, say, say_json, warn
-from korora.errors import ExitCode, IntegrityError, KororaError, UsageError
+from korora.errors import ExitCode, IntegrityError, KororaError, UsageError, error_of
 
 if TYPE_CHECKING:
+    from korora.client.inspections import Unreadable
     from korora.model.flag import Flag
     from korora.model.site import SiteHost
 
@@ -26,6 +28,26 @@ Id = Annotated[str, typer.Argument(metavar="FLAG", help="The flag, or the first 
 PREFIX_MIN = 4
 DAY_S = 24 * 3600
 Found = tuple["SiteHost", str, "Flag"]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """`silent`: why hosts tell nothing; `unreadable`: why the flags of single VMs are not known."""
+
+    found: list[Found]
+    silent: list[KororaError]
+    unreadable: list[KororaError]
+
+    @property
+    def code(self) -> ExitCode:
+        """A record that was changed weighs most."""
+        codes = [one.exit_code for one in (*self.silent, *self.unreadable)]
+        return ExitCode.INTEGRITY if ExitCode.INTEGRITY in codes else next(iter(codes), ExitCode.DONE)
+
+    @property
+    def lacking(self) -> str:
+        hosts = "; not every host told what it has" if self.silent else ""
+        return hosts + (f"; of {len(self.unreadable)} VMs they cannot be read" if self.unreadable else "")
 
 
 class Choice(StrEnum):
@@ -42,24 +64,22 @@ def list_flags(
 ) -> None:
     """Flags on all hosts in reach, open ones first. Exit code 0, whatever there is.
 
-    A host that does not tell its flags is named. Then the exit code is not 0: 5 if its record was changed.
+    A host that does not tell its flags, or a VM whose flags cannot be read, is named. Then the exit code is
+    not 0: 5 if a record was changed.
     """
     invocation = Invocation.of(context)
-    known, silent = _flags(invocation)
-    if vm is not None:
-        known = [one for one in known if one[1] == vm]
-        if not known and not silent:
-            invocation.find(vm)
-    found = [one for one in known if all_ or one[2].is_open]
+    told = _flags(invocation, vm)
+    if vm is not None and not told.found and not told.code:
+        invocation.find(vm)
+    found = [one for one in told.found if all_ or one[2].is_open]
     if as_json:
         say_json([_object(*one) for one in found])
     else:
         show_flags([(f"{name} ({host.name})", flag) for host, name, flag in found])
         said = "flags" if all_ else "open flags; --all shows those that are resolved, too"
-        say(f"{len(found)} {said}" + ("; not every host told what it has" if silent else ""))
-    if silent:
-        codes = [one.exit_code for one in silent]
-        raise typer.Exit(ExitCode.INTEGRITY if ExitCode.INTEGRITY in codes else codes[0])
+        say(f"{len(found)} {said}{told.lacking}")
+    if told.code:
+        raise typer.Exit(told.code)
 
 
 @app.command()
@@ -170,27 +190,36 @@ def _check(packed: bytes, flag: Flag) -> None:
         )
 
 
-def _flags(invocation: Invocation) -> tuple[list[Found], list[KororaError]]:
-    """Of every host in reach, and why others do not tell; they are named. The error when none does."""
-    found: list[Found] = []
-    silent: list[KororaError] = []
+def _flags(invocation: Invocation, vm: str | None = None) -> Told:
+    """Of every host in reach (those of one VM), and why others are not told; these are named. The error when
+    no host tells any."""
+    told = Told([], [], [])
     hosts = invocation.asked()
     for host in hosts:
         try:
             with invocation.daemon(host) as daemon:
-                found += [(host, one.vm, one.flag) for one in daemon.flags()]
+                of_host = daemon.flags()
         except KororaError as error:
-            silent.append(error)
-    if silent and len(silent) == len(hosts):
-        raise silent[0]
-    for one in silent:
-        warn(error_text(one))
-    return sorted(found, key=lambda one: (not one[2].is_open, -one[2].seen_at, one[2].id)), silent
+            told.silent.append(error)
+            continue
+        told.found.extend((host, one.vm, one.flag) for one in of_host.flags if vm in {None, one.vm})
+        told.unreadable.extend(_of(host, one) for one in of_host.unreadable if vm in {None, one.vm})
+    if told.silent and len(told.silent) == len(hosts):
+        raise told.silent[0]
+    for why in (*told.silent, *told.unreadable):
+        warn(error_text(why))
+    told.found.sort(key=lambda one: (not one[2].is_open, -one[2].seen_at, one[2].id))
+    return told
+
+
+def _of(host: SiteHost, unreadable: Unreadable) -> KororaError:
+    error = unreadable.error
+    return error_of(error.exit_code, error.kind, f"{host.name}: {error.message}", error.remedy, None)
 
 
 def _found(invocation: Invocation, name: str) -> Found:
     """The one flag of that name, or whose name begins so."""
-    found = [one for one in _flags(invocation)[0] if one[2].id.startswith(name.lower())]
+    found = [one for one in _flags(invocation).found if one[2].id.startswith(name.lower())]
     if len(name) < PREFIX_MIN or len({one[2].id for one in found}) > 1:
         raise UsageError(
             f"{name[:40]!r} does not name one flag", kind="which-flag", remedy="give more digits of its name"

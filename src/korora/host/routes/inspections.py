@@ -16,6 +16,7 @@ from fastapi.responses import Response, StreamingResponse
 from korora.errors import KororaError, UsageError
 from korora.host import schema
 from korora.host.caller import Asker, Callers
+from korora.host.failures import failure_of
 from korora.host.services import Inspections
 
 _JSON = "application/json"
@@ -53,9 +54,12 @@ def inspection_routes(inspections: Inspections, callers: Callers) -> APIRouter:
 
     @router.get("/flags", response_class=Response)
     async def list_flags(by: Asker = asker) -> Response:
-        """The flags that the asker may see, open ones first: a list of {"vm", "flag"}."""
-        found = [{"vm": vm, "flag": flag} for vm, flag in inspections.flags(by)]
-        return Response(msgspec.json.encode(found), media_type=_JSON)
+        """The flags that the asker may see, open ones first: {"flags": [{"vm", "flag"}], "unreadable":
+        [{"vm", "error"}]}, the latter of VMs whose record of flags cannot be read."""
+        told = inspections.flags(by)
+        found = [{"vm": vm, "flag": flag} for vm, flag in told.flags]
+        unreadable = [{"vm": vm, "error": asdict(failure_of(error))} for vm, error in told.unreadable]
+        return Response(msgspec.json.encode({"flags": found, "unreadable": unreadable}), media_type=_JSON)
 
     @router.get("/vms/{name}/flags/{flag}/original", response_class=Response)
     async def original(name: str, flag: str, by: Asker = asker) -> Response:
@@ -85,10 +89,7 @@ async def _lines(
         async for event in events:
             yield msgspec.json.encode(event) + b"\n"
     except KororaError as error:
-        failure = schema.Failure(
-            error.kind, error.message, error.remedy, error.vm_runs_on, int(error.exit_code)
-        )
-        yield msgspec.json.encode({"error": asdict(failure)}) + b"\n"
+        yield msgspec.json.encode({"error": asdict(failure_of(error))}) + b"\n"
     finally:
         if isinstance(events, AsyncGenerator):
             await events.aclose()

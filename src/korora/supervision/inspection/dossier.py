@@ -59,16 +59,27 @@ def original(directory: Path, flag: str) -> Path:
 
 
 def read_flags(directory: Path, vm: str) -> FlagRecord:
-    """None yet: an empty one. IntegrityError when it cannot be read: flags are never silently forgotten."""
+    """None yet: an empty one. IntegrityError(kind="unreadable-flags") when it cannot be read: flags are never
+    silently forgotten."""
     path = folder(directory) / FLAGS
     data = read_bounded(path, _RECORD_MAX_BYTES)
-    if data is None and os.path.lexists(path):
-        raise IntegrityError(
-            f"{path} cannot be read",
-            kind="unreadable-flags",
-            remedy="see why the file system does not give it: flags are not forgotten",
-        )
-    return FlagRecord(vm=vm) if data is None else parse_record(data, vm)
+    if data is None:
+        if os.path.lexists(path):
+            raise _unreadable(vm, path, "the file system does not give it")
+        return FlagRecord(vm=vm)
+    try:
+        return parse_record(data, vm)
+    except IntegrityError as error:
+        raise _unreadable(vm, path, error.message) from error
+
+
+def _unreadable(vm: str, path: Path, problem: str) -> IntegrityError:
+    return IntegrityError(
+        f"the flags of {vm} cannot be read: {path}: {problem}",
+        kind="unreadable-flags",
+        remedy="find out what changed that file, and put back a copy that was good; without one, move it away"
+        f" and look anew: korora vm inspect {vm} (what was resolved is open again then)",
+    )
 
 
 def write_flags(directory: Path, record: FlagRecord) -> None:

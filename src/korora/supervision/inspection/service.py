@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
-from korora.errors import KororaError, RefusedError, UsageError
+from korora.errors import IntegrityError, KororaError, RefusedError, UsageError
 from korora.model.flag import Flag
 from korora.model.identity import OperatorName, VmName
 from korora.model.inspection import Inspection
@@ -20,6 +21,15 @@ from korora.supervision.inspection.resolving import Resolver, known_flag
 
 Event = Mapping[str, Any]
 HEARTBEAT_S: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class FlagsTold:
+    """`flags`: (VM, flag), open ones first, the newest of each first. `unreadable`: (VM, why) of those whose
+    record cannot be read."""
+
+    flags: Sequence[tuple[VmName, Flag]]
+    unreadable: Sequence[tuple[VmName, IntegrityError]] = ()
 
 
 class Inspections:
@@ -50,14 +60,20 @@ class Inspections:
     def report(self, vm: str) -> Inspection | None:
         return dossier.read_report(self._guests.known_directory(vm))
 
-    def flags(self, by: OperatorName | None = None) -> Sequence[tuple[str, Flag]]:
-        found = [
-            (vm, flag)
-            for vm in self._guests.names()
-            if self._resolver.may(by, "observe", vm) or self._resolver.may(by, "resolve", vm)
-            for flag in dossier.read_flags(self._guests.known_directory(vm), vm).flags
-        ]
-        return sorted(found, key=lambda one: (not one[1].is_open, -one[1].raised_at, one[0], one[1].id))
+    def flags(self, by: OperatorName | None = None) -> FlagsTold:
+        found: list[tuple[VmName, Flag]] = []
+        unreadable: list[tuple[VmName, IntegrityError]] = []
+        for vm in self._guests.names():
+            if not (self._resolver.may(by, "observe", vm) or self._resolver.may(by, "resolve", vm)):
+                continue
+            try:
+                record = dossier.read_flags(self._guests.known_directory(vm), vm)
+            except IntegrityError as error:
+                unreadable.append((vm, error))
+            else:
+                found += [(vm, flag) for flag in record.flags]
+        found.sort(key=lambda one: (not one[1].is_open, -one[1].raised_at, one[0], one[1].id))
+        return FlagsTold(found, unreadable)
 
     def original(self, vm: str, flag: str, by: OperatorName | None = None) -> bytes:
         directory = self._guests.known_directory(vm)

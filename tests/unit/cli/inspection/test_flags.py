@@ -56,7 +56,16 @@ BROKEN = flag.raised("web", CHUNK, "b", 2000)
 
 
 def told(*flags: Flag) -> Answer:
-    return Answer([{"vm": "web", "flag": msgspec.to_builtins(one)} for one in flags])
+    found = [{"vm": "web", "flag": msgspec.to_builtins(one)} for one in flags]
+    return Answer({"flags": found, "unreadable": []})
+
+
+def unreadable(name: str, *flags: Flag) -> Answer:
+    """The flags, and that those of the VM of that name are not known."""
+    answered = told(*flags)
+    error = {"kind": "unreadable-flags", "message": f"the flags of {name} cannot be read", "exit_code": 5}
+    answered.body["unreadable"] = [{"vm": name, "error": {**error, "remedy": "put back a good copy"}}]
+    return answered
 
 
 @pytest.fixture
@@ -101,6 +110,28 @@ def test_flags_that_cannot_be_told_are_never_none(
     site.b.routes[FLAGS] = refusal("bad-statement", "the record was changed", exit_code=5, status=500)
     assert answer(site.command("flags", "list", *more)) == 5
     assert "the record was changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [(), ("--json",), ("--vm", "web"), ("--vm", "db")])
+def test_a_vm_whose_flags_cannot_be_read_is_named_with_its_host_beside_the_flags_of_others(
+    site: CliSite, capsys: Captured, more: tuple[str, ...]
+) -> None:
+    site.a.routes[FLAGS] = unreadable("db", RAISED)
+    asked_for_others = more == ("--vm", "web")
+    assert answer(site.command("flags", "list", *more)) == (0 if asked_for_others else 5)
+    shown = capsys.readouterr()
+    assert (RAISED.id[:8] in shown.out) is (more != ("--vm", "db"))
+    assert ("a: the flags of db cannot be read" in shown.err) is not asked_for_others
+    assert ("what to do: put back a good copy" in shown.err) is not asked_for_others
+    if not more:
+        assert "of 1 VMs they cannot be read" in shown.out
+
+
+def test_a_flag_is_found_beside_a_vm_whose_flags_cannot_be_read(site: CliSite, capsys: Captured) -> None:
+    site.a.routes[FLAGS] = unreadable("db", RAISED)
+    assert answer(site.command("flags", "show", RAISED.id)) == 0
+    assert answer(site.command("flags", "show", "0" * 32)) == 2
+    assert "the flags of db cannot be read" in capsys.readouterr().err
 
 
 def test_a_vm_that_no_host_knows_has_no_list_of_flags(site: CliSite, capsys: Captured) -> None:
