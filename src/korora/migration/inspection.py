@@ -8,7 +8,7 @@ then; a running one goes on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -23,6 +23,7 @@ from korora.migration.teller import Teller
 from korora.model.flag import Flag, shown
 from korora.model.identity import HostName, VmName, sha256
 from korora.model.inspection import Check, Inspection
+from korora.policy.inspection import blocked_by
 from korora.protocol import canonical, messages
 from korora.protocol.flag import FlagRecord, opened, peek
 from korora.protocol.receipt.document import Flags, Limit
@@ -52,7 +53,7 @@ async def look(at: Setting, talk: Conversation, vm: Subject, file: MigrationFile
     last = ["begins to look into the VM"]
     work = at.examiner.inspect(inside, lambda words: last.__setitem__(0, words))
     seen = await _meanwhile(work, talk, tell, last)
-    _refuse_blocking(seen, vm.definition.name, at.host)
+    _refuse_blocking(seen.judged.blocking, seen.judged.beyond, vm.definition.name, at.host)
     file.inspection = seen.report
 
 
@@ -73,8 +74,19 @@ async def _meanwhile(
             await task
 
 
-def _refuse_blocking(seen: Inspected, vm: VmName, host: HostName) -> None:
-    why = [*map(_words, seen.judged.blocking), *seen.judged.beyond]
+def refuse_flagged(at: Setting, vm: Subject) -> None:
+    """RefusedError(kind="flagged") as `look` raises it, for what is flagged already; nobody looks.
+
+    IntegrityError when the record of flags cannot be read, UsageError when the policy cannot.
+    """
+    name = vm.definition.name
+    checks = at.examiner.policy().checks_of(name)
+    record = dossier.read_flags(vm.directory, name)
+    _refuse_blocking(blocked_by(checks, record.flags), (), name, at.host)
+
+
+def _refuse_blocking(blocking: Sequence[Flag], beyond: Sequence[str], vm: VmName, host: HostName) -> None:
+    why = [*map(_words, blocking), *beyond]
     if not why:
         return
     more = f"; and {len(why) - _SHOWN} more" if len(why) > _SHOWN else ""

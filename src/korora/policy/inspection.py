@@ -46,9 +46,14 @@ def judged(checks: Mapping[Check, Disposition], examined: Examined, flags: Itera
         for check, disposition in checks.items()
         if disposition is not Disposition.OFF
     )
-    blocking = tuple(flag for flag in still_open if checks[CHECK_OF[flag.kind]] is Disposition.BLOCK)
+    blocking = blocked_by(checks, still_open)
     beyond = (*_without_flag(checks, examined, flags), *_beyond(checks, examined, looked))
     return Judged(results, blocking, beyond)
+
+
+def blocked_by(checks: Mapping[Check, Disposition], flags: Iterable[Flag]) -> tuple[Flag, ...]:
+    """The open flags for which the VM must stay."""
+    return tuple(flag for flag in flags if flag.is_open and checks[CHECK_OF[flag.kind]] is Disposition.BLOCK)
 
 
 def _without_flag(

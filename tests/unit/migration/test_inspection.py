@@ -15,9 +15,10 @@ from fakes.migration_site import OPERATOR, VM, LabHost, Site, Tell
 from korora.errors import RefusedError, ToolError
 from korora.migration import inspection
 from korora.model.flag import Flag, FlagKind, Original, Place
+from korora.model.identity import HostName, OperatorName
 from korora.model.inspection import Check, Disposition, Found
 from korora.model.inspection_policy import InspectionPolicy, parse_inspection_policy
-from korora.model.plan import Mode
+from korora.model.plan import Inquiry, Mode
 from korora.protocol import flag, messages
 from korora.protocol.dsse import KeyPair
 from korora.protocol.flag import FlagRecord, Resolution
@@ -86,6 +87,61 @@ def test_a_finding_that_blocks_keeps_the_vm_where_it_runs_and_is_flagged_there(t
         assert (raised.kind, raised.is_open, raised.raised_by) == (FlagKind.INFECTED, True, "a")
 
     tell(story)
+
+
+def test_a_check_says_in_the_words_of_the_move_that_flags_keep_the_vm_until_they_are_resolved(
+    tell: Tell,
+) -> None:
+    async def story(site: Site) -> None:
+        host = site["a"]
+        host.policy, host.inspector.found = policy(malware="block"), (INFECTED,)
+        asked = Inquiry(VM, HostName("b"), operator=OperatorName("alice"))
+        assert await host.do(lambda: host.migrations.check(asked)) == []
+        error = (await site.migrate("a", "b"))["error"]
+        orders = len(host.inspector.orders)
+        (finding,) = await host.do(lambda: host.migrations.check(asked))
+        assert (finding.check, finding.host) == ("flags", "a")
+        assert (finding.message, finding.remedy) == (error["message"], error["remedy"])
+        host.policy = policy(malware="flag")
+        assert await host.do(lambda: host.migrations.check(asked)) == []
+        host.policy = policy(malware="block")
+        record = flags_at(site, "a")
+        dossier.write_flags(
+            directory(site, "a"), FlagRecord(vm=VM, flags=tuple(accepted(one) for one in record.flags))
+        )
+        assert await host.do(lambda: host.migrations.check(asked)) == []
+        assert len(host.inspector.orders) == orders  # nobody looked
+
+    tell(story)
+
+
+def test_a_check_tells_of_flags_that_cannot_be_read_as_the_move_does(tell: Tell) -> None:
+    async def story(site: Site) -> None:
+        host = site["a"]
+        host.policy = policy(malware="flag")
+        dossier.write_flags(directory(site, "a"), FlagRecord(vm=VM))
+        (dossier.folder(directory(site, "a")) / dossier.FLAGS).write_bytes(b"{")
+        asked = Inquiry(VM, HostName("b"), operator=OperatorName("alice"))
+        (finding,) = await host.do(lambda: host.migrations.check(asked))
+        error = (await site.migrate("a", "b"))["error"]
+        assert (finding.check, error["kind"]) == ("flags", "unreadable-flags")
+        assert (finding.message, finding.remedy) == (error["message"], error["remedy"])
+
+    tell(story)
+
+
+def accepted(raised: Flag) -> Flag:
+    said = Resolution(
+        by="alice",
+        vm=VM,
+        flag=raised.id,
+        choice="accept",
+        reason="seen",
+        nonce="0" * 64,
+        issued_at=1,
+        not_after=2,
+    )
+    return flag.resolved(raised, flag.signed(said, OPERATOR))
 
 
 def test_what_is_flagged_goes_with_the_vm_into_the_receipt_and_through_further_moves(tell: Tell) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
-from korora.errors import KororaError, QuestionError, RefusedError
+from korora.errors import IntegrityError, KororaError, QuestionError, RefusedError, UsageError
+from korora.migration import inspection
 from korora.migration.crossing.disks import storage
 from korora.migration.crossing.disks.manner import refuse_replacement
 from korora.migration.crossing.subject import Subject, find_subject
@@ -36,6 +38,7 @@ async def _findings_here(at: Setting, asked: Inquiry, subject: Subject) -> list[
     if subject.live is not None:
         boot = await at.guests.boot_verdict(asked.vm)
         found += _refused(at, "guest-boot", lambda: refuse_changed_boot(boot, asked.vm, at.host))
+    found += await _flagged(at, subject)
     try:
         await refuse_replacement(at, subject, asked.disks)
     except RefusedError as refused:
@@ -69,6 +72,15 @@ async def _findings_there(at: Setting, asked: Inquiry, subject: Subject) -> Sequ
         return (await talk.expect(Answer, WORK_DEADLINE_S)).findings
     finally:
         await channel.close()
+
+
+async def _flagged(at: Setting, subject: Subject) -> Sequence[Finding]:
+    """What is flagged already, and keeps the VM here; what an inspection would find is not known."""
+    try:
+        await asyncio.to_thread(inspection.refuse_flagged, at, subject)
+    except (RefusedError, IntegrityError, UsageError) as refused:
+        return [_finding(at, "flags", refused)]
+    return []
 
 
 def _refused(at: Setting, check: str, refuse: Callable[[], object]) -> Iterator[Finding]:
