@@ -212,7 +212,7 @@ class Inspections(Protocol):
         """Take a person's signed word on a flag (`protocol.flag.Resolution`), durably and into the log.
 
         RefusedError not-allowed, expired-resolution, replayed-resolution, not-restored, moving;
-        UsageError unknown-flag; IntegrityError signature.
+        UsageError unknown-flag, no-reason; IntegrityError signature.
         """
         ...
 

@@ -93,7 +93,8 @@ def _refuse_blocking(blocking: Sequence[Flag], beyond: Sequence[str], vm: VmName
     raise RefusedError(
         f"{vm} does not leave {host}, for what was found in it: {'; '.join(why[:_SHOWN])}{more}",
         kind="flagged",
-        remedy=f"korora flags list --vm {vm}; mend it, or let it pass: korora flags resolve FLAG accept",
+        remedy=f"korora flags list --vm {vm}; mend it, or let it pass:"
+        " korora flags resolve FLAG accept --reason WHY",
         vm_runs_on=host,
     )
 

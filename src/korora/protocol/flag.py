@@ -20,7 +20,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from blake3 import blake3
 
-from korora.errors import IntegrityError
+from korora.errors import IntegrityError, UsageError
 from korora.model.flag import Flag, FlagId, FlagKind, Place
 from korora.model.inspection import Found
 from korora.protocol import canonical, dsse
@@ -29,6 +29,7 @@ from korora.protocol.statements import Name, Nonce, Time
 VERSION: Final = 1
 TYPE: Final = "application/vnd.korora.resolution+json"
 MAX_RESOLUTION_BYTES: Final = 16 * 1024
+MAX_REASON_CHARS: Final = 1024
 MAX_FLAGS: Final = 10_000
 MAX_FOUND_BYTES: Final = 8 << 20
 """Of a record when flags are put into it: guests choose how long paths are. Resolutions come on top."""
@@ -140,10 +141,28 @@ class Resolution(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     vm: Name
     flag: FlagId
     choice: Literal["accept", "restore"]
-    reason: Annotated[str, msgspec.Meta(max_length=1024)]
+    reason: Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]
     nonce: Nonce
     issued_at: Time
     not_after: Time
+
+
+def check_reason(choice: str, reason: str) -> None:
+    """UsageError(kind="no-reason") for an accept without one, UsageError(kind="bad-reason")."""
+    if choice == "accept" and not reason.strip():
+        raise UsageError(
+            "to accept a flag takes a reason: whoever meets it after a move sees no more than that",
+            kind="no-reason",
+            remedy="say why it may stay as it is: korora flags resolve FLAG accept --reason WHY",
+        )
+    if len(reason) > MAX_REASON_CHARS:
+        raise UsageError(
+            f"the reason has {len(reason)} characters, more than {MAX_REASON_CHARS}",
+            kind="bad-reason",
+            remedy="say it more shortly, and name where more is written",
+        )
+    if any("\ud800" <= one <= "\udfff" for one in reason):
+        raise UsageError("the reason is no text in UTF-8", kind="bad-reason", remedy="write it in UTF-8")
 
 
 def signed(resolution: Resolution, key: dsse.SigningKey) -> bytes:

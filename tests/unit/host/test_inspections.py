@@ -280,6 +280,8 @@ def test_what_could_not_be_looked_at_is_not_restored(tell: Tell) -> None:
         ({"by": "nobody"}, "unknown-operator"),
         ({"flag": "0" * 32}, "unknown-flag"),
         ({"vm": "db"}, "unknown-vm"),
+        ({"reason": ""}, "no-reason"),
+        ({"reason": " \n"}, "no-reason"),
         ({"issued_at": 1, "not_after": 2}, "expired-resolution"),
         ({"not_after": 2_000_000_000}, "bad-validity"),
     ],

@@ -97,7 +97,9 @@ def resolve(
     context: typer.Context,
     flag: Id,
     choice: Annotated[Choice, typer.Argument(metavar="accept|restore")],
-    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept with the flag.")] = "",
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; it is signed, and kept with the flag. accept needs one.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Close a flag, signed by the operator of the configuration, and logged by the host.
@@ -106,7 +108,9 @@ def resolve(
     all of it, and did not find it again. Exit code 3 when the host does not take it.
     """
     from korora.cli.migration.request import operator_key, operator_of
-    from korora.protocol.flag import Resolution, signed
+    from korora.protocol.flag import Resolution, check_reason, signed
+
+    check_reason(choice.value, reason := reason.strip())
 
     invocation = Invocation.of(context)
     host, vm, found = _found(invocation, flag)

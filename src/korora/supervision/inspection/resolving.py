@@ -44,7 +44,7 @@ class Resolver:
         return isinstance(self.authorizer.decide(request, self._clock.now()), Authorized)
 
     def take(self, envelope: bytes, directory: Path) -> Flag:
-        """RefusedError, UsageError(kind="unknown-flag"), IntegrityError: the flag is as it was."""
+        """RefusedError, UsageError(unknown-flag, no-reason), IntegrityError: the flag is as it was."""
         said = flags.opened(envelope, signed.key_of(self, flags.peek(envelope).by))
         by, vm = OperatorName(said.by), VmName(said.vm)
         signed.check_time("resolution", said.issued_at, said.not_after, self._clock.now(), days=LONGEST_DAYS)
@@ -54,6 +54,7 @@ class Resolver:
                 kind="not-allowed",
                 remedy="a policy for the action resolve gives that right",
             )
+        flags.check_reason(said.choice, said.reason)
         record = dossier.read_flags(directory, vm)
         flag = known_flag(record, said.flag)
         if said.choice == "restore":
@@ -106,7 +107,7 @@ def _check_restored(flag: Flag, directory: Path) -> None:
             "nothing has shown since that it is mended: it was found when it was last looked for, or not all"
             " of it could be looked at",
             kind="not-restored",
-            remedy=remedy + "; to leave it as it is, resolve it by accept",
+            remedy=remedy + "; to leave it as it is, resolve it by accept, with a reason",
         )
 
 

@@ -181,6 +181,32 @@ def test_a_word_is_signed_for_just_this_flag_and_goes_to_its_host(site: CliSite,
     assert RESOLVE not in [(request.method, request.path) for request in site.b.asked]
 
 
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ((), "a reason"),
+        (("--reason", " \t"), "a reason"),
+        (("--reason", "x" * 1025), "1025 characters"),
+        (("--reason", "x\udcff"), "UTF-8"),
+    ],
+)
+def test_nobody_accepts_a_flag_without_a_reason_that_can_be_kept(
+    site: CliSite, capsys: Captured, reason: tuple[str, ...], said: str
+) -> None:
+    assert answer(site.command("flags", "resolve", RAISED.id, "accept", *reason)) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "what to do" in shown
+    assert site.a.asked == []
+
+
+def test_a_flag_that_is_mended_is_restored_without_a_reason(site: CliSite) -> None:
+    site.a.routes[RESOLVE] = lambda body: Answer(
+        msgspec.to_builtins(flag.resolved(RAISED, body["resolution"].encode()))
+    )
+    assert answer(site.command("flags", "resolve", RAISED.id, "restore")) == 0
+
+
 def test_a_word_that_the_host_does_not_take_is_3(site: CliSite, capsys: Captured) -> None:
     site.a.routes[RESOLVE] = refusal("not-restored", "it was found again", exit_code=3, status=403)
     assert answer(site.command("flags", "resolve", RAISED.id, "restore")) == 3
