@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from korora.adapters.packages import rpm
@@ -117,4 +117,4 @@ def findings(databases: list[Database], files: Files) -> Iterator[SystemFinding]
                 if number == volume and path.startswith(root + b"/")
             }
             for found in compared(packages, inside):
-                yield SystemFinding(found.finding, root + found.path, found.package, found.kind)
+                yield replace(found, path=root + found.path, volume=volume)

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from fakes.failing_file import failing, skip_without_fuse
 from fakes.scanner import eicar
 from korora.adapters.flags import bag
 from korora.adapters.indicators.sqlite import SqliteIndicators
 from korora.adapters.inspector.process import ProcessInspector
-from korora.model.flag import FlagKind
+from korora.model.flag import FlagKind, Place
 from korora.model.indicator import Entry, Kind, Provenance
 from korora.model.inspection import Check, Compared, Disposition, Examined
 from korora.ports.inspector import DiskSource, Order
@@ -113,6 +114,61 @@ def test_malware_indicators_and_changed_programs_are_found_inside(
     assert set(looked) == set(Check)
     assert not any(one.unknown for one in found.looked), found.looked
     assert looked[Check.MALWARE].examined == sum(len(files) for _, _, files in os.walk(tree))
+
+
+def test_a_changed_program_has_its_place_its_content_its_reason_and_its_original(
+    inspect: Inspect, tree: Path, tmp_path: Path
+) -> None:
+    names = set()
+    for content in (b"another program", b"yet another one"):
+        (tree / "bin" / "login").write_bytes(content)
+        found = inspect(image_of(tree, tmp_path / "disk.raw"))
+        (one,) = (one for one in found.found if one.kind is FlagKind.SYSTEM_FILE)
+        assert one.place == Place(disk="disk0", volume=1, path=b"/bin/login")
+        assert one.content == f"blake3:{blake3(content).hexdigest()}"
+        assert one.reason == "changed: it is not as the package login brought it"
+        names.add(name := flag.name("web", one.kind, one.place, one.content))
+        packed = (tmp_path / "out" / f"original-{name}.tar").read_bytes()
+        assert bag.opened(packed, name)["data/original"] == content
+    assert len(names) == 2  # who accepts the one has not accepted the other
+
+
+def test_a_program_that_gives_other_rights_than_before_is_another_flag(
+    inspect: Inspect, tree: Path, tmp_path: Path
+) -> None:
+    contents = []
+    (tree / "bin" / "gains").write_bytes(b"a program")
+    for mode in (0o4755, 0o6755):
+        (tree / "bin" / "gains").chmod(mode)
+        found = inspect(image_of(tree, tmp_path / "disk.raw"))
+        (one,) = (one for one in found.found if one.kind is FlagKind.SYSTEM_FILE)
+        assert one.reason == "privileged: who starts it gains rights, and no package brought it"
+        assert one.original.size == len(b"a program")
+        contents.append(one.content)
+    assert len(set(contents)) == 2
+    (tree / "bin" / "gains").unlink()
+    (tree / "bin" / "login").unlink()
+    found = inspect(image_of(tree, tmp_path / "disk.raw"))
+    (one,) = (one for one in found.found if one.kind is FlagKind.SYSTEM_FILE)
+    assert (one.place.path, one.content) == (b"/bin/login", "")
+    assert one.reason == "missing: the package login brought it, and it is not there"
+    (tree / "bin" / "login").symlink_to("/srv/evil")
+    found = inspect(image_of(tree, tmp_path / "disk.raw"))
+    (one,) = (one for one in found.found if one.kind is FlagKind.SYSTEM_FILE)
+    assert (one.reason.split(":")[0], one.original.left) == ("not a file", "it is no file, but a symlink")
+    assert one.content
+
+
+def test_an_original_of_many_parts_is_kept_whole(inspect: Inspect, tree: Path, tmp_path: Path) -> None:
+    content = b"".join(b"%015d\n" % number for number in range((17 << 20) // 16))
+    (tree / "bin" / "login").write_bytes(content)
+    path = tmp_path / "disk.raw"
+    with path.open("wb") as file:
+        file.truncate(64 * MIB)
+    run("mkfs.ext4", "-q", "-d", tree, path)
+    found = inspect(path, original_bytes=64 << 20)
+    (one,) = (one for one in found.found if one.kind is FlagKind.SYSTEM_FILE)
+    assert one.original.digest == f"sha256:{hashlib.sha256(content).hexdigest()}", one.original
 
 
 def test_malware_in_an_archive_and_in_a_folder_that_is_named_like_one_is_told_by_its_place(

@@ -13,15 +13,18 @@ import msgspec
 from korora.adapters.filesystem.holes import TREE
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
 from korora.agents.integrity.files.comparing import FileChange, changes
-from korora.model.files import MAX_CONTENT_BYTES, Content, FileRecord
-from korora.model.flag import FlagKind, Place
+from korora.agents.integrity.files.packages.verifying import SystemFinding
+from korora.model.files import Content, FileRecord
+from korora.model.flag import FlagKind, Original, Place
+from korora.model.identity import sha256
 from korora.model.image import ImageFiles, NbdExport
 from korora.model.inspection import Check, DiskFacts, Found
 from korora.model.scan import Answer
-from korora.protocol import flag
+from korora.protocol import canonical, flag
 from korora.wiring.files_inside import FilesInside, name_of
 from korora.wiring.image_files import Reading, system_findings
 from korora.wiring.inspection.gathering import Gathering
+from korora.wiring.inspection.originals import TOTAL_BYTES, Originals
 from korora.wiring.inspection.tools import Tools
 from korora.wiring.scanning import Scanned
 
@@ -29,7 +32,16 @@ ORIGINALS_MAX: Final = 200
 _INFECTED: Final = {Answer.INFECTED, Answer.SUSPICIOUS}
 _AS_ITS_PACKAGE: Final = {"configured", "unread"}
 """No findings: what an administrator may change, and what is told as unread already."""
+_SYSTEM: Final = {
+    "changed": "it is not as the package {package} brought it",
+    "missing": "the package {package} brought it, and it is not there",
+    "not a file": "the package {package} brought a file, and something else lies there",
+    "privileged": "who starts it gains rights that the package {package} did not give it",
+}
+_OF_NO_PACKAGE: Final = "who starts it gains rights, and no package brought it"
 Tell = Callable[[str], None]
+_Flagged = tuple[Found, FileRecord | None]
+"""With the file that the original is of, if it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +85,7 @@ def look(disk: ImageFiles | NbdExport, name: str, gathering: Gathering, tools: T
     graves = [*_scanned(files, name, gathering)]
     seen = Seen(files.reading)
     graves += _matched(tools, name, gathering, seen.files)
-    _packages(seen, name, gathering)
+    found = [*_of_graves(graves, name, seen), *_packages(seen, name, gathering)]
     for problem in seen.reading.digest.problems:
         place = Place(disk=name, file=problem.where[:1000])
         gathering.finds(Found(kind=FlagKind.UNREAD, place=place, reason=problem.problem))
@@ -82,7 +94,7 @@ def look(disk: ImageFiles | NbdExport, name: str, gathering: Gathering, tools: T
     # What nobody could read of the disk no engine, list or package has seen either.
     for check in (Check.PACKAGES, Check.MALWARE, Check.INDICATORS):
         gathering.looked(check, unknown=len(files.unread()))
-    _tell_graves(graves, disk, name, seen, gathering, tools)
+    _tell(found, disk, gathering, tools.originals)
     return seen
 
 
@@ -140,41 +152,77 @@ def _sources(told: object) -> list[str]:
     return sorted({one.source for one in indicator.provenances}) if indicator is not None else []
 
 
-def _packages(seen: Seen, name: str, gathering: Gathering) -> None:
+def _packages(seen: Seen, name: str, gathering: Gathering) -> Iterator[_Flagged]:
     if not gathering.wants(Check.PACKAGES):
         return
     known = sum(len(database.packages.stated) for database in seen.reading.databases)
-    findings = Counter(one.finding for one in system_findings(seen.reading))
-    for one in system_findings(seen.reading):
+    findings = list(system_findings(seen.reading))
+    counted = Counter(one.finding for one in findings)
+    for one in findings:
         if one.finding not in _AS_ITS_PACKAGE:
-            place, package = Place(disk=name, path=one.path), one.package or "no package"
-            found = Found(kind=FlagKind.SYSTEM_FILE, place=place, reason=f"{one.finding} ({package})")
-            gathering.finds(found)
-    configured = findings["configured"]
+            yield _of_system(one, name), one.file
+    configured = counted["configured"]
     words = f"{known} files of packages; {configured} configuration files differ, as administrators may want"
-    gathering.looked(Check.PACKAGES, examined=known, unknown=findings["unread"], words=words)
+    gathering.looked(Check.PACKAGES, examined=known, unknown=counted["unread"], words=words)
 
 
-def _tell_graves(
-    graves: list[_Grave],
-    disk: ImageFiles | NbdExport,
-    name: str,
-    seen: Seen,
-    gathering: Gathering,
-    tools: Tools,
-) -> None:
-    """With the place of each, its digest and its original."""
+def _of_system(one: SystemFinding, disk: str) -> Found:
+    file = one.file
+    place = Place(disk=disk, volume=one.volume, path=one.path if file is None else file.path)
+    reason = f"{one.finding}: {_SYSTEM[one.finding].format(package=one.package)}"
+    if one.finding == "privileged" and not one.package:
+        reason = f"{one.finding}: {_OF_NO_PACKAGE}"
+    content = ""
+    if file is not None:
+        content = _digest(file) if one.finding == "changed" else _digest_of_facts(file)
+    return Found(kind=FlagKind.SYSTEM_FILE, place=place, content=content, reason=reason)
+
+
+def _digest(file: FileRecord) -> str:
+    told = file.blake3 or ""
+    return f"blake3:{told}" if told and not told.startswith(TREE) else told
+
+
+def _digest_of_facts(file: FileRecord) -> str:
+    """Where not the content is what is wrong, or not it alone."""
+    facts = [file.kind, file.blake3, file.mode, file.owner, file.group, file.target, file.device]
+    return sha256(canonical.encoded([*facts, sorted((file.xattrs or {}).items())]))
+
+
+def _of_graves(graves: list[_Grave], disk: str, seen: Seen) -> Iterator[_Flagged]:
     wanted = {outer for grave in graves for outer in _outer(grave.name)}
     records = {called: file for file in seen if (called := name_of(file.volume, file.path)) in wanted}
-    found = [(_found(grave, records, name), _record(grave, records)) for grave in graves]
-    contents = _contents(disk, [file for one, file in found if file and tools.originals.wants(one.kind)])
+    for grave in graves:
+        yield _found(grave, records, disk), _record(grave, records)
+
+
+def _tell(
+    found: list[_Flagged], disk: ImageFiles | NbdExport, gathering: Gathering, originals: Originals
+) -> None:
+    """Each with its original, or why that is left."""
+    wanted = {(file.volume, file.path): file for one, file in found if file and originals.wants(one.kind)}
+    chosen = [file for file in wanted.values() if file.kind == "file" and originals.holds(file.size)]
+    contents = _contents(disk, chosen[:ORIGINALS_MAX])
     for one, file in found:
-        if file is not None and tools.originals.wants(one.kind):
+        if file is not None and originals.wants(one.kind):
             called = flag.name(gathering.order.vm, one.kind, one.place, one.content)
             content = contents.get((file.volume, file.path))
-            original = tools.originals.kept(called, one.kind, one.place, one.reason, content)
+            if content is None:
+                original = Original(left=_why_left(file, originals))
+            else:
+                original = originals.kept(called, one.kind, one.place, one.reason, content)
             one = msgspec.structs.replace(one, original=original)  # noqa: PLW2901
         gathering.finds(one)
+
+
+def _why_left(file: FileRecord, originals: Originals) -> str:
+    if file.kind != "file":
+        return f"it is no file, but a {file.kind}"
+    if not originals.holds(file.size):
+        return f"it has {file.size} bytes, more than is kept"
+    if file.problem:
+        return "nothing of it could be read"
+    return "more was flagged than is kept"
 
 
 def _outer(name: str) -> Iterator[str]:
@@ -195,18 +243,20 @@ def _found(grave: _Grave, records: Mapping[str, FileRecord], disk: str) -> Found
         return Found(kind=grave.kind, place=Place(disk=disk, file=grave.name[:1000]), reason=grave.reason)
     member = grave.name.removeprefix(name_of(file.volume, file.path))
     path = file.path + member.encode("utf-8", "backslashreplace")
-    content = file.blake3 or ""
-    if content and not content.startswith(TREE):
-        content = f"blake3:{content}"
     place = Place(disk=disk, volume=file.volume, path=path)
-    return Found(kind=grave.kind, place=place, content=content, reason=grave.reason)
+    return Found(kind=grave.kind, place=place, content=_digest(file), reason=grave.reason)
 
 
 def _contents(disk: ImageFiles | NbdExport, files: list[FileRecord]) -> dict[tuple[int, bytes], bytes]:
-    """Of the first of these, read once more: what is kept is rare, and nobody knew before."""
-    small = [file for file in files if file.size <= MAX_CONTENT_BYTES][:ORIGINALS_MAX]
-    if not small:
-        return {}
-    patterns = [glob.escape(file.path) for file in small]
-    told = SandboxedFiles().walk(disk, patterns)
-    return {(one.volume, one.path): one.content for one in told if isinstance(one, Content)}
+    """Of these, as far as there is room; read once more: what is kept is rare, and nobody knew before."""
+    room, wanted = TOTAL_BYTES, []
+    for file in files:
+        if file.size <= room:
+            room -= file.size
+            wanted.append(glob.escape(file.path))
+    contents: dict[tuple[int, bytes], bytes] = {}
+    for one in SandboxedFiles().walk(disk, wanted) if wanted else ():
+        if isinstance(one, Content):
+            place = (one.volume, one.path)
+            contents[place] = contents.get(place, b"") + one.content
+    return contents

@@ -26,6 +26,10 @@ class Originals:
         """Whether findings of this kind are flagged: what is only reported has no flag to link it from."""
         return self.order.checks[CHECK_OF[kind]] in FLAGGING and not self.order.baseline
 
+    def holds(self, size: int) -> bool:
+        """Whether so many bytes of one are kept, as far as there is room."""
+        return size <= self.order.original_bytes
+
     def kept(
         self, flag: FlagId, kind: FlagKind, place: Place, reason: str, content: bytes | None
     ) -> Original:

@@ -25,13 +25,15 @@ Files = Mapping[bytes, FileRecord]
 class SystemFinding:
     """`configured`: a configuration file that differs, as its administrator may want it. `privileged`: a
     program with more rights than whoever starts it, which no package (`package` is empty) or not its own
-    gave it.
+    gave it. `path`: as the package spells it; `file`: what lies there, where its folders' links lead.
     """
 
     finding: Finding
     path: bytes
     package: str
     kind: PackageKind | None = None
+    file: FileRecord | None = None
+    volume: int = 0
 
 
 def compared(databases: Sequence[Packages], files: Files) -> Iterator[SystemFinding]:
@@ -39,8 +41,9 @@ def compared(databases: Sequence[Packages], files: Files) -> Iterator[SystemFind
     system = _System(files)
     for database in databases:
         for path, stated in sorted(database.stated.items()):
-            if finding := _found(path, stated, database, system):
-                yield SystemFinding(finding, path, stated.package, database.kind)
+            file = system.files.get(system.resolved(database.diverted.get(path, path)))
+            if finding := _found(file, stated):
+                yield SystemFinding(finding, path, stated.package, database.kind, file)
     if all(database.is_there or not database.problems for database in databases):
         yield from _privileged(databases, system)
 
@@ -60,8 +63,7 @@ class _System:
         return leads + path[begin:]
 
 
-def _found(path: bytes, stated: Stated, database: Packages, system: _System) -> Finding | None:
-    file = system.files.get(system.resolved(database.diverted.get(path, path)))
+def _found(file: FileRecord | None, stated: Stated) -> Finding | None:
     if file is None:
         return None if stated.optional else "missing"
     if file.kind != "file":
@@ -88,9 +90,9 @@ def _privileged(databases: Sequence[Packages], system: _System) -> Iterator[Syst
         stated = owned.get(path)
         if path not in owned or stated is None:
             if path not in owned and _gains(file, 0, capabilities=False):
-                yield SystemFinding("privileged", path, "")
+                yield SystemFinding("privileged", path, "", file=file)
         elif stated.mode is not None and _gains(file, stated.mode, capabilities=stated.capabilities):
-            yield SystemFinding("privileged", path, stated.package, kinds[path])
+            yield SystemFinding("privileged", path, stated.package, kinds[path], file)
 
 
 def _gains(file: FileRecord, mode: int, *, capabilities: bool | None) -> bool:
