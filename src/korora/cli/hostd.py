@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from korora import named_file
 from korora.cli.options import AsJson
 from korora.cli.render import say_json
 from korora.errors import UsageError
@@ -46,7 +47,7 @@ def _silent(_state: str, _host: HostConfiguration) -> None:
 def read_configuration(file: Path) -> HostConfiguration:
     """UsageError(kind="bad-configuration") that names the file, and the key where it is one."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = named_file.read(file).decode()
     except (OSError, UnicodeDecodeError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
         raise UsageError(

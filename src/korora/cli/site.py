@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from korora import named_file
 from korora.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,17 +52,19 @@ def read_text(path: Path, what: str) -> str:
         raise _unreadable(path, what, "it is not UTF-8 text", "is it the right file?") from error
 
 
-def read_bytes(path: Path, what: str, limit: int = -1) -> bytes:
-    """A file that the user named; of a longer one than `limit` the beginning, and one byte more."""
+def read_bytes(path: Path, what: str, limit: int | None = None) -> bytes:
+    """A file that the user named. With a `limit`, of a longer file one byte more, so that it shows; else an
+    error for one of more than `named_file.MAX_BYTES`."""
     try:
-        with path.open("rb") as file:
-            return file.read(limit if limit < 0 else limit + 1)
+        return named_file.read(path) if limit is None else named_file.beginning(path, limit)
     except FileNotFoundError as error:
         raise _unreadable(path, what, "there is no such file", "correct the path") from error
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
+    except PermissionError as error:
         remedy = "run as a user who may read it, or correct the path"
-        raise _unreadable(path, what, why, remedy) from error
+        raise _unreadable(path, what, error.strerror or str(error), remedy) from error
+    except OSError as error:
+        remedy = "name the right one: a plain file of at most 16 MiB"
+        raise _unreadable(path, what, error.strerror or str(error), remedy) from error
 
 
 def _unreadable(path: Path, what: str, why: str, remedy: str) -> UsageError:

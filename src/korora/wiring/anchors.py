@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from cryptography import x509
 
+from korora import named_file
 from korora.errors import KororaError, UsageError
 from korora.model.configuration import SiteTrust
 from korora.policy import reference_values
@@ -62,7 +63,7 @@ def _problem(check: Check) -> KororaError | None:
 
 def _read(path: Path, parse: Callable[[bytes], _T]) -> _T:
     try:
-        return parse(path.read_bytes())
+        return parse(named_file.read(path))
     except OSError as error:
         raise _unusable(path, error.strerror or str(error), "put it there") from error
     except UnicodeDecodeError as error:

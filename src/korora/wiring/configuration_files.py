@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
+from korora import named_file
 from korora.agents.integrity.configuration.comparing import changes, words
 from korora.agents.integrity.configuration.digest import digest
 from korora.agents.integrity.configuration.hiding import shown, shown_text
@@ -18,14 +18,11 @@ __all__ = ["Allowed", "changes", "digest", "read_file", "shown", "shown_text", "
 
 
 def read_file(path: Path, declared: ConfigurationFormat | None = None) -> VmConfiguration:
-    """UsageError names the file. At most `MAX_BYTES` of it are read, and of a plain file alone."""
+    """UsageError names the file. At most `MAX_BYTES` of it are read."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise _refused(path, "it is no plain file")
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise _refused(path, getattr(error, "strerror", None) or str(error)) from error
+        data = named_file.beginning(path, MAX_BYTES)
+    except OSError as error:
+        raise _refused(path, error.strerror or str(error)) from error
     try:
         return read(data, declared)
     except UsageError as error:

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from korora import named_file
 from korora.adapters.filesystem.sandboxed import SandboxedFiles
 from korora.agents.integrity.files.comparing import FileChange, changes
 from korora.agents.integrity.files.digest import Digesting, shown
@@ -95,6 +96,7 @@ def compared(before: Files, after: Reading, paths: Sequence[str] = ()) -> list[F
 
 
 MAX_LINE_BYTES: Final = 64 << 20
+MAX_BASELINE_BYTES: Final = 8 << 30
 
 
 class Baseline(msgspec.Struct, frozen=True, tag="korora-files", omit_defaults=True):
@@ -138,14 +140,16 @@ def _unwritable(path: Path, why: str) -> UsageError:
 
 
 def read_baseline(path: Path) -> tuple[Baseline, Files]:
-    """UsageError(kind="bad-baseline"), also when a line has more than `MAX_LINE_BYTES`."""
-    files = Files()
+    """UsageError(kind="bad-baseline"), also when it is too long, or a line of it is."""
+    files, left = Files(), MAX_BASELINE_BYTES
     try:
-        with path.open("rb") as file:
+        with named_file.opened(path) as file:
             lines = iter(partial(file.readline, MAX_LINE_BYTES), b"")
             first = msgspec.json.decode(next(lines, b""), type=Baseline)
             decoder = msgspec.json.Decoder(FileRecord)
             for line in lines:
+                if (left := left - len(line)) < 0:
+                    raise _no_baseline(path, f"it has more than {MAX_BASELINE_BYTES} bytes")
                 record = decoder.decode(line)
                 files[record.volume, record.path] = record
     except OSError as error:

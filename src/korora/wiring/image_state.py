@@ -13,6 +13,7 @@ from typing import Final
 
 from blake3 import blake3
 
+from korora import named_file
 from korora.errors import UsageError
 from korora.protocol.content_tree import ContentTree, Peak, chunks_of
 
@@ -52,12 +53,13 @@ def taken_up(kept: Path, identity: dict[str, object], size: int) -> ContentTree 
         peaks = [(level, bytes.fromhex(digest)) for level, digest in state["peaks"]]
         return ContentTree(state["count"], peaks)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
-        raise _bad(kept, f"it is nothing that was put aside: {error}") from error
+        raise _bad(
+            kept, f"it is nothing that was put aside: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 def _read(kept: Path) -> bytes:
-    with kept.open("rb") as file:
-        return file.read(_MAX_BYTES)
+    return named_file.read(kept, _MAX_BYTES)
 
 
 def _sum(state: object) -> str:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from korora import named_file
 from korora.adapters.scanner.online.asking import Kind, Service
 from korora.adapters.scanner.online.malwarebazaar import MALWAREBAZAAR
 from korora.adapters.scanner.online.metadefender import METADEFENDER
@@ -75,7 +76,7 @@ def _service(kind: Kind, settings: ServiceSettings, folder: Path, quota: Path, p
 
 def _key(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with named_file.opened(path) as file:
             mode, content = stat.S_IMODE(path.stat().st_mode), file.read(_KEY_MAX_BYTES)
         key = content.decode("ascii").strip()
     except (OSError, ValueError) as error:

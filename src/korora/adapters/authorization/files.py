@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
+from korora import named_file
 from korora.adapters.authorization.answered import gives_too_much
 from korora.adapters.authorization.cedar import Policies
 from korora.errors import RefusedError, UsageError
@@ -147,7 +148,7 @@ def _understood(path: Path, texts: Mapping[Path, str]) -> tuple[Roster, Policies
 
 def _text(path: Path, left: int) -> str:
     try:
-        with path.open("rb") as file:
+        with named_file.opened(path) as file:
             mode = os.fstat(file.fileno()).st_mode
             if mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise _unusable(path, "others than its owner may write it", f"chmod go-w {path}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
+from korora import named_file
 from korora.adapters.scanner.online.asking import Told
 from korora.errors import UsageError
 from korora.model.scan import Answer, EngineAnswer, EngineFacts
@@ -65,7 +66,7 @@ class Lists:
 
     def _of(self, path: Path) -> Iterable[tuple[bytes, str]]:
         try:
-            with path.open("rb") as file:
+            with named_file.opened(path) as file:
                 self.dated = max(self.dated or 0, int(path.stat().st_mtime))
                 for count, line in enumerate(iter(lambda: file.readline(LINE_MAX_BYTES), b""), 1):
                     if line.strip() and not line.lstrip().startswith(b"#"):

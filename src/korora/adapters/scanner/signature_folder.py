@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+from korora import named_file
+
 KORORAS_OWN: Final = Path(str(files("korora.adapters.scanner"))) / "signatures"
 """Text signatures of test files, and of nothing else."""
 _PACKED: Final = {".cvd", ".cld", ".cud"}
@@ -56,7 +58,7 @@ def signatures(folder: Path) -> Signatures | None:
 
 def _counted(file: Path) -> tuple[int, int]:
     if file.suffix in _PACKED:
-        with file.open("rb") as opened:
+        with named_file.opened(file) as opened:
             return _header(opened.read(_HEADER_BYTES)) or (0, 0)
     return _lines(file), int(file.stat().st_mtime)
 
@@ -71,7 +73,7 @@ def _header(head: bytes) -> tuple[int, int] | None:
 
 
 def _lines(file: Path) -> int:
-    with file.open("rb") as opened:
+    with named_file.opened(file) as opened:
         if file.suffix in {".yar", ".yara"}:
             return sum(
                 line.lstrip().startswith((b"rule ", b"private rule ", b"global rule ")) for line in opened

@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from korora import named_file
 from korora.adapters.scanner.yara_process import Worker, WorkerError
 from korora.errors import ToolError
 
@@ -43,7 +44,7 @@ def read(folder: Path) -> Sources:
     texts, total, dated = [], 0, 0
     try:
         for file in _files(folder):
-            content = file.read_bytes()
+            content = named_file.beginning(file, SOURCES_MAX_BYTES)
             total += len(content)
             if total > SOURCES_MAX_BYTES:
                 raise _unusable(f"{folder} has more than {SOURCES_MAX_BYTES >> 20} MiB of rules")

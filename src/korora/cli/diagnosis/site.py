@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from korora import named_file
 from korora.cli.diagnosis.symptom import Symptom
 from korora.cli.invocation import Invocation
 from korora.cli.unfolded import FOLD_BACK, not_in_disks
@@ -52,7 +53,7 @@ def _certificate(what: str, path: Path | None) -> Symptom:
     from korora.policy.certificates import anchors_in
 
     try:
-        certificates = anchors_in(path.read_bytes())
+        certificates = anchors_in(named_file.read(path))
     except OSError as error:
         return Symptom("site", what, False, f"{path}: {error.strerror}", "put the certificate there, in PEM")
     except KororaError as error:
@@ -76,7 +77,7 @@ def _reference_values(path: Path) -> Symptom:
 
     what = "reference values"
     try:
-        reference_values.parse(path.read_text(encoding="utf-8"))
+        reference_values.parse(named_file.read(path).decode())
     except OSError as error:
         return Symptom(
             "site", what, False, f"{path}: {error.strerror}", "correct the path, or its permissions"

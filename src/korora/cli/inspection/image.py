@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from korora import named_file
 from korora.cli.inspection.differences import described, names
 from korora.cli.options import AsJson, group
 from korora.cli.render import fields, mark, say, say_json, size, table, warn
@@ -182,11 +183,10 @@ def _expected(said: str) -> dict[str, str]:
     if re.fullmatch("blake3:[0-9a-f]{64}", said):
         return {"": said}
     try:
-        with Path(said).open("rb") as file:
-            record = image_record.read(file.read(RECORD_BYTES))
+        record = image_record.read(named_file.read(Path(said), RECORD_BYTES))
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{said!r} is no root and no file that can be read: {error}",
+            f"{said!r} is no root and no file that can be read: {getattr(error, 'strerror', None) or error}",
             kind="no-record",
             remedy="a root is blake3: and 64 hexadecimal digits",
         ) from error

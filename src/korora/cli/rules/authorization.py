@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from korora import named_file
 from korora.cli.invocation import Invocation
 from korora.cli.options import AsJson
 from korora.cli.render import mark, say, say_json, table
@@ -104,8 +105,7 @@ def _examples(file: Path) -> tuple[Example, ...]:
     from korora.policy.examples import MAX_CHARACTERS, parse
 
     try:
-        with file.open("rb") as opened:
-            return parse(opened.read(MAX_CHARACTERS * 4 + 1).decode())
+        return parse(named_file.beginning(file, MAX_CHARACTERS * 4).decode())
     except OSError as error:
         raise UsageError(
             f"{file}: {error.strerror}",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from korora import named_file
 from korora.cli.options import AsJson
 from korora.cli.render import mark, say, say_json, table
 from korora.errors import ExitCode, UsageError
@@ -80,8 +81,7 @@ def _rules(file: Path | None) -> tuple[Rule, ...]:
     if file is None:
         return RULES
     try:
-        with file.open("rb") as opened:
-            text = opened.read(MAX_CHARACTERS * 4 + 1).decode()
+        text = named_file.beginning(file, MAX_CHARACTERS * 4).decode()
     except OSError as error:
         raise UsageError(
             f"{file}: {error.strerror}", kind="bad-rules", remedy="name a file of rules that can be read"

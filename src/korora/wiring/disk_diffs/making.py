@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from korora import named_file
 from korora.adapters.image.qemu_nbd import QemuImages
 from korora.agents.integrity.diffs.making import Base, base_of, counted, leaves_of, made
 from korora.agents.integrity.disks.content import Progress
@@ -110,11 +111,10 @@ class KeptBase:
 def kept_base(path: Path, size: int | None) -> KeptBase:
     """As `keep` wrote them, or the inspection of a VM. UsageError(kind="bad-leaves")."""
     try:
-        with path.open("rb") as file:
-            return KeptBase(tuple(read_leaves(file.read(_MAX_LEAVES_BYTES))), size)
+        return KeptBase(tuple(read_leaves(named_file.read(path, _MAX_LEAVES_BYTES))), size)
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{path} has no leaves of a disk: {error}",
+            f"{path} has no leaves of a disk: {getattr(error, 'strerror', None) or error}",
             kind="bad-leaves",
             remedy="make them: korora disk diff leaves IMAGE -o FILE",
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from korora import named_file
 from korora.errors import UsageError
 from korora.model.inspection_policy import InspectionPolicy, parse_inspection_policy
 
@@ -23,10 +24,10 @@ class InspectionRules:
         if self.file is None:
             return InspectionPolicy()
         try:
-            text = self.file.read_text("utf-8")
+            text = named_file.read(self.file).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
-                f"{self.file} cannot be read: {error}",
+                f"{self.file} cannot be read: {getattr(error, 'strerror', None) or error}",
                 kind="no-file",
                 remedy="write it, or remove `inspection` from hostd.toml",
             ) from error

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from korora import named_file
 from korora.errors import KororaError
 from korora.model.flag import FlagKind, Place
 from korora.model.inspection import Check, Found
@@ -47,7 +48,7 @@ def _engines(order: Order, gathering: Gathering, undo: ExitStack) -> Engines | N
         settings, folder = _settings(order.engines)
         engines = undo.enter_context(scanning.opened(settings, folder))
     except (KororaError, OSError) as error:
-        _missing(gathering, Check.MALWARE, str(error))
+        _missing(gathering, Check.MALWARE, getattr(error, "strerror", None) or str(error))
         return None
     words = "; ".join(map(_described, engines.facts))
     gathering.looked(Check.MALWARE, words=f"rule {engines.rule}; {words}")
@@ -57,7 +58,7 @@ def _engines(order: Order, gathering: Gathering, undo: ExitStack) -> Engines | N
 def _settings(path: str) -> tuple[ScanSettings, Path]:
     if not path:
         return ScanSettings(), Path("/")
-    return parse_scan_settings(Path(path).read_text("utf-8"), path), Path(path).parent
+    return parse_scan_settings(named_file.read(Path(path)).decode(), path), Path(path).parent
 
 
 def _described(facts: EngineFacts) -> str:
