@@ -79,11 +79,19 @@ def _merged(extents: Iterable[Extent]) -> Iterator[Extent]:
 
 def leaves(image: OpenImage, first: int = 0) -> Iterator[tuple[Run, bytes]]:
     """Each run with its leaf, in order; of a run of zeros, the leaf of one of its chunks."""
+    for run, found in read_runs(image, leaf, first):
+        yield run, zeros(0) if found is None else found
+
+
+def read_runs(
+    image: OpenImage, work: Callable[[memoryview], bytes], first: int = 0
+) -> Iterator[tuple[Run, bytes | None]]:
+    """Each run with what `work` makes of its bytes, in order; None for a run of zeros."""
     plan = runs(image.extents(first * CHUNK_BYTES), image.size, first)
     while some := list(islice(plan, _RUNS_AT_ONCE)):
-        read = image.each([_range(run, image.size) for run in some if not run.zero], leaf)
+        read = image.each([_range(run, image.size) for run in some if not run.zero], work)
         for run in some:
-            yield run, zeros(0) if run.zero else next(read)
+            yield run, None if run.zero else next(read)
 
 
 def _range(run: Run, size: int) -> Range:

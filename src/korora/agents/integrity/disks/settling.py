@@ -1,11 +1,11 @@
 """The content tree of a disk that is still written to: measured once, and again where it was written.
 
-A chunk that is measured again is read whole the first time, and the hashes of its pieces are remembered; from
-then on the pieces alone in which it was written. So a guest that writes all over its disk has 64 KiB hashed
-for each of its writes, and not 1 MiB.
+Of a chunk that was read the hashes of its pieces are remembered; from then on the pieces alone are read in
+which it was written. So a guest that writes all over its disk has 64 KiB hashed for each of its writes, and
+not 1 MiB.
 
 Promise: after a measurement during which nobody wrote, `root` is that of the disk as it is. Memory: 32 bytes
-for each MiB of disk, and half a KiB for each chunk that was measured again, of the latest `remembered`.
+for each MiB of disk, and half a KiB for each chunk that was read, of the latest `remembered`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from korora.agents.integrity.disks.content import leaves
+from korora.agents.integrity.disks.content import read_runs
 from korora.model.identity import Digest
 from korora.ports.image import OpenImage, Range
 from korora.protocol.content_tree import (
@@ -27,6 +27,7 @@ from korora.protocol.content_tree import (
     chunks_of,
     leaf_of,
     pieces,
+    zeros,
 )
 
 REMEMBERED: Final = 1 << 16
@@ -91,10 +92,14 @@ class Settling:
     def _everything(self, image: OpenImage) -> int:
         self._pieces.clear()
         count = 0
-        for run, found in leaves(image):
+        for run, found in read_runs(image, pieces):
             begin = run.first * _LEAF_BYTES
-            self._leaves[begin : begin + run.count * _LEAF_BYTES] = found * run.count
+            one = zeros(0) if found is None else leaf_of(found)
+            self._leaves[begin : begin + run.count * _LEAF_BYTES] = one * run.count
             count += run.count * PIECES_OF_A_CHUNK
+            if found is not None:
+                self._pieces[run.first] = bytearray(found)
+                self._forget()
         return count
 
     def _again(self, image: OpenImage) -> int:
@@ -106,9 +111,13 @@ class Settling:
                 count += len(found) // HASH_BYTES
             for chunk, _ in some:
                 self._leaves[chunk * _LEAF_BYTES : (chunk + 1) * _LEAF_BYTES] = leaf_of(self._pieces[chunk])
-            while len(self._pieces) > self._remembered:
-                self._pieces.popitem(last=False)
+            self._forget()
         return count
+
+    def _forget(self) -> None:
+        """What was read longest ago."""
+        while len(self._pieces) > self._remembered:
+            self._pieces.popitem(last=False)
 
     def _to_read(self, written: Iterable[tuple[int, Sequence[int]]]) -> Iterator[_Written]:
         """Of each chunk in which these pieces were written."""

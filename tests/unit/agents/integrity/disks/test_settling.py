@@ -44,23 +44,38 @@ def test_what_was_not_written_is_not_read_again() -> None:
     image = MemoryImage(content, marked=[(CHUNK_BYTES + 5, 2), (CHUNK_BYTES + 9, 2), (5 * CHUNK_BYTES, 512)])
     settling = Settling(SIZE)
     assert settling.measure(image) == 6 * PIECES_OF_A_CHUNK
-    broken = MemoryImage(content, marked=image.marked, broken=[0, 3 * CHUNK_BYTES])
-    assert settling.measure(broken) == PIECES_OF_A_CHUNK + 1
+    broken = MemoryImage(content, marked=image.marked, broken=[0, CHUNK_BYTES + PIECE_BYTES, 3 * CHUNK_BYTES])
+    assert settling.measure(broken) == 1 + 1
     assert settling.root() == root_of(content)
 
 
-def test_of_a_chunk_that_was_measured_again_only_pieces_are_read_from_then_on() -> None:
+def test_of_a_chunk_that_was_read_only_pieces_are_read_from_then_on() -> None:
     content = bytearray(bytes(range(256)) * (SIZE // 256))
     settling = Settling(SIZE)
     settling.measure(MemoryImage(bytes(content)))
-    settling.measure(MemoryImage(bytes(content), marked=[(0, 1), (CHUNK_BYTES, 1)]))
     written = [(PIECE_BYTES - 1, 2), (CHUNK_BYTES + 5 * PIECE_BYTES, PIECE_BYTES), (3 * CHUNK_BYTES, 1)]
     for offset, length in written:
         content[offset : offset + length] = b"!" * length
-    broken = [2 * PIECE_BYTES, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 6 * PIECE_BYTES]
+    broken = [
+        2 * PIECE_BYTES,
+        CHUNK_BYTES - 1,
+        CHUNK_BYTES,
+        CHUNK_BYTES + 6 * PIECE_BYTES,
+        4 * CHUNK_BYTES - 1,
+    ]
     count = settling.measure(MemoryImage(bytes(content), marked=written, broken=broken))
-    assert count == 2 + 1 + PIECES_OF_A_CHUNK
+    assert count == 2 + 1 + 1
     assert settling.root() == root_of(bytes(content))
+
+
+def test_a_chunk_that_somebody_else_has_measured_is_read_whole_once() -> None:
+    content = bytes(range(256)) * (SIZE // 256)
+    measured, settling = Settling(SIZE), Settling(SIZE)
+    measured.measure(MemoryImage(content))
+    settling.adopt(measured.leaves())
+    written = MemoryImage(content, marked=[(CHUNK_BYTES, 1)])
+    assert [settling.measure(written) for _ in range(2)] == [PIECES_OF_A_CHUNK, 1]
+    assert settling.root() == root_of(content)
 
 
 def test_no_more_chunks_are_remembered_than_was_said() -> None:
