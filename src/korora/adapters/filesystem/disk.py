@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import pytsk3
 
+from korora.adapters.filesystem.complaints import plain
 from korora.adapters.image import nbd
 from korora.adapters.image.files import read_into
 from korora.adapters.image.layout import Layout, decoded
@@ -166,5 +167,7 @@ class AsFile:
 
 
 def words_of(error: BaseException) -> str:
-    """A foreign library's complaint, in bounds."""
-    return (str(error) or type(error).__name__).replace("\n", " ")[:500]
+    """Why something could not be read, in bounds, and in no library's own words."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return plain(str(error) or type(error).__name__)

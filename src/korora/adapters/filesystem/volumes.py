@@ -12,7 +12,7 @@ from typing import Final
 
 import pytsk3
 
-from korora.adapters.filesystem.disk import Bytes, ForSleuthKit, Part
+from korora.adapters.filesystem.disk import Bytes, ForSleuthKit, Part, words_of
 from korora.adapters.filesystem.extended import broken_chains
 from korora.adapters.filesystem.lvm import volumes as lvm
 from korora.model.files import Problem
@@ -39,7 +39,7 @@ def found_in(disk: Bytes) -> Iterator[Found | Problem]:
     parts = list(_partitions(disk))
     yield from _overlaps(parts)
     parts = parts or [_plain(0, disk)]
-    physical = [part for part in parts if isinstance(part, Found) and lvm.is_one(part.content)]
+    physical = [part for part in parts if isinstance(part, Found) and _is_physical(part)]
     for part in parts:
         if part not in physical:
             yield part
@@ -56,9 +56,12 @@ def _partitions(disk: Bytes) -> Iterator[Found | Problem]:
         table = pytsk3.Volume_Info(ForSleuthKit(disk))
     except OSError:
         return  # no table at all
+    except RuntimeError as error:  # what the disk itself said, as the library hands it on
+        yield Problem("partitions", f"whether there are any cannot be told: {words_of(error)}")
+        return
     sector = int(table.info.block_size)
     if table.info.vstype == pytsk3.TSK_VS_TYPE_DOS:
-        yield from broken_chains(disk, sector)
+        yield from _chains(disk, sector)
     number = 0
     for part in table:
         if part.flags != pytsk3.TSK_VS_PART_FLAG_ALLOC:
@@ -72,6 +75,21 @@ def _partitions(disk: Bytes) -> Iterator[Found | Problem]:
             yield Problem(f"partition at byte {start}", "it reaches beyond the end of the disk")
         if start < disk.size:
             yield _plain(start, Part(disk, start, length))
+
+
+def _chains(disk: Bytes, sector: int) -> Iterator[Problem]:
+    try:
+        yield from broken_chains(disk, sector)
+    except OSError as error:
+        yield Problem("logical partitions", words_of(error))
+
+
+def _is_physical(part: Found) -> bool:
+    """What cannot be read is for who reads it to tell."""
+    try:
+        return lvm.is_one(part.content)
+    except OSError:
+        return False
 
 
 def _overlaps(parts: list[Found | Problem]) -> Iterator[Problem]:

@@ -37,7 +37,8 @@ class Reader(Protocol):
 
 
 OUTPUT_BYTES: Final = 1 << 16
-UNREAD = {"swap": "", "luks": "it is encrypted"}
+_NO_READER = "this file system is not read here"
+UNREAD = {"swap": "", "luks": "it is encrypted", "squashfs": _NO_READER, "f2fs": _NO_READER}
 """What is no problem, and why others are."""
 
 
@@ -105,8 +106,9 @@ def _numbered(disk: Disk) -> Iterator[tuple[int, Found | Problem]]:
 
 
 def _volume(number: int, found: Found, contents: Contents) -> Iterator[Told]:
-    called = name_of(found.content)
+    called = ""
     try:
+        called = name_of(found.content)
         volume = READERS.get(called, SleuthKitVolume)(number, found.content)
     except (OSError, RuntimeError, ValueError) as error:
         yield Volume(number, found.start, found.content.size, called or "unknown", files=False)
@@ -127,7 +129,10 @@ def _volume(number: int, found: Found, contents: Contents) -> Iterator[Told]:
 
 def _is_empty(found: Found, called: str) -> bool:
     """Nothing but zeros where a file system would begin: there is none. A BIOS boot partition holds code."""
-    return not called and not any(found.content.read(0, 1 << 17))
+    try:
+        return not called and not any(found.content.read(0, 1 << 17))
+    except OSError:
+        return False
 
 
 def _beside(word: str) -> Beside:
