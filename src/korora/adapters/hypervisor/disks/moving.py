@@ -33,6 +33,7 @@ from korora.adapters.hypervisor.disks import leftover, outsourcing, overlay, rep
 from korora.adapters.hypervisor.disks.folding import fold_back
 from korora.adapters.hypervisor.disks.intruders import Intruders
 from korora.adapters.hypervisor.disks.overlay import Outsourced
+from korora.adapters.hypervisor.disks.reaching import reached
 from korora.adapters.hypervisor.disks.replacement import Claims
 from korora.adapters.hypervisor.disks.starving import starved_s
 from korora.adapters.hypervisor.disks.unchanged import file_of, refuse_changed
@@ -40,8 +41,7 @@ from korora.adapters.hypervisor.qmp import Qmp
 from korora.adapters.hypervisor.serving import serve, serve_alone
 from korora.adapters.hypervisor.snapshot.drives import OVERLAY, Drive
 from korora.adapters.hypervisor.snapshot.graph import path_of
-from korora.adapters.hypervisor.wide import connect_wide, widen
-from korora.adapters.image import nbd
+from korora.adapters.hypervisor.wide import widen
 from korora.adapters.image.writable import WritableExport
 from korora.errors import ToolError
 from korora.model.image import NbdExport
@@ -111,7 +111,7 @@ class QemuMovingDisks:
             await self._export(f"{leftover.INCOMING}{self._number[name]}", node, name, writable=True)
 
     async def fill(self, name: str) -> WritableExport:
-        return await asyncio.to_thread(_reached, name, self.socket)
+        return await asyncio.to_thread(reached, name, self.socket)
 
     async def mirror(self, name: str, socket: Path, cap_bytes_per_s: int = 0) -> None:
         await self._watch(name)
@@ -165,7 +165,7 @@ class QemuMovingDisks:
     async def reach(self, name: str, socket: Path) -> WritableExport:
         await self._watch(name)
         self._reached.add(name)
-        return await asyncio.to_thread(_reached, name, socket)
+        return await asyncio.to_thread(reached, name, socket)
 
     async def copied(self) -> Copied:
         await asyncio.to_thread(self._intruders.refuse)
@@ -388,17 +388,6 @@ def _bitmap(what: str, node: str, name: str, **more: object) -> dict[str, Any]:
 def _gently(cap_bytes_per_s: int) -> dict[str, Any]:
     """What is said to `blockdev-mirror`. In larger pieces than the guest writes it would never end."""
     return {"speed": cap_bytes_per_s, "buf-size": SHALLOW_BYTES, "granularity": GRANULARITY}
-
-
-def _reached(name: str, socket: Path) -> WritableExport:
-    """One connection, as a mirror has."""
-    handle = nbd.library().NBD()
-    handle.set_export_name(name)
-    try:
-        handle.connect_socket(connect_wide(socket).detach())
-    except (OSError, nbd.library().Error) as error:
-        raise CopyFailedError(name, f"the other host does not take it: {error}") from error
-    return WritableExport([handle])
 
 
 def _refuse_failed(name: str, job: Mapping[str, Any] | None) -> None:
