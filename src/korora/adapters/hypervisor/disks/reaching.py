@@ -1,4 +1,4 @@
-"""The export that takes a disk, on the other host or on this one, reached for whoever writes there himself."""
+"""The export that takes a disk, there or here, reached for whoever writes to it himself."""
 
 from __future__ import annotations
 
