@@ -92,7 +92,7 @@ def test_no_command_waits_for_what_is_no_plain_file(
     monkeypatch.chdir(tmp_path)
     odd = make(tmp_path / "odd")
     Path("good").write_text('name = "web"\nmemory = "64M"\n')
-    Path("list.toml").write_text(f'engines = ["reputation"]\n[reputation]\nbad = ["{odd}"]\n')
+    Path("list.toml").write_text(f'[reputation]\nknown_bad = ["{odd}"]\n')
     Path("image").write_bytes(bytes(1 << 20))
     words = [str(odd) if word == "@" else word for word in command.split()]
     assert answer(words) == 2

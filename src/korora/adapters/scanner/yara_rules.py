@@ -62,7 +62,7 @@ def read(folder: Path) -> Sources:
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise _unusable(f"there is no folder {folder}")
-    found = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    found = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and not path.is_dir())
     if len(found) > SOURCES_MAX:
         raise _unusable(f"{folder} has more than {SOURCES_MAX} files of rules")
     return found

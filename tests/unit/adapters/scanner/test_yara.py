@@ -7,7 +7,7 @@ import signal
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -113,6 +113,17 @@ def test_rules_that_do_not_compile_are_unknown_with_the_compilers_words(folder: 
 def test_rules_in_no_encoding_are_unknown(folder: Folder) -> None:
     (folder.rules / "a.yar").write_bytes(b"// \xff\xfe\n" + NEEDLE.encode())
     assert "not UTF-8" in folder.engine().facts().problem
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("gone")])
+def test_a_file_of_rules_that_cannot_be_read_is_not_left_out(
+    folder: Folder, make: Callable[[Path], None]
+) -> None:
+    folder.rule("rule fine { condition: false }")
+    make(folder.rules / "b.yar")
+    answer = folder.engine().scan(of(b"x"), 10)
+    assert answer.answer is Answer.UNKNOWN
+    assert "b.yar" in answer.words
 
 
 def test_no_rules_are_unknown_and_not_clean(folder: Folder) -> None:
