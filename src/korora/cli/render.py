@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TextIO
 
 from korora.errors import KororaError
@@ -57,6 +57,11 @@ def fields(pairs: Iterable[tuple[str, object]]) -> None:
 def mark(good: bool | None) -> str:
     """✓, ✗, or – for what was not looked at."""
     return "–" if good is None else "✓" if good else "✗"
+
+
+def same(found: Collection[object], *, all_read: bool) -> bool | None:
+    """Whether nothing was `found` to differ; None where nothing was, and not everything was read."""
+    return False if found else True if all_read else None
 
 
 def error_text(error: KororaError) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from korora.cli.options import AsJson, group
-from korora.cli.render import say, say_json, warn
+from korora.cli.render import mark, same, say, say_json, warn
 from korora.errors import ExitCode
 from korora.model.vm_settings import ConfigurationFormat, Field, Part
 
@@ -73,7 +73,7 @@ def diff(
     if as_json:
         say_json(
             {
-                "same": not found,
+                "same": same(found, all_read=not (before.unparsed or after.unparsed)),
                 "expected": all(one.expected for one in found),
                 "formats": [before.format, after.format],
                 "compared": "all" if before.format is after.format else "common",
@@ -90,7 +90,7 @@ def diff(
     else:
         for path, seen in ((file, before), (other, after)):
             _tell(path, seen)
-        _changes(found)
+        _changes(found, all_read=not (before.unparsed or after.unparsed))
         if before.format is not after.format:
             say(f"– of {before.format} and {after.format} the common settings were compared, and no others")
     raise typer.Exit(_verdict(before, after, found))
@@ -121,7 +121,7 @@ def _tell(path: Path, seen: VmConfiguration) -> None:
         warn(f"… and {len(seen.unparsed) - SHOWN} more: see --json")
 
 
-def _changes(found: list[SettingChange]) -> None:
+def _changes(found: list[SettingChange], *, all_read: bool) -> None:
     from korora.wiring.configuration_files import words
 
     for one in found[:SHOWN]:
@@ -129,7 +129,7 @@ def _changes(found: list[SettingChange]) -> None:
     if len(found) > SHOWN:
         say(f"… and {len(found) - SHOWN} more: see --json")
     if not found:
-        say("✓ nothing changed in what was compared")
+        say(f"{mark(same(found, all_read=all_read))} nothing changed in what was compared")
 
 
 def _described(seen: VmConfiguration) -> dict[str, object]:

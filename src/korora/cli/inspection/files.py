@@ -13,7 +13,7 @@ import typer
 
 from korora.cli.inspection.image import Allowed, Declared, OtherDeclared
 from korora.cli.options import AsJson, group
-from korora.cli.render import say, say_json, size, table, warn
+from korora.cli.render import same, say, say_json, size, table, warn
 from korora.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def diff(
     found = compared(before.files, after)
     if as_json:
         problems = [*_problems(before), *_problems(after)]
-        say_json({"same": not found, "changes": [_change(one) for one in found], "problems": problems})
+        alike = same(found, all_read=before.digest.complete and after.digest.complete)
+        say_json({"same": alike, "changes": [_change(one) for one in found], "problems": problems})
     else:
         _changes(found)
         for path, reading in ((image, before), (other, after)):

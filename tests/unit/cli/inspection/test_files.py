@@ -102,6 +102,8 @@ def test_what_was_not_read_is_unknown_and_never_well(tmp_path: Path, capsys: Cap
         said = told(capsys)
         assert (said["root"], said["complete"]) == (None, False)
         assert said["problems"][0]["problem"] == "it is encrypted"
+    assert answer(["files", "diff", str(image), str(image), "--json"]) == 6
+    assert told(capsys)["same"] is None
 
 
 def test_without_anything_to_compare_with_nothing_is_said_to_be_well(
