@@ -32,8 +32,8 @@ def wiped(path: Path) -> WipeStep:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return WipeStep(str(path), METHOD, 0, verified=True, note="there was nothing any more")
+    device = stat.S_ISBLK(os.fstat(descriptor).st_mode)
     try:
-        device = stat.S_ISBLK(os.fstat(descriptor).st_mode)
         parts = list(_data(descriptor, device=device))
         for offset, length in parts:
             _overwrite(descriptor, offset, length)
@@ -43,7 +43,10 @@ def wiped(path: Path) -> WipeStep:
         if not device:
             path.unlink()
     finally:
-        threading.Thread(target=os.close, args=(descriptor,), name="wiped", daemon=True).start()
+        if device:  # whoever made it may remove it now
+            os.close(descriptor)
+        else:
+            threading.Thread(target=os.close, args=(descriptor,), name="wiped", daemon=True).start()
     count = sum(length for _, length in parts)
     return WipeStep(str(path), DEVICE_METHOD if device else METHOD, count, verified=verified, note=NOTE)
 

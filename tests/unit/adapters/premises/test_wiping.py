@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -54,6 +55,22 @@ def test_a_wiped_file_is_let_go_of_soon(tmp_path: Path) -> None:
     while any(str(path) in one for one in opened()):
         assert time.monotonic() < limit
         time.sleep(0.01)
+
+
+def test_a_wiped_device_is_let_go_of_at_once(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(b"secret" * 1024)
+    attached = subprocess.run(["losetup", "-f", "--show", disk], capture_output=True, text=True, check=False)
+    if attached.returncode:
+        pytest.skip(f"no loop device: {attached.stderr.strip()}")
+    device = attached.stdout.strip()
+    try:
+        step = wiped(Path(device))
+        assert device not in opened()
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)
+    assert (step.bytes, step.verified) == (6144, True)
+    assert disk.read_bytes() == bytes(6144)
 
 
 def opened() -> list[str]:
