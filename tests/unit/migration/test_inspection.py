@@ -130,9 +130,9 @@ def test_a_check_tells_of_flags_that_cannot_be_read_as_the_move_does(tell: Tell)
     tell(story)
 
 
-def accepted(raised: Flag) -> Flag:
+def accepted(raised: Flag, by: str = "alice", key: KeyPair = OPERATOR) -> Flag:
     said = Resolution(
-        by="alice",
+        by=by,
         vm=VM,
         flag=raised.id,
         choice="accept",
@@ -141,7 +141,7 @@ def accepted(raised: Flag) -> Flag:
         issued_at=1,
         not_after=2,
     )
-    return flag.resolved(raised, flag.signed(said, OPERATOR))
+    return flag.resolved(raised, flag.signed(said, key))
 
 
 def test_what_is_flagged_goes_with_the_vm_into_the_receipt_and_through_further_moves(tell: Tell) -> None:
@@ -217,22 +217,9 @@ def test_a_word_on_a_flag_closes_it_elsewhere_only_if_a_person_whom_that_host_kn
     flags = [flag.raised(VM, one, "a", 1) for one in others]
     forger = KeyPair(ed25519.Ed25519PrivateKey.generate())
 
-    def word(about: Flag, by: str, key: KeyPair) -> Flag:
-        said = Resolution(
-            by=by,
-            vm=VM,
-            flag=about.id,
-            choice="accept",
-            reason="",
-            nonce="0" * 64,
-            issued_at=1,
-            not_after=2,
-        )
-        return flag.resolved(about, flag.signed(said, key))
-
     async def story(site: Site) -> None:
-        good = word(flags[0], "alice", OPERATOR)
-        forged, strange = word(flags[1], "alice", forger), word(flags[2], "nobody", forger)
+        good = accepted(flags[0])
+        forged, strange = accepted(flags[1], key=forger), accepted(flags[2], "nobody", forger)
         dossier.write_flags(directory(site, "a"), flag.with_found(FlagRecord(vm=VM), [good, forged, strange]))
         outcome = await site.migrate("a", "b")
         assert outcome["outcome"] == "completed", outcome["error"]
